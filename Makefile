@@ -1,0 +1,41 @@
+# make demo and make test need Python 3.11 to 3.13 and nothing else.
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with everything (skipped when up to date)
+
+$(READY): settings.ini setup.py pyproject.toml constraints.txt tools/setup.sh
+	@sh tools/setup.sh
+
+demo: $(READY) ## run the whole pipeline in miniature and write runs/demo/report/index.html
+	@$(BIN)/dart-math demo
+
+test: $(READY) ## run every check and every notebook
+	@$(BIN)/python tools/test.py
+
+check: $(READY) ## run the checks alone (seconds)
+	@$(BIN)/python tools/check.py --prose
+
+lab: $(READY) ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab nbs
+
+docs: $(READY) ## build the web site into _docs/
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/render_docs.py
+
+bench: $(READY) ## run the side-by-side benchmarks in bench/
+	@set -e; for script in bench/*.py; do \
+	  if [ -f "$$script" ]; then echo "$$script"; $(BIN)/python "$$script"; else echo "bench/ has no scripts"; fi; done
+
+pins: $(READY) ## write constraints.txt from what is installed
+	@$(BIN)/python tools/pins.py
+
+clean: ## remove what was built; keeps .venv and runs/
+	@rm -rf _docs _proc build dist .ruff_cache .hypothesis *.egg-info nbs/nbdev.yml
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test check lab docs bench pins clean

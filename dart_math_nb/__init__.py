@@ -1,0 +1,1 @@
+"Difficulty-aware rejection sampling and tuning, exported from the notebooks in nbs/."

@@ -1,0 +1,396 @@
+"""The project's checks, one line each: `python tools/check.py [NAME ...] [--root FOLDER]`.
+
+Exit code 1 when one fails; every failure is one line that names the file and what to do.
+"""
+
+import argparse
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPORTS = {"export", "exporti", "exports"}
+MAX_LINES, MAX_DEFS, MAX_EXAMPLE = 25, 3, 10
+FORBIDDEN = {"eval", "exec", "sympify", "parse_expr"}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
+
+
+@dataclass(frozen=True)
+class Cell:
+    "One cell of a page."
+
+    page: str  # Path below nbs/
+    number: int  # From 1
+    kind: str  # "code", "markdown" or "raw"
+    source: str
+    outputs: tuple = ()
+
+    @property
+    def where(self) -> str:
+        return f"nbs/{self.page}, cell {self.number}"
+
+    @property
+    def directives(self) -> set[str]:
+        lines = self.source.splitlines() if self.kind == "code" else []
+        return {m[1] for line in lines if (m := re.match(r"#\|\s*([\w-]+)", line))}
+
+    @property
+    def exported(self) -> bool:
+        return bool(self.directives & EXPORTS)
+
+    @property
+    def code_lines(self) -> list[str]:
+        return [s for s in self.source.splitlines() if s.strip() and not s.startswith("#|")]
+
+    @property
+    def tree(self) -> ast.Module:
+        "Parsed source without notebook magics; empty for other kinds of cells."
+        if self.kind != "code" or self.source.startswith("%%"):
+            return ast.parse("")
+        lines = ("" if re.match(r"\s*[%!?]", s) else s for s in self.source.splitlines())
+        return ast.parse("\n".join(lines))
+
+
+def pages(root: Path) -> list[str]:
+    "Every page below nbs/, in reading order."
+    found = [p.relative_to(root / "nbs") for p in (root / "nbs").rglob("*.ipynb")]
+    return sorted(str(p) for p in found if not any(part[0] in "._" for part in p.parts))
+
+
+def cells(root: Path, page: str) -> list[Cell]:
+    "The cells of one page."
+    nb = json.loads((root / "nbs" / page).read_text(encoding="utf-8"))
+    return [
+        Cell(page, i, c["cell_type"], "".join(c["source"]), tuple(c.get("outputs", ())))
+        for i, c in enumerate(nb["cells"], 1)
+    ]
+
+
+def all_cells(root: Path) -> Iterator[Cell]:
+    "The cells of every page."
+    for page in pages(root):
+        yield from cells(root, page)
+
+
+def page_number(page: str) -> tuple[int, str] | None:
+    "`09b_hf.ipynb` gives (9, 'b'); None for a page without a number."
+    m = re.match(r"(\d+)([a-z]?)_", Path(page).name)
+    return (int(m[1]), m[2]) if m and "/" not in page else None
+
+
+def module_name(page: str) -> str:
+    "`09b_hf.ipynb` gives `hf`."
+    return re.sub(r"^\d+[a-z]?_", "", Path(page).stem)
+
+
+def copy_project(root: Path, folder: Path) -> None:
+    "What exporting needs, in `folder`."
+    skip = shutil.ignore_patterns("_*.yml", ".*", "__pycache__")
+    shutil.copytree(root / "nbs", folder / "nbs", ignore=skip)
+    shutil.copytree(
+        root / "dart_math_nb", folder / "dart_math_nb", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "settings.ini"):
+        shutil.copy(root / name, folder / name)
+
+
+def check_sync(root: Path) -> Iterator[str]:
+    "The package is what the notebooks export."
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    with tempfile.TemporaryDirectory() as tmp:
+        copy = Path(tmp).resolve()
+        copy_project(root, copy)
+        for file in (copy / "dart_math_nb").rglob("*.py"):
+            if file.name != "__init__.py":
+                file.unlink()
+        code = "from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()"
+        run = subprocess.run(
+            [sys.executable, "-c", code], cwd=copy, env=env, capture_output=True, text=True
+        )
+        if run.returncode:
+            yield f"nbdev-export fails: {last_line(run.stderr)}"
+            return
+        old, new = package_files(root), package_files(copy)
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield f"dart_math_nb/{name}: no notebook exports it; remove it"
+        elif old.get(name) != new[name]:
+            what = "differs from its notebook" if name in old else "is missing"
+            yield f"dart_math_nb/{name}: {what}; run nbdev-export"
+
+
+def package_files(root: Path) -> dict[str, str]:
+    "Text of the package's modules, by path below it."
+    folder = root / "dart_math_nb"
+    return {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in folder.rglob("*.py")}
+
+
+def last_line(text: str) -> str:
+    "The last line that says something."
+    return ([s for s in text.splitlines() if s.strip()] or ["no message"])[-1].strip()
+
+
+def check_clean(root: Path) -> Iterator[str]:
+    "Notebooks carry no run counts, widgets or addresses."
+    from fastcore.nbio import nb2str
+    from nbdev.clean import clean_nb
+
+    for page in pages(root):
+        text = (root / "nbs" / page).read_text(encoding="utf-8")
+        nb = json.loads(text)
+        clean_nb(nb)
+        if nb2str(nb) != text:
+            yield f"nbs/{page}: not clean; run nbdev-clean"
+
+
+def check_order(root: Path) -> Iterator[str]:
+    "A notebook imports only lower numbers."
+    numbers = {module_name(p): page_number(p) for p in pages(root) if page_number(p)}
+    for cell in all_cells(root):
+        mine = page_number(cell.page)
+        for name, stars in imported_modules(cell.tree) if mine else ():
+            if name not in numbers:
+                yield f"{cell.where}: imports dart_math_nb.{name}, which no page exports"
+            elif numbers[name] > mine or (numbers[name] == mine and cell.exported):
+                yield f"{cell.where}: imports dart_math_nb.{name}, which comes later"
+            if stars:
+                yield f"{cell.where}: import * from dart_math_nb.{name}; import by name"
+
+
+def imported_modules(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    "Modules of this package that a cell imports, and whether with a star."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dart_math_nb."):
+            yield node.module.split(".")[1], any(a.name == "*" for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "dart_math_nb":
+            yield from ((a.name, False) for a in node.names)
+        elif isinstance(node, ast.Import):
+            names = (a.name.split(".") for a in node.names)
+            yield from ((n[1], False) for n in names if n[0] == "dart_math_nb" and len(n) > 1)
+
+
+def check_size(root: Path) -> Iterator[str]:
+    "No exported cell is longer than 25 lines or defines more than 3 things."
+    for cell in all_cells(root):
+        if not cell.exported:
+            continue
+        if (n := len(cell.code_lines)) > MAX_LINES:
+            yield f"{cell.where}: {n} exported lines; at most {MAX_LINES}, so split it"
+        if (n := sum(isinstance(s, DEFINITIONS) for s in cell.tree.body)) > MAX_DEFS:
+            yield f"{cell.where}: {n} definitions; at most {MAX_DEFS}, so split it"
+
+
+def check_names(root: Path) -> Iterator[str]:
+    "Notebook and module share a name; tutorials and the index export nothing."
+    for page in pages(root):
+        sources = [c for c in cells(root, page) if c.directives & (EXPORTS | {"default_exp"})]
+        if page_number(page) is None:
+            for c in sources:
+                yield f"{c.where}: a page without a number exports nothing; remove the directive"
+            continue
+        found = re.findall(r"#\|\s*default_exp:?\s+(\S+)", "\n".join(c.source for c in sources))
+        if found != [module_name(page)]:
+            yield f"nbs/{page}: default_exp is {found}; need [{module_name(page)!r}]"
+
+
+def check_imports(root: Path) -> Iterator[str]:
+    "A cell that imports does nothing else, because the docs build runs such cells on their own."
+    for cell in all_cells(root):
+        tree = cell.tree
+        nested = any(isinstance(node, IMPORTS) for node in ast.walk(tree))
+        alone = all(isinstance(s, IMPORTS) for s in tree.body)
+        if nested and not alone and not cell.exported:
+            yield f"{cell.where}: imports and other code; give the imports a cell of their own"
+
+
+def check_outputs(root: Path) -> Iterator[str]:
+    "Every page keeps its outputs, and none of them is an error."
+    for page in pages(root):
+        outputs = [o for c in cells(root, page) for o in c.outputs]
+        if not outputs:
+            yield f"nbs/{page}: no stored outputs; run python tools/run_pages.py nbs/{page}"
+        for o in outputs:
+            if o["output_type"] == "error":
+                yield f"nbs/{page}: a stored output is an error: {o.get('ename')}"
+
+
+def check_text(root: Path) -> Iterator[str]:
+    "Exported code evaluates no text."
+    every = [c for c in all_cells(root) if c.exported]
+    own = {n.name for c in every for n in c.tree.body if isinstance(n, DEFINITIONS)}
+    for cell in every:
+        for name in sorted({n for node in ast.walk(cell.tree) for n in evaluators(node)}):
+            if name not in own - {"eval", "exec"}:
+                yield f"{cell.where}: uses {name}; parse text with a whitelist instead"
+
+
+def evaluators(node: ast.AST) -> Iterator[str]:
+    "Names of functions that evaluate text, used by one node. `model.eval()` of torch is not one."
+    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
+        "sympy",
+        "builtins",
+    ):
+        yield from (f"{node.module}.{a.name}" for a in node.names if a.name in FORBIDDEN)
+    elif isinstance(node, ast.Name) and node.id in FORBIDDEN:
+        yield node.id
+    elif isinstance(node, ast.Attribute) and node.attr in FORBIDDEN:
+        owner = getattr(node.value, "id", "")
+        if node.attr != "eval" or owner in ("builtins", "pd", "pandas"):
+            yield f"{owner}.{node.attr}".lstrip(".")
+
+
+def check_places(root: Path) -> Iterator[str]:
+    "No address of one particular machine in what is kept."
+    places = re.compile("|".join(re.escape(f"/{p}/") for p in ("work", "root", "opt", "home")))
+    names = [
+        "*.md",
+        "*.toml",
+        "*.ini",
+        "*.txt",
+        "*.py",
+        "*.yml",
+        "Makefile",
+        "tools/*",
+        "nbs/**/*.ipynb",
+    ]
+    names += ["dart_math_nb/**/*.py", "recipes/**/*", "bench/**/*", ".github/workflows/*"]
+    for file in sorted({f for name in names for f in root.glob(name) if f.is_file()}):
+        for i, line in enumerate(
+            file.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+        ):
+            if m := places.search(re.sub(r"https?://\S*", "", line)):
+                around = line[max(0, m.start() - 20) : m.end() + 30].strip()
+                yield f"{file.relative_to(root)}, line {i}: names a place of one machine: {around}"
+
+
+def check_sidebar(root: Path) -> Iterator[str]:
+    "Every page is in the sidebar of _quarto.yml exactly once."
+    listed = Counter(sidebar_pages(root))
+    for page in sorted(listed.keys() | set(pages(root))):
+        if page not in listed:
+            yield f"_quarto.yml: nbs/{page} is not in the sidebar"
+        elif listed[page] > 1:
+            yield f"_quarto.yml: {page} is in the sidebar {listed[page]} times"
+        elif page not in pages(root):
+            yield f"_quarto.yml: {page} is in the sidebar, but there is no such page"
+    link = root / "nbs" / "_quarto.yml"
+    if not (link.is_symlink() and os.readlink(link) == "../_quarto.yml"):
+        yield "nbs/_quarto.yml: need a link to ../_quarto.yml"
+
+
+def sidebar_pages(root: Path) -> Iterator[str]:
+    "Pages in the sidebar, in order."
+    import yaml
+
+    def walk(items: list) -> Iterator[str]:
+        for item in items:
+            if isinstance(item, str):
+                yield item
+            else:
+                yield from walk(item.get("contents", []))
+
+    config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
+    yield from walk(config["website"]["sidebar"]["contents"])
+
+
+def check_ruff(root: Path) -> Iterator[str]:
+    "ruff finds nothing to format and nothing to mend."
+    ruff = [sys.executable, "-m", "ruff"]
+    where = [p for p in ("nbs", "tools", "setup.py", "bench") if (root / p).exists()]
+    for args in (["format", "--check"], ["check", "--output-format", "concise"]):
+        run = subprocess.run([*ruff, *args, *where], cwd=root, capture_output=True, text=True)
+        lines = [
+            s for s in (run.stdout + run.stderr).splitlines() if re.search(r"\.(ipynb|py)|error", s)
+        ]
+        if run.returncode:
+            yield from (f"ruff {args[0]}: {line}" for line in lines or ["failed"])
+
+
+def check_pins(root: Path) -> Iterator[str]:
+    "Everything that make setup installs has a pin."
+    import configparser
+
+    def plain(name: str) -> str:
+        return re.split(r"[<>=!~\[ ;]", name.strip())[0].lower().replace("_", "-")
+
+    config = configparser.ConfigParser(delimiters=["="])
+    config.read(root / "settings.ini", encoding="utf-8")
+    keys = ("requirements", "dev_requirements", "plot_requirements", "train_requirements")
+    wanted = {plain(r) for k in keys for r in config["DEFAULT"].get(k, "").split()}
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {plain(s) for s in lines if "==" in s and not s.startswith("#")}
+    for name in sorted(wanted - pinned):
+        yield f"constraints.txt: no pin for {name}; run make pins"
+
+
+CHECKS = {
+    f.__name__.removeprefix("check_"): f
+    for f in (
+        *(check_sync, check_clean, check_order, check_size, check_names, check_imports),
+        *(check_outputs, check_text, check_places, check_sidebar, check_ruff, check_pins),
+    )
+}
+
+
+def prose_report(root: Path) -> list[str]:
+    "Words of prose per exported line of each page, and what a reader may find long. Fails nothing."
+    report = []
+    for page in pages(root):
+        every = cells(root, page)
+        words = sum(len(c.source.split()) for c in every if c.kind == "markdown")
+        lines = sum(len(c.code_lines) for c in every if c.exported)
+        code = [
+            c for c in every if c.kind == "code" and not c.exported and "hide" not in c.directives
+        ]
+        long = [str(c.number) for c in code if len(c.code_lines) > MAX_EXAMPLE]
+        notes = [f"example cells over {MAX_EXAMPLE} lines: {', '.join(long)}"] if long else []
+        notes += [f"{lines} exported lines; 80 to 300 read well"] if lines > 400 else []
+        ratio = f"{words / lines:4.1f} words a line" if lines else "exports nothing  "
+        report.append("; ".join([f"{page:32} {lines:4} lines  {ratio}", *notes]))
+    return report
+
+
+def run_check(name: str, root: Path) -> list[str]:
+    "Failures of one check; one that breaks is a failure that says how."
+    try:
+        return list(CHECKS[name](root))
+    except (OSError, ValueError, KeyError, SyntaxError) as e:
+        return [f"could not run: {type(e).__name__}: {e}"]
+
+
+def main() -> None:
+    "Command line."
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(CHECKS)} (all)"
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the project")
+    parser.add_argument("--prose", action="store_true", help="show prose per exported line as well")
+    args = parser.parse_args()
+    if unknown := set(args.names) - CHECKS.keys():
+        parser.error(f"unknown check {', '.join(sorted(unknown))}; need one of {', '.join(CHECKS)}")
+    bad = 0
+    for name in args.names or CHECKS:
+        failures = run_check(name, args.root.resolve())
+        bad += bool(failures)
+        print(f"{'FAIL' if failures else 'ok':4} {name}: {CHECKS[name].__doc__}")
+        print("".join(f"     {f}\n" for f in failures), end="")
+    if args.prose:
+        print("\n".join(prose_report(args.root.resolve())))
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

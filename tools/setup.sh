@@ -1,0 +1,46 @@
+#!/bin/sh
+# Make .venv with everything that the notebooks, the tests and the demo need (make setup).
+# torch is the CPU build where there is no NVIDIA GPU: pip's own index brings gigabytes of CUDA else.
+set -eu
+cd "$(dirname "$0")/.."
+
+find_python() {
+    for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "setup: need Python 3.11 to 3.13; ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true)." >&2
+    echo "setup: install one, or name it: make setup PYTHON=/path/to/python3.12" >&2
+    return 1
+}
+
+install_torch() {
+    if nvidia-smi >/dev/null 2>&1 || [ "$(uname -s)" = Darwin ]; then
+        echo "setup: torch $version, the ordinary build"
+        $pip install -qq "torch==$version" -c constraints.txt
+    elif $pip install -qq --no-index --no-deps "torch==$version+cpu" 2>/dev/null; then
+        echo "setup: torch $version, the CPU build that pip's settings offer"
+    else
+        echo "setup: torch $version, the CPU build from download.pytorch.org"
+        $pip install -qq --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$version"
+    fi
+}
+
+python=$(find_python)
+if ! [ -x .venv/bin/python ]; then
+    echo "setup: making .venv with $("$python" --version)"
+    "$python" -m venv .venv || {
+        echo "setup: could not make .venv; on Debian and Ubuntu install python3-venv first" >&2
+        exit 1
+    }
+fi
+pip=".venv/bin/python -m pip --disable-pip-version-check"
+version=$(sed -n 's/^torch==//p' constraints.txt)
+same="import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$version')"
+.venv/bin/python -c "$same" 2>/dev/null || install_torch
+echo "setup: installing the package and its tools (a few minutes the first time)"
+$pip install -qq -c constraints.txt -e '.[dev]'
+.venv/bin/python -c 'import dart_math_nb, torch; print("setup: ready, torch", torch.__version__)'
+touch .venv/.ready
