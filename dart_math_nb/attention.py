@@ -112,7 +112,7 @@ def _boundaries(query: Tensor, cu_seq_lens: Tensor | None, position_ids: Tensor 
         )
     return segment_ends(position_ids.expand(query.shape[0], -1))
 
-# %% ../nbs/13b_attention.ipynb #2d23cbd9
+# %% ../nbs/13b_attention.ipynb #15a4237e
 def segment_attention(
     module: Any,  # Attention layer, for its settings
     query: Tensor,  # [n_rows, n_heads, n_tokens, head_dim]
@@ -129,13 +129,13 @@ def segment_attention(
     "Attention within each sequence of a pack, in the form that transformers calls."
     _refuse(module, query, key, attention_mask, kwargs)
     ends = _boundaries(query, cu_seq_lens_q, position_ids)
-    device = query.device.type
-    exact = device == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
-    qkv = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]
+    device, dtype = query.device.type, value.dtype
+    if device == "cpu" and dtype in (torch.bfloat16, torch.float16):
+        dtype = torch.float32
+    qkv = [x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (query, key, value)]
     with torch.autocast(device, enabled=False):
-        qkv = [x.float() if exact else x for x in qkv]
         out = attend_segments(*qkv, ends, sliding_window, scale=scaling, dropout_p=dropout)
-    return out.to(query.dtype).unflatten(0, (query.shape[0], -1)), None
+    return out.to(value.dtype).unflatten(0, (query.shape[0], -1)), None
 
 # %% ../nbs/13b_attention.ipynb #e9d27511
 def no_mask(

@@ -264,7 +264,7 @@ def expected_draws(
     n_draws = reached + m * binom.cdf(q - 2, m - 1, p)
     return np.where(q == 0, 0.0, np.where(p > 0, n_draws, m))
 
-# %% ../nbs/11_dars.ipynb #ee3eba8e
+# %% ../nbs/11_dars.ipynb #ac4e0412
 def plan(
     pass_rates: Sequence[float],  # Chance that one draw is correct, per query
     strategy: StrategyCfg,
@@ -281,6 +281,6 @@ def plan(
     else:
         until = expected_draws(p, q, m)
         n_draws, rows = until + (pilot - expected_draws(p, q, pilot) if pilot else 0), until * p
-    out = {"strategy": strategy.name, "k": strategy.k, "n_draws": n_draws.sum().round()}
-    out |= {"n_rows": rows.sum().round(), "achieving_ratio": binom.sf(q - 1, m, p).mean()}
-    return out | ({"achieving_ratio": math.nan} if strategy.name == "vrt" else {})
+    r = math.nan if strategy.name == "vrt" else float(binom.sf(q - 1, m, p).mean())
+    out = {"strategy": strategy.name, "k": strategy.k, "n_draws": round(n_draws.sum())}
+    return out | {"n_rows": round(rows.sum()), "achieving_ratio": r}

@@ -222,7 +222,7 @@ def _subscript(c: Cursor, node: Node) -> Node:
         name = c.take().value
     return _indexed(node, name)
 
-# %% ../nbs/05b_expr.ipynb #9897884c
+# %% ../nbs/05b_expr.ipynb #928dccbe
 _BASES = "two three four five six seven eight nine ten eleven twelve".split()
 
 
@@ -237,6 +237,8 @@ def _indexed(node: Node, name: str) -> Node:
         name = str(_BASES.index(name) + 2)
     if kind in ("num", "dec") and name.isdecimal() and 2 <= int(name[:3]) <= 36:
         return ("base", str(node[1]), int(name[:3]))
+    if kind == "num" and len(name) == 1:
+        return ("base", str(node[1]), name)
     return ("fn", f"sub_{name}", node)
 
 # %% ../nbs/05b_expr.ipynb #2c4d87ce
@@ -388,7 +390,7 @@ def _radians(node: Node) -> Node:
         return (node[0], *(_radians(n) for n in node[1:]))
     return node
 
-# %% ../nbs/05b_expr.ipynb #f95f8eb2
+# %% ../nbs/05b_expr.ipynb #7189f911
 def _bracket(c: Cursor, op: str) -> Node:
     if op == "oo":
         return ("const", "oo")
@@ -417,6 +419,8 @@ def _group(op: str, rows: list[list[Node]], close: str) -> Node:
     items = rows[0]
     if len(rows) > 1:
         return ("mat", *(tuple(r) for r in rows))
+    if op == "\\{" and len(items) == 1 and items[0][0] == "rel":
+        return items[0]
     if op in ("{", "\\{"):
         return items[0] if op == "{" and len(items) == 1 else ("set", *items)
     if len(items) == 1:
@@ -540,7 +544,7 @@ def _whole(toks: list[Token]) -> Node:
         raise Unparsable(f"{c.peek().value!r} after the end of an expression")
     return node
 
-# %% ../nbs/05b_expr.ipynb #b591020a
+# %% ../nbs/05b_expr.ipynb #0529456f
 def _item(toks: list[Token]) -> Node:
     toks = _split(toks, frozenset(("=>",)))[-1] or toks
     ops = [t.value for part in [toks] for t in _relation_tokens(part)]
@@ -549,6 +553,8 @@ def _item(toks: list[Token]) -> Node:
         return _item(sides[1]) if len(sides) == 2 and sides[1] else text_node(toks)
     if ops and all(sides):
         return ("rel", tuple(ops), *(_side(s) for s in sides))
+    if toks[0].kind == "text" and toks[0].value.rstrip().endswith(":") and len(toks) > 1:
+        return ("label", text_node(toks[:1])[1], _side(toks[1:]))
     name, *rest = _split(toks, frozenset((":",)))
     if len(rest) == 1 and rest[0] and name and (_wordy(name[-1]) or _is_name(name)):
         return ("label", text_node(name)[1], _side(rest[0]))

@@ -101,7 +101,7 @@ def _json_list(text: str, start: int) -> str | None:
         return text[start : end + 1]
     return ", ".join(str(v) for v in values)
 
-# %% ../nbs/04_extract.ipynb #a61432c9
+# %% ../nbs/04_extract.ipynb #c5a30607
 def find_json(
     text: str,
 ) -> Found | None:
@@ -123,7 +123,20 @@ def find_json(
             return Found(box.ans if box else ans.strip(), "json")
     return None
 
-# %% ../nbs/04_extract.ipynb #66c86420
+
+def _after_json(text: str) -> Found | None:
+    "A phrase after the end of the JSON object, where a model corrects itself."
+    end = text.rfind("}")
+    if end < 0 or len(text) - end < 12 or "nswer" not in text[end:]:
+        return None
+    found = find_marked(text[end + 1 :])
+    return found if found and _has_value(found.ans) else None
+
+# %% ../nbs/04_extract.ipynb #346ae7a8
+_HEADING = re.compile(
+    r"#|\**(?:step|case|part|final|answer|solution|conclusion|check|verif)|[^\n]*:\**\s*$",
+    re.IGNORECASE,
+)
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 _PHRASE = re.compile(
     r"(?:final\s+answer|correct\s+answer|answer|answer\s+choice|correct\s+(?:option|choice))\b[*_`\s]*"
@@ -141,10 +154,8 @@ def find_marked(
 ) -> Found | None:
     "What follows the last `####`, or else the last phrase that announces an answer."
     if "####" in text:
-        marks = [
-            m[1].strip() for m in _HASHES.finditer(text) if not m[1].lstrip("# *").endswith(":")
-        ]
-        if marks and (_has_value(marks[-1]) or len(marks[-1]) < 40):
+        marks = [m[1].strip() for m in _HASHES.finditer(text) if not _HEADING.match(m[1])]
+        if marks:
             return Found(_trim(marks[-1]), "hashes")
     for m in reversed([*_PHRASE.finditer(text)][-4:]):
         ans = sentence(text, m.end())
@@ -152,7 +163,7 @@ def find_marked(
             return Found(ans, "phrase")
     return None
 
-# %% ../nbs/04_extract.ipynb #acfb9816
+# %% ../nbs/04_extract.ipynb #d53fa052
 _LEAD = re.compile(
     r"[\s:：*_`=]*(?:(?:simply|just|therefore|thus|indeed|approximately|about)\s+)?[\s:*_`]*",
     re.IGNORECASE,
@@ -165,7 +176,7 @@ def _has_value(text: str) -> bool:
 
 
 def _trim(text: str) -> str:
-    return text.strip().strip("*_`").strip().rstrip(".,;:").strip()
+    return text.strip().strip('*_`"').strip().rstrip(".,;:").rstrip('"').strip()
 
 
 def sentence(
@@ -181,7 +192,7 @@ def sentence(
     stop = _STOP.search(text, start, start + 400)
     return _trim(text[start : stop.start() if stop else start + 400])
 
-# %% ../nbs/04_extract.ipynb #a9142fda
+# %% ../nbs/04_extract.ipynb #90ea14cf
 _OUTPUT = re.compile(r"```(?:output|text|result)?\s*\n([^`]*?)\n?```\s*\Z")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _THUS = re.compile(
@@ -211,7 +222,11 @@ def find_loose(
         if _has_value(m[1]):
             return Found(_trim(re.split(r"=|:\s", m[1])[-1]), "bold")
     formulas = [next(filter(None, m.groups())) for m in _FORMULA.finditer(last or tail)]
-    if formulas:
+    if (
+        formulas
+        and (_has_value(formulas[-1]) or len(formulas[-1]) < 20)
+        and formulas[-1][0] not in ",."
+    ):
         return Found(_trim(formulas[-1]), "formula")
     return _find_number(last, tail)
 
@@ -230,7 +245,7 @@ def _find_number(last: str, tail: str) -> Found | None:
     word = tail.strip()
     return Found(_trim(word), "short") if word and len(word) <= 60 else None
 
-# %% ../nbs/04_extract.ipynb #7b5ad448
+# %% ../nbs/04_extract.ipynb #fe709440
 def find_answer(
     response: str,  # Model text
     strict: bool = False,  # Only an explicit answer
@@ -242,10 +257,15 @@ def find_answer(
     box = find_box(text)
     if box is not None and '"' not in text:
         return box
-    found = _after_box(text, box) or find_json(text) or box or find_marked(text)
+    found = _after_box(text, box) or _from_json(text) or box or find_marked(text)
     if found is None and not strict:
         found = find_loose(text)
     return found
+
+
+def _from_json(text: str) -> Found | None:
+    found = find_json(text)
+    return found and (_after_json(text) or found)
 
 
 def _after_box(text: str, box: Found | None) -> Found | None:

@@ -25,10 +25,10 @@ class Unparsable(ValueError):
 class TooCostly(ValueError):
     "Text or value beyond a limit; nothing was computed."
 
-# %% ../nbs/05_latex.ipynb #740623af
+# %% ../nbs/05_latex.ipynb #2a2eb741
 _COMMANDS = r"""√\sqrt ∛\cbrt ∞\infty ∪\cup ∩\cap ∖\setminus ×\times ·\cdot ⋅\cdot ∙\cdot ÷\div ±\pm ∓\mp
 ≤\le ≥\ge ⩽\le ⩾\ge ≦\le ≧\ge ≠\ne ≈\approx ≃\approx ≅\approx ∈\in ∅\emptyset ∠\angle △\triangle
-⌊\lfloor ⌋\rfloor ⌈\lceil ⌉\rceil ⟨\langle ⟩\rangle → \to ⇒\implies ς\sigma σ\sigma τ\tau υ\upsilon
+⌊\lfloor ⌋\rfloor ⌈\lceil ⌉\rceil ⟨\langle ⟩\rangle →\to ⇒\implies ς\sigma σ\sigma τ\tau υ\upsilon
 φ\phi ϕ\phi χ\chi ψ\psi ω\omega Γ\Gamma Δ\Delta ∆\Delta Θ\Theta Λ\Lambda Ξ\Xi Π\Pi Σ\Sigma Φ\Phi
 Ψ\Psi Ω\Omega ℓ\ell ℝ\mathbb{R} ℤ\mathbb{Z} ϵ\epsilon"""
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho"
@@ -361,8 +361,13 @@ def _read(m: re.Match) -> tuple[str, str] | None:
         return m["be"], m["envname"].rstrip("*")
     return ("sym", f"bb{m['field']}") if kind == "bb" else ("word", m[0])
 
-# %% ../nbs/05_latex.ipynb #61432fe7
+# %% ../nbs/05_latex.ipynb #5142e46a
+_AMPM = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)
 _UNION = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")  # (0,1) U (2,3)
+
+
+def _clock(m: re.Match) -> str:
+    return f" {m[1].lower()}m"
 
 
 def clean(
@@ -371,10 +376,10 @@ def clean(
     "Repair escapes, translate Unicode, drop the stop at the end; raises `TooCostly` when too long."
     if len(text) > MAX_CHARS:
         raise TooCostly(f"an answer of {len(text):,} characters; the limit is {MAX_CHARS:,}")
-    text = unescape(text.strip())
+    text = unescape(text.strip(" \n"))
     if not text.isascii():
         text = to_ascii_math(text)
-    text = _UNION.sub(r"\\cup ", text)
+    text = _UNION.sub(r"\\cup ", _AMPM.sub(_clock, text))
     return text.strip().removesuffix("$").rstrip().rstrip(".,;:").strip(" *")
 
 

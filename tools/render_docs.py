@@ -16,6 +16,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from check import pages as source_pages
+
 ROOT = Path(__file__).resolve().parents[1]
 NO_QUARTO = """\
 docs: Quarto is not on PATH, so pandoc makes plain pages (no search, no theme).
@@ -230,7 +232,9 @@ def main() -> None:
     print(NO_QUARTO)
     site = ROOT / "_docs"
     n_pages = write_plain(process_notebooks(), site)
-    bad = [*dead_links(site), *empty_pages(site)]
+    made = {str(page) for page in site_map(ROOT / "_proc")}
+    bad = [f"nbs/{page}: no page was made" for page in source_pages(ROOT) if page not in made]
+    bad += [*dead_links(site), *empty_pages(site)]
     n_links = sum(len(p.links) for p in read_pages(site).values())
     print("".join(f"docs: FAIL {b}\n" for b in bad), end="")
     print(f"docs: {n_pages} pages in _docs/, {n_links} links, {len(bad)} failures")
