@@ -54,7 +54,7 @@ def segment_rows(
     shift = torch.tensor(slots, device=ends.device) - ends[:-1]
     return torch.arange(int(ends[-1]), device=ends.device) + shift.repeat_interleave(lens), groups
 
-# %% ../nbs/13b_attention.ipynb #1ce89008
+# %% ../nbs/13b_attention.ipynb #18851653
 def _attend(q: Tensor, k: Tensor, v: Tensor, window: int | None, **kwargs) -> Tensor:
     n, mask = q.shape[2], None
     if window is not None and n > window:
@@ -65,7 +65,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, window: int | None, **kwargs) -> Te
         q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=gqa, **kwargs
     )
 
-
+# %% ../nbs/13b_attention.ipynb #55b16000
 def attend_segments(
     query: Tensor,  # [n_tokens, n_heads, head_dim]
     key: Tensor,  # [n_tokens, n_kv_heads, head_dim]

@@ -226,7 +226,7 @@ def best_fit(
         packs.extend(np.hstack(parts))
     return packs
 
-# %% ../nbs/13_pack.ipynb #e0d57ae9
+# %% ../nbs/13_pack.ipynb #e3a76b23
 PACKINGS = ("best_fit", "next_fit", "none")
 
 
@@ -250,7 +250,7 @@ def pack_lengths(
     packs = best_fit(lens, room, order)
     return [packs[i] for i in epoch_order(len(packs), seed + 1, epoch)]
 
-
+# %% ../nbs/13_pack.ipynb #6ffd8d73
 def fill(
     packs: Sequence[np.ndarray],  # Sequence numbers of each pack
     seq_lens: Sequence[int],  # Tokens per sequence
@@ -307,11 +307,11 @@ def collate_packs(
     out |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "use_cache": False}
     return out | dict.fromkeys(("max_length_q", "max_length_k"), int(lens.max()))
 
-# %% ../nbs/13_pack.ipynb #8f459959
+# %% ../nbs/13_pack.ipynb #97cb52b4
 def collate_padded(
     features: Sequence,  # Samples or packs
     pad_id: int,  # Token to fill with
-) -> dict[str, torch.Tensor]:  # [n_seq, longest] int64
+) -> dict[str, Any]:  # Tensors [n_seq, longest] int64
     "One row per sequence, padded at the end."
     samples = flatten(features)
     one = [collate_packs([s]) for s in samples]  # Masks the first label, checks lengths
@@ -323,4 +323,5 @@ def collate_padded(
         "input_ids": padded([o["input_ids"][0] for o in one], pad_id),
         "labels": padded([o["labels"][0] for o in one], IGNORE_ID),
         "attention_mask": padded([torch.ones_like(o["input_ids"][0]) for o in one], 0),
+        "use_cache": False,
     }
