@@ -75,17 +75,23 @@ def _unit_start(toks: list[Token]) -> int | None:
             depth += (tok.value in OPEN) - (tok.value in CLOSE)
     return None
 
-# %% ../nbs/05c_answer.ipynb #1abcf8a3
+# %% ../nbs/05c_answer.ipynb #78a06738
 _FILLERS = frozenset(
     "approximately about approx roughly exactly around only simply just is are be therefore thus answer".split()
 )
+
+
+def _is_name(toks: list[Token]) -> bool:
+    return all(t.kind in ("word", "text") for t in toks) and len(toks[-1].value) > 1
 
 
 def _side(toks: list[Token]) -> Node:
     while len(toks) > 1 and _wordy(toks[0]) and toks[0].value.lower().strip() in _FILLERS:
         toks = toks[1:]
     k = _unit_start(toks)
-    if k and toks[0].kind == "word" and len(toks[0].value) > 1:
+    if k and (
+        _is_name(toks[:1]) or (len(toks) > 2 and all(t.kind in ("word", "text") for t in toks))
+    ):
         return text_node(toks)
     try:
         node = parse_tokens(toks[:k] if k else toks)
@@ -106,7 +112,7 @@ def _item(toks: list[Token]) -> Node:
         return _item(sides[1]) if len(sides) == 2 and sides[1] else text_node(toks)
     return _labelled(toks) or _side(toks)
 
-# %% ../nbs/05c_answer.ipynb #0cf8e41d
+# %% ../nbs/05c_answer.ipynb #732342e3
 def _labelled(toks: list[Token]) -> Node | None:
     first = toks[0]
     if first.kind == "text" and first.value.rstrip().endswith(":") and len(toks) > 1:
@@ -116,10 +122,6 @@ def _labelled(toks: list[Token]) -> Node | None:
     if value and name and (_wordy(name[-1]) or _is_name(name)):
         return ("label", text_node(name)[1], _side(value))
     return None
-
-
-def _is_name(toks: list[Token]) -> bool:
-    return all(t.kind in ("word", "text") for t in toks) and len(toks[-1].value) > 1
 
 # %% ../nbs/05c_answer.ipynb #d7fdb5d5
 MAX_TREE_DEPTH = 100  # Of a tree; a/b/c/d is deep though it is not nested

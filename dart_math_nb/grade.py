@@ -94,7 +94,7 @@ def _by_text(ans: str, ref: Reference) -> Verdict | None:
         return Verdict(True, ans, "same_tokens")
     return Verdict(False, ans, "none", "bad_reference") if ref.node is None else None
 
-# %% ../nbs/07_grade.ipynb #4dc684f2
+# %% ../nbs/07_grade.ipynb #69bdfa13
 @lru_cache(maxsize=8192)
 def _policy(query: str, rel_tol: float | None, abs_tol: float | None) -> Policy:
     return read_policy(query, rel_tol, abs_tol)
@@ -105,7 +105,7 @@ def _check_text(**args) -> None:
         if not isinstance(value, str):
             raise TypeError(f"{name} is {type(value).__name__}; need str")
 
-
+# %% ../nbs/07_grade.ipynb #7ededac4
 def grade_answer(
     ans: str | None,  # Bare answer
     ref_ans: str,  # Reference answer
@@ -236,7 +236,7 @@ def _chunks(rows: Iterable[dict], fields: dict[str, str]) -> Iterator[list[dict]
     while part := [_arguments(i, row, fields) for i, row in islice(numbered, CHUNK)]:
         yield part
 
-# %% ../nbs/07_grade.ipynb #515f2f3f
+# %% ../nbs/07_grade.ipynb #44e9a451
 def grade_responses(
     rows: Iterable[dict],  # Each with response and ref_ans
     n_procs: int | None = None,  # Processes; None is one per core, 1 is this process alone
@@ -247,12 +247,11 @@ def grade_responses(
 ) -> Iterator[Verdict]:  # One for each row, in order
     """Grade many responses in processes.
     Raises ValueError naming the row and the field that is missing."""
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # only where a bar is drawn
 
     total = len(rows) if isinstance(rows, Sized) else None
-    if total is not None and total < MIN_PARALLEL and n_procs is None:
-        n_procs = 1
-    chunks, n_procs = _chunks(rows, fields or {}), n_procs or os.cpu_count() or 1
+    n_procs = 1 if n_procs is None and (total or MIN_PARALLEL) < MIN_PARALLEL else n_procs
+    chunks, n_procs = _chunks(rows, fields or {}), n_procs or os.cpu_count()
     many = (
         (_grade_chunk(c, options) for c in chunks)
         if n_procs == 1

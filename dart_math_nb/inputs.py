@@ -223,7 +223,7 @@ def accuracy_table(
     table = pd.concat(parts, ignore_index=True)
     return table[["group", *(c for c in table if c not in ("group", "method"))]]
 
-# %% ../nbs/17c_inputs.ipynb #feff50be
+# %% ../nbs/17c_inputs.ipynb #5acf6027
 def summary_of(
     frame: pd.DataFrame,  # From `write_verdicts`
     table: pd.DataFrame,  # From `accuracy_table`
@@ -231,13 +231,13 @@ def summary_of(
     "What summary.json says."
     good, error = frame["correct"].astype(bool), frame["error"].astype(object)
     reasons = Counter(error.where(error.notna(), "different").where(~good, "correct"))
-    groups = table.iloc[1:].to_dict("records")
-    rules = dict(Counter(frame["rule"]).most_common())
-    return table.iloc[0, 1:7].to_dict() | {
-        "by_reason": dict(reasons.most_common()),
-        "by_rule": rules,
-        "groups": groups,
-    }
+    rules = Counter(frame["rule"])
+    every, *groups = table.to_dict("records")
+    counts = {"by_reason": dict(reasons.most_common()), "by_rule": dict(rules.most_common())}
+    return {k: every[k] for k in _FIRST} | counts | {"groups": groups}
+
+
+_FIRST = ("n_queries", "n", "n_correct", "accuracy", "low", "high")
 
 # %% ../nbs/17c_inputs.ipynb #125ab5af
 def queries_in(

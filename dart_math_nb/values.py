@@ -81,7 +81,14 @@ _EXACT: dict[str, Callable] = dict(
     mod=lambda a, b: a % b if b else None,
 )
 
-# %% ../nbs/05d_values.ipynb #e4a84b4f
+# %% ../nbs/05d_values.ipynb #63d76323
+def _exact_call(name: str, args: list[Fraction]) -> Fraction | None:
+    try:
+        return _EXACT[name](*args) if name in _EXACT else None
+    except TypeError:  # \\max(2), \\lfloor 1, 2 \\rfloor
+        raise Unparsable(f"{name} of {len(args)} numbers") from None
+
+
 def _small(x: Fraction) -> Fraction:
     if x.numerator.bit_length() > 4 * MAX_BITS or x.denominator.bit_length() > 4 * MAX_BITS:
         raise TooCostly("a number of more than 17,000 digits")
@@ -103,10 +110,10 @@ def exact(
         return None
     return _small_result(kind, node, args)
 
-# %% ../nbs/05d_values.ipynb #8378f664
+# %% ../nbs/05d_values.ipynb #457c304c
 def _small_result(kind: str, node: Node, args: list[Fraction]) -> Fraction | None:
     if kind == "fn":
-        value = _EXACT[node[1]](*args) if node[1] in _EXACT else None
+        value = _exact_call(node[1], args)
     elif kind == "add":
         value = sum(args)
     elif kind == "mul":

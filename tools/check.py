@@ -333,11 +333,20 @@ def check_pins(root: Path) -> Iterator[str]:
         yield f"constraints.txt: no pin for {name}; run make pins"
 
 
+def check_readme(root: Path) -> Iterator[str]:
+    "README.md and its pictures are what nbs/index.ipynb gives."
+    from readme import stale
+
+    for name in stale(root) if (root / "nbs" / "index.ipynb").exists() else ():
+        yield f"{name}: not what nbs/index.ipynb gives; run python tools/readme.py"
+
+
 CHECKS = {
     f.__name__.removeprefix("check_"): f
     for f in (
         *(check_sync, check_clean, check_order, check_size, check_names, check_imports),
         *(check_outputs, check_text, check_places, check_sidebar, check_ruff, check_pins),
+        check_readme,
     )
 }
 

@@ -230,6 +230,11 @@ DEFECTS = [  # check, what is planted, how, part of the message
     ("ruff", "layout", append("01_one", "x=1"), "ruff format"),
     ("ruff", "unused name", append("01_one", "def g():\n    z = 1"), "ruff check"),
     ("pins", "no pin", replace("constraints.txt", "\nnumpy==", "\nnumpi=="), "no pin for numpy"),
+    (
+        *("readme", "an index that README.md does not know"),
+        lambda root: write_page(root / "nbs" / "index.ipynb", "%% md\n# another project"),
+        "README.md: not what",
+    ),
 ]
 
 
