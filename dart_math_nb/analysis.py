@@ -105,7 +105,7 @@ def _trend(ax: Axes, part: pd.DataFrame, step: int, label: str, **look) -> None:
 def _thousands(axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
 
-# %% ../nbs/16_analysis.ipynb #ed251c01
+# %% ../nbs/16_analysis.ipynb #08d0bd3d
 def plot_responses(
     frame: pd.DataFrame,  # From `responses_frame`
     ax: Axes | None = None,  # Axes to draw on
@@ -121,6 +121,7 @@ def plot_responses(
     ax.set(xlim=(-0.01 * n, 1.01 * n), ylim=(0, None), ylabel="Responses per query")
     ax.set_xlabel(f"Queries by descending fail rate (n = {n:,} queries{every})")
     _thousands(ax.xaxis)
+    ax.yaxis.get_major_locator().set_params(integer=True)
     _legend(ax)
     return ax
 
@@ -144,7 +145,7 @@ def coverage_frame(
     columns = ["strategy", *parts[0].columns[:-1]] if parts else []
     return pd.concat(parts, ignore_index=True)[columns]
 
-# %% ../nbs/16_analysis.ipynb #2f611af3
+# %% ../nbs/16_analysis.ipynb #a0de4085
 def _ordered(levels: Iterable) -> list:
     return sorted(set(levels), key=lambda v: (isinstance(v, str), v))  # Numbers before names
 
@@ -160,7 +161,8 @@ def _bars(ax: Axes, frame: pd.DataFrame, value: str, share: str) -> None:
         part = frame[frame["strategy"] == name].set_index("level").reindex(levels)
         x = np.arange(len(levels)) + (i - (len(names) - 1) / 2) * width
         bars = ax.bar(x, part[value], width * 0.92, color=look[name]["color"], label=_plain(name))
-        text = {"fontsize": 7 if len(names) < 4 else 6, "rotation": 0 if len(names) < 4 else 90}
+        crowded = len(names) * len(levels) > 15
+        text = {"fontsize": 6 if crowded else 7, "rotation": 90 if crowded else 0}
         ax.bar_label(bars, [_percent(s) for s in part[share]], padding=1.5, **text)
     ax.set_xticks(range(len(levels)), [_plain(v) for v in levels])
     ax.set_xlabel("Level")

@@ -8,12 +8,13 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/cli.html.md"""
 __all__ = ['Out', 'SHARES', 'EXTRAS', 'COMMANDS', 'RESUME', 'RESTART', 'check_folder', 'file_facts', 'grade', 'save_grades',
            'print_table', 'sample_table', 'sample', 'sample_into', 'pick_strategies', 'curate', 'sampled', 'rows_of',
            'avoided_queries', 'cards_table', 'train', 'evaluate', 'evaluate_into', 'report', 'demo', 'explain',
-           'nearest', 'flag_parser', 'read_flags', 'overview', 'find_command', 'main']
+           'nearest', 'flag_parser', 'read_flags', 'overview', 'find_command', 'run_stage', 'main']
 
-# %% ../nbs/18_cli.ipynb #351b50c2
+# %% ../nbs/18_cli.ipynb #b238c7cc
 import hashlib
 import os
 import sys
+import zlib
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable
 from dataclasses import asdict
@@ -268,16 +269,18 @@ def cards_table(
         table.append(row | {"n_exhausted": cost["n_exhausted"]})
     return pd.DataFrame(table)
 
-# %% ../nbs/18_cli.ipynb #bc8a77d5
+# %% ../nbs/18_cli.ipynb #cdf56b65
 def train(
     recipe: str,  # YAML file
     *,
     set: Many = None,  # key=value, over what the recipe says
 ) -> Path:  # Folder of the model
     "Fine-tune a model on train sets, packed, as a recipe says."
+    from dart_math_nb.inputs import check_place
     from dart_math_nb.recipe import read_recipe
 
     cfg = read_recipe(recipe, set or ())
+    check_place(cfg.model)
     from dart_math_nb.train import train as train_model
 
     result = train_model(cfg)
@@ -324,7 +327,7 @@ def evaluate_into(
     run_async(setup.engine.close())
     return drawn
 
-# %% ../nbs/18_cli.ipynb #9339440c
+# %% ../nbs/18_cli.ipynb #7b005472
 def report(
     run: str,  # Run folder
     *,
@@ -345,13 +348,13 @@ def demo(
     quick: bool = False,  # A smaller copy, which shows less
 ) -> Path:  # The report
     "Run the whole pipeline in miniature, from sampling to a report; resumable."
-    from dart_math_nb.demo import run_demo
+    from dart_math_nb.demo import QUICK, DemoCfg, run_demo
 
-    path = run_demo(out, seed=seed, quick=quick)
+    path = run_demo(out, DemoCfg(seed=seed, **(QUICK if quick else {})))
     print(path)
     return path
 
-# %% ../nbs/18_cli.ipynb #0c3e64f4
+# %% ../nbs/18_cli.ipynb #50b11e79
 EXTRAS = {"torch": "train", "transformers": "train", "accelerate": "train", "yaml": "train"}
 EXTRAS |= {"tokenizers": "train", "safetensors": "train", "matplotlib": "plot", "jinja2": "plot"}
 
@@ -367,6 +370,8 @@ def explain(
         return f"needs the package {package}; pip install 'dart_math_nb[{EXTRAS[package]}]'"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, zlib.error):
+        return f"a compressed file of the input is damaged ({error})"
     return " ".join(str(error).split()) if isinstance(error, (ValueError, OSError)) else None
 
 # %% ../nbs/18_cli.ipynb #f8950da8
@@ -412,12 +417,12 @@ def read_flags(
     options = vars(parser.parse_args(words))
     return {k: v for k, v in options.items() if k not in ("pdb", "xtra")}
 
-# %% ../nbs/18_cli.ipynb #d45123d6
+# %% ../nbs/18_cli.ipynb #5e5912f0
 COMMANDS = {f.__name__: f for f in (demo, sample, grade, curate, train, evaluate, report)}
 RESUME = "interrupted; run the same command again to continue"
 RESTART = "interrupted, nothing half-written is left; run the same command again"
 
-
+# %% ../nbs/18_cli.ipynb #385118c6
 def overview() -> str:
     "What `dart-math --help` says."
     lines = [f"  {name:10}{(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items()]
@@ -433,19 +438,15 @@ def find_command(
         raise ValueError(f"unknown stage {name!r}; {nearest(name, list(COMMANDS))}")
     return COMMANDS[name]
 
-# %% ../nbs/18_cli.ipynb #2bd2c0fe
-def main(
-    argv: list[str] | None = None,  # Words after dart-math; those of the process when None
+# %% ../nbs/18_cli.ipynb #9c2c2335
+def run_stage(
+    name: str,  # Of the stage
+    argv: list[str],  # Words after it
 ) -> int:  # Exit code: 0, 2 for what a person can mend, 130 when interrupted
-    "Entry point of `dart-math`."
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "--version"):
-        print(f"dart-math {version('dart_math_nb')}" if argv == ["--version"] else overview())
-        return 0 if argv else 2
-    name = argv[0]
+    "Run a stage; what a person can mend becomes one line."
     try:
         command = find_command(name)
-        command(**read_flags(name, command, argv[1:]))
+        command(**read_flags(name, command, argv))
     except SystemExit as e:  # --help
         return e.code or 0
     except KeyboardInterrupt:
@@ -454,10 +455,23 @@ def main(
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as e:
         if os.environ.get("DART_MATH_DEBUG") or (line := explain(e)) is None:
             raise
         print(f"dart-math {name}: {line}", file=sys.stderr)
         return 2
     return 0
+
+# %% ../nbs/18_cli.ipynb #f6af68ac
+def main(
+    argv: list[str] | None = None,  # Words after dart-math; those of the process when None
+) -> int:  # Exit code
+    "Entry point of `dart-math`."
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["--version"]:
+        print(f"dart-math {version('dart_math_nb')}")
+    elif not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+    else:
+        return run_stage(argv[0], list(argv[1:]))
+    return 0 if argv else 2

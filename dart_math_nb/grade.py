@@ -8,10 +8,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/grade.html.md"""
 __all__ = ['CHUNK', 'MIN_PARALLEL', 'Reference', 'read_reference', 'token_key', 'grade_answer', 'grade_response',
            'grade_responses', 'correctness_reward']
 
-# %% ../nbs/07_grade.ipynb #211b8ac0
+# %% ../nbs/07_grade.ipynb #2ffa72e0
 import multiprocessing as mp
 import os
 import re
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
@@ -264,10 +265,12 @@ def grade_responses(
             yield from verdicts
             bar.update(len(verdicts))
 
-# %% ../nbs/07_grade.ipynb #7d23c0f6
+# %% ../nbs/07_grade.ipynb #d4f273de
 def _new_pool(n_procs: int) -> ProcessPoolExecutor:
     fork = "fork" in mp.get_all_start_methods() and threading.active_count() == 1
-    return ProcessPoolExecutor(n_procs, mp_context=mp.get_context("fork" if fork else "spawn"))
+    context = mp.get_context("fork" if fork else "spawn")
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    return ProcessPoolExecutor(n_procs, mp_context=context, **quiet)  # Ctrl-C is the parent's
 
 
 def _submit(pool: ProcessPoolExecutor, chunk: list[dict], options: dict) -> Future:
@@ -278,7 +281,7 @@ def _submit(pool: ProcessPoolExecutor, chunk: list[dict], options: dict) -> Futu
         task.set_exception(e)
         return task
 
-# %% ../nbs/07_grade.ipynb #e6bf3fad
+# %% ../nbs/07_grade.ipynb #e3aea938
 def _parallel(chunks: Iterator[list[dict]], n_procs: int, options: dict) -> Iterator[list[Verdict]]:
     "Graded chunks in order, at most four per process in flight; a broken pool is replaced."
     pool, flying = _new_pool(n_procs), deque()
@@ -299,7 +302,7 @@ def _parallel(chunks: Iterator[list[dict]], n_procs: int, options: dict) -> Iter
             flying.popleft()
             yield verdicts
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 # %% ../nbs/07_grade.ipynb #27a6b87c
 def correctness_reward(

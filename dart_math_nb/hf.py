@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/hf.html.md"""
 
 # %% auto #0
 __all__ = ['MARGIN', 'RowCache', 'uniform_stream', 'token_cdf', 'pick_tokens', 'close_calls', 'Row', 'TransformersEngine',
-           'exact_copy', 'eos_ids', 'check_window']
+           'load_model', 'is_exact', 'eos_ids', 'check_window', 'Worker']
 
 # %% ../nbs/09b_hf.ipynb #65f69bf0
 import asyncio
@@ -106,8 +106,8 @@ def pick_tokens(
     picked = torch.searchsorted(cdf, (u.to(cdf.dtype) * cdf[:, -1])[:, None], right=True)[:, 0]
     return picked.clamp(max=logits.shape[-1] - 1)
 
-# %% ../nbs/09b_hf.ipynb #c6923ede
-MARGIN = 5e-5  # Distance, in probability, under which a choice is decided in double precision
+# %% ../nbs/09b_hf.ipynb #a93ad735
+MARGIN = 2e-5  # Distance, in probability, under which a choice is decided in double precision
 
 
 def close_calls(
@@ -120,8 +120,8 @@ def close_calls(
         top = logits.float().softmax(-1).topk(2).values
         return top[:, 0] - top[:, 1] < MARGIN
     cdf = token_cdf(logits, params)
-    total = cdf[:, -1:]
-    close = ((cdf[:, :-1] - u[:, None] * total).abs() < MARGIN).any(-1)
+    borders, total = cdf[:, :-1], cdf[:, -1:]
+    close = ((borders - u[:, None] * total).abs() < MARGIN).any(-1)
     if params.top_p < 1:
         probs = (logits.float() / params.temperature).softmax(-1).sort(-1, descending=True).values
         close |= ((probs.cumsum(-1) - params.top_p).abs() < MARGIN).any(-1)
@@ -157,7 +157,7 @@ def _completion(row: Row, reason: str, eos_ids: set[int], decode) -> Completion:
     cuts = [i for i in (text.find(s) for s in row.params.stop) if i >= 0]
     return Completion(text[: min(cuts)] if cuts else text, reason, len(row.ids))
 
-# %% ../nbs/09b_hf.ipynb #aa058d98
+# %% ../nbs/09b_hf.ipynb #2a4d5443
 class TransformersEngine:
     "Draws from a transformers causal language model, `max_in_flight` rows at a time."
 
@@ -165,7 +165,7 @@ class TransformersEngine:
         self,
         model,  # Model, or its folder or hub id
         tokenizer=None,  # Tokenizer; from the model's folder when not given
-        max_in_flight: int = 256,  # Rows in the batch
+        max_in_flight: int = 256,  # Rows in all batches
         max_len: int | None = None,  # Positions per row; the model's own limit when not given
         device: str | None = None,  # "cuda" when there is one, else "cpu"
         dtype: str | None = None,  # Of the weights; None: float32 on a CPU, else as stored
@@ -173,38 +173,43 @@ class TransformersEngine:
     ):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if isinstance(model, (str, Path)):
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-            dtype = dtype or ("float32" if device == "cpu" else "auto")
-            model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+            model, tokenizer = load_model(model, tokenizer, device, dtype)
         self.model, self.tokenizer, self.device = model.to(device).eval(), tokenizer, device
-        self.max_in_flight = max_in_flight
+        self.max_in_flight, self.waiting, self.thread = max_in_flight, queue.SimpleQueue(), None
         self.max_len = max_len or model.config.max_position_embeddings
-        self.exact_model = exact_copy(model, device, exact)
-        self._prepare()
+        self.exact, self.eos_ids = is_exact(model, device, exact), eos_ids(model, tokenizer)
+        check_window(model.config, self.max_len)
 
-# %% ../nbs/09b_hf.ipynb #49ff0ed0
-@patch
-def _prepare(self: TransformersEngine) -> None:
-    check_window(self.model.config, self.max_len)
-    self.waiting, self.rows, self.thread = queue.SimpleQueue(), [], None
-    self.cache = RowCache(self.max_in_flight, self.max_len)
-    self.eos_ids = eos_ids(self.model, self.tokenizer)
-    self.decode = lambda ids: self.tokenizer.decode(ids, skip_special_tokens=True)
+# %% ../nbs/09b_hf.ipynb #9df8ba0c
+def load_model(
+    folder: str | Path,  # Folder or hub id
+    tokenizer=None,  # Another tokenizer than the folder's
+    device: str = "cpu",  # "cpu" or "cuda"
+    dtype: str | None = None,  # None: float32 on a CPU, else as stored
+):  # Model and tokenizer
+    "Load a model and its tokenizer. Raises ValueError when they are not there."
+    dtype = dtype or ("float32" if device == "cpu" else "auto")
+    try:
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(folder)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer
+    except OSError as e:
+        reason = str(e).splitlines()[0]
+        raise ValueError(f"model {str(folder)!r} cannot be loaded: {reason}") from None
 
-# %% ../nbs/09b_hf.ipynb #733fd9b8
-def exact_copy(
+# %% ../nbs/09b_hf.ipynb #f0f78ee8
+def is_exact(
     model,  # transformers model
-    device: str,
+    device: str,  # "cpu" or "cuda"
     exact: bool | None,  # As asked for
-):  # The model in double precision, or None
-    "Second copy for close calls. Raises ValueError when exact mode is asked for without float32."
+) -> bool:
+    "Is exact mode on? Raises ValueError when it is asked for without float32."
     single = model.dtype == torch.float32
     if exact and not single:
         raise ValueError(
             f"exact mode needs float32 weights, not {model.dtype}; set dtype='float32'"
         )
     small = device == "cpu" and sum(p.numel() for p in model.parameters()) < 50e6
-    return copy.deepcopy(model).double() if exact or (exact is None and small and single) else None
+    return small and single if exact is None else exact
 
 # %% ../nbs/09b_hf.ipynb #beb20153
 def eos_ids(
@@ -228,7 +233,7 @@ def check_window(
     if window and window < max_len and getattr(config, "use_sliding_window", True):
         raise ValueError(f"sliding window {window} < max_len {max_len}; set max_len={window}")
 
-# %% ../nbs/09b_hf.ipynb #4270d37e
+# %% ../nbs/09b_hf.ipynb #87085180
 @patch
 async def draw(
     self: TransformersEngine,
@@ -245,38 +250,61 @@ async def draw(
     row = Row(params, ids, u, loop.create_future(), loop)
     self.waiting.put(row)
     if self.thread is None:
-        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread = threading.Thread(target=Worker(self, self.max_in_flight).run, daemon=True)
         self.thread.start()
     return await row.done
 
-# %% ../nbs/09b_hf.ipynb #a17b7b70
+# %% ../nbs/09b_hf.ipynb #ee57f184
 @patch
 async def close(self: TransformersEngine) -> None:
-    "End the thread; draws in progress are dropped."
+    "End the worker; draws in progress are dropped."
     if self.thread:
         self.waiting.put(None)
         await asyncio.to_thread(self.thread.join)
         self.thread = None
 
-# %% ../nbs/09b_hf.ipynb #b89b28d3
+# %% ../nbs/09b_hf.ipynb #e37a9102
+class Worker:
+    "The batch of an engine."
+
+    def __init__(
+        self,
+        engine: TransformersEngine,  # Whose model and queue it uses
+        n_rows: int,  # Draws at once
+    ):
+        self.engine, self.n_rows, self.rows = engine, n_rows, []
+        self.cache = RowCache(n_rows, engine.max_len)
+
+    def decode(self, ids: list[int]) -> str:
+        "Text of tokens, without special ones."
+        return self.engine.tokenizer.decode(ids, skip_special_tokens=True)
+
+# %% ../nbs/09b_hf.ipynb #ea39702e
 @patch
-def _admit(self: TransformersEngine, pending: list, n_steps: int) -> bool:
-    "Move waiting rows to `pending`, then start them when it pays. False when the engine closes."
-    while not self.waiting.empty() or not (self.rows or pending):
-        if (row := self.waiting.get()) is None:
+def _admit(self: Worker, pending: list, n_steps: int) -> bool:
+    "Take waiting rows into `pending`; start them when it pays. False when the engine closes."
+    free, waiting = self.n_rows - len(self.rows), self.engine.waiting
+    while len(pending) < free:
+        try:
+            row = waiting.get(block=not (self.rows or pending))
+        except queue.Empty:
+            break
+        if row is None:
             return False
         pending.append(row)
-    free = self.max_in_flight - len(self.rows)
-    enough = min(len(pending), free) >= max(1, self.max_in_flight // 8)
-    if pending and free and (enough or not self.rows or n_steps % 16 == 0):
-        new, pending[:] = pending[:free], pending[free:]
-        self._prefill([r for r in new if not r.done.cancelled()])
+    enough = len(pending) >= max(1, self.n_rows // 8)
+    if pending and (enough or not self.rows or n_steps % 16 == 0):
+        new = [r for r in pending if not r.done.cancelled()]
+        pending.clear()
+        self._prefill(new)
     return True
 
-# %% ../nbs/09b_hf.ipynb #58d90861
+# %% ../nbs/09b_hf.ipynb #b0d11554
 @patch
-def _run(self: TransformersEngine) -> None:
+def run(self: Worker) -> None:
     "Body of the thread."
+    model = self.engine.model
+    self.exact_model = copy.deepcopy(model).double() if self.engine.exact else None
     pending, n_steps = [], 0
     with torch.inference_mode():
         while True:
@@ -289,21 +317,21 @@ def _run(self: TransformersEngine) -> None:
                 self._fail(e, pending)
             n_steps += 1
 
-# %% ../nbs/09b_hf.ipynb #e729175e
+# %% ../nbs/09b_hf.ipynb #2bd26a8b
 def _set(future: asyncio.Future, value) -> None:
     if not future.done():
         future.set_exception(value) if isinstance(value, Exception) else future.set_result(value)
 
 
 @patch
-def _fail(self: TransformersEngine, error: Exception, pending: list) -> None:
+def _fail(self: Worker, error: Exception, pending: list) -> None:
     for row in self.rows + pending:
         row.loop.call_soon_threadsafe(_set, row.done, error)
     self.rows, pending[:] = [], []
 
-# %% ../nbs/09b_hf.ipynb #a257368c
+# %% ../nbs/09b_hf.ipynb #4cc43197
 @patch
-def _prefill(self: TransformersEngine, new: list) -> None:
+def _prefill(self: Worker, new: list) -> None:
     "Run the prompts of new rows and draw their first token."
     if not new:
         return
@@ -318,22 +346,22 @@ def _prefill(self: TransformersEngine, new: list) -> None:
     hidden = self._forward(ids, pos, mask, torch.arange(first, first + n), width)
     self._take(hidden[torch.arange(n), lens - 1], new)
 
-# %% ../nbs/09b_hf.ipynb #58d94cb0
+# %% ../nbs/09b_hf.ipynb #d3e64afd
 @patch
-def _forward(self: TransformersEngine, ids, pos, mask, rows, n_seen) -> torch.Tensor:
+def _forward(self: Worker, ids, pos, mask, rows, n_seen) -> torch.Tensor:
     "Hidden states [n, n_new, hidden] of the last layer; the cache is written."
-    self.cache.rows, self.cache.cols, self.cache.n_seen = rows, pos.to(self.device), n_seen
-    return self.model.base_model(
-        input_ids=ids.to(self.device),
-        position_ids=pos.to(self.device),
-        attention_mask=mask.to(self.device),
+    self.cache.rows, self.cache.cols, self.cache.n_seen = rows, pos.to(self.engine.device), n_seen
+    return self.engine.model.base_model(
+        input_ids=ids.to(self.engine.device),
+        position_ids=pos.to(self.engine.device),
+        attention_mask=mask.to(self.engine.device),
         past_key_values=self.cache,
         use_cache=True,
     ).last_hidden_state
 
-# %% ../nbs/09b_hf.ipynb #d7b7e9cf
+# %% ../nbs/09b_hf.ipynb #41d6e4ba
 @patch
-def _step(self: TransformersEngine) -> None:
+def _step(self: Worker) -> None:
     "Draw the next token of every row in use."
     ids = torch.tensor([[r.ids[-1]] for r in self.rows])
     pos = torch.tensor([[len(r.prompt_ids) + len(r.ids) - 1] for r in self.rows])
@@ -342,11 +370,11 @@ def _step(self: TransformersEngine) -> None:
     hidden = self._forward(ids, pos, mask, torch.arange(len(self.rows)), n_seen)
     self._take(hidden[:, -1], list(self.rows))
 
-# %% ../nbs/09b_hf.ipynb #5d9c82f2
+# %% ../nbs/09b_hf.ipynb #73b9dde7
 @patch
-def _take(self: TransformersEngine, hidden: torch.Tensor, rows: list) -> None:
+def _take(self: Worker, hidden: torch.Tensor, rows: list) -> None:
     "Pick a token for each of these rows and hand over the finished ones."
-    logits = self.model.get_output_embeddings()(hidden).cpu()
+    logits = self.engine.model.get_output_embeddings()(hidden).cpu()
     u = torch.tensor([r.u[len(r.ids)] for r in rows])
     for params in {r.params for r in rows}:
         at = [i for i, r in enumerate(rows) if r.params == params]
@@ -358,34 +386,34 @@ def _take(self: TransformersEngine, hidden: torch.Tensor, rows: list) -> None:
             rows[i].ids.append(token)
     self._deliver(rows)
 
-# %% ../nbs/09b_hf.ipynb #f16e3f8a
+# %% ../nbs/09b_hf.ipynb #8262c121
 @patch
-def _decide(self: TransformersEngine, row: Row) -> int:
+def _decide(self: Worker, row: Row) -> int:
     "Next token of one row, from its tokens alone in double precision."
-    ids = torch.tensor([row.prompt_ids + row.ids], device=self.device)
+    ids = torch.tensor([row.prompt_ids + row.ids], device=self.engine.device)
     logits = self.exact_model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].cpu()
     return int(pick_tokens(logits, torch.tensor([row.u[len(row.ids)]]), row.params))
 
-# %% ../nbs/09b_hf.ipynb #b63a1074
+# %% ../nbs/09b_hf.ipynb #945a3501
 @patch
-def _drop(self: TransformersEngine, row: Row) -> None:
+def _drop(self: Worker, row: Row) -> None:
     "Take a row out, keeping the rows in use together."
     i, last = self.rows.index(row), self.rows.pop()
     if last is not row:
         self.cache.move_row(len(self.rows), i)
         self.rows[i] = last
 
-# %% ../nbs/09b_hf.ipynb #334b3500
+# %% ../nbs/09b_hf.ipynb #f1c4299f
 @patch
-def _deliver(self: TransformersEngine, rows: list) -> None:
+def _deliver(self: Worker, rows: list) -> None:
     "Send results of finished rows to their loops and free their places."
     finished = []
     for row in rows:
-        reason = _finish_reason(row, self.eos_ids, self.max_len, self.decode)
+        reason = _finish_reason(row, self.engine.eos_ids, self.engine.max_len, self.decode)
         if row.done.cancelled():
             self._drop(row)
         elif reason:
-            finished.append((row, _completion(row, reason, self.eos_ids, self.decode)))
+            finished.append((row, _completion(row, reason, self.engine.eos_ids, self.decode)))
             self._drop(row)
     for loop in {row.loop for row, _ in finished}:
         mine = [(row.done, c) for row, c in finished if row.loop is loop]

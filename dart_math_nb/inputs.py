@@ -7,11 +7,12 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/inputs.html.md"""
 # %% auto #0
 __all__ = ['RESPONSE_FIELDS', 'ID_FIELDS', 'ENGINES', 'Many', 'Fields', 'pick_field', 'find_fields', 'check_text',
            'read_responses', 'row_ids', 'grade_rows', 'write_verdicts', 'accuracy_table', 'summary_of', 'queries_in',
-           'replay_engine', 'simulated_engine', 'folder_revision', 'load_model', 'check_engine', 'open_queries',
-           'take_queries', 'Setup', 'attach_engine', 'draw_setup']
+           'replay_engine', 'simulated_engine', 'folder_revision', 'check_place', 'load_model', 'check_engine',
+           'open_queries', 'take_queries', 'Setup', 'attach_engine', 'draw_setup']
 
-# %% ../nbs/17c_inputs.ipynb #e208b553
+# %% ../nbs/17c_inputs.ipynb #b420db66
 import hashlib
+import logging
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -307,18 +308,33 @@ def folder_revision(
             found.append([path.name, size, both])
     return short_hash(found)
 
-# %% ../nbs/17c_inputs.ipynb #ddb5578a
+# %% ../nbs/17c_inputs.ipynb #21f02279
+def check_place(
+    model: str,  # Folder or hub id
+) -> None:
+    "Raise FileNotFoundError for a folder that is not there."
+    is_path = model.startswith(("/", ".", "~")) or model.count("/") > 1
+    if is_path and not Path(model).is_dir():
+        raise FileNotFoundError(f"model {model!r}: no such folder")
+
+
 def load_model(
     model: str,  # Folder or hub id
     max_in_flight: int,  # Draws at once
 ) -> Engine:
     "A transformers engine. Raises ValueError when the model cannot be loaded."
+    check_place(model)
     from dart_math_nb.hf import TransformersEngine
 
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
     try:
         return TransformersEngine(model, max_in_flight=max_in_flight)
-    except OSError as e:
+    except (OSError, ValueError) as e:
         raise ValueError(f"model {model!r}: cannot be loaded ({str(e).splitlines()[0]})") from None
+    finally:
+        hub.setLevel(level)
 
 # %% ../nbs/17c_inputs.ipynb #3dc7dad7
 ENGINES = ("replay", "simulated", "hf")

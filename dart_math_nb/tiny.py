@@ -92,7 +92,7 @@ def tiny_queries(
             return out
     raise ValueError(f"tiny_queries: {n} queries, {len(exclude)} excluded; too few are left")
 
-# %% ../nbs/17_tiny.ipynb #83233e26
+# %% ../nbs/17_tiny.ipynb #6cba9351
 def open_steps(
     terms: list[tuple[int, list[int]]],  # As `parse_expression` gives them
 ) -> list[int]:  # Index of a term with a product, or of the left one of two terms to join
@@ -106,7 +106,7 @@ def open_steps(
                 steps.append(i)
     return steps
 
-
+# %% ../nbs/17_tiny.ipynb #2347a5fc
 def take_step(
     terms: list[tuple[int, list[int]]],  # Changed in place
     i: int,  # One of `open_steps`
