@@ -19,6 +19,7 @@ from dart_math_nb.demo import run_demo
 from dart_math_nb.evaluate import accuracy, compare
 from dart_math_nb.files import write_json
 from dart_math_nb.layout import read_evals, run_cards
+from dart_math_nb.train import pick_dtype
 
 OUT = Path(__file__).parent / "results" / "demo.json"
 
@@ -43,7 +44,7 @@ def main(run: Path) -> None:
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "torch": torch.__version__,
-        "capabilities": [k for k, v in torch.cpu.get_capabilities().items() if v is True],
+        "bf16_instructions": pick_dtype() == "bfloat16",
         "seconds": round(seconds, 1),
         "stages": json.loads((run / "timings.json").read_text(encoding="utf-8")),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

@@ -6,13 +6,14 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Out', 'SHARES', 'EXTRAS', 'COMMANDS', 'RESUME', 'RESTART', 'check_folder', 'file_facts', 'grade', 'save_grades',
-           'print_table', 'sample_table', 'sample', 'sample_into', 'pick_strategies', 'curate', 'sampled', 'rows_of',
-           'avoided_queries', 'cards_table', 'train', 'evaluate', 'evaluate_into', 'report', 'demo', 'explain',
-           'nearest', 'flag_parser', 'read_flags', 'overview', 'find_command', 'run_stage', 'main']
+           'printable', 'print_table', 'sample_table', 'sample', 'sample_into', 'pick_strategies', 'curate', 'sampled',
+           'rows_of', 'avoided_queries', 'cards_table', 'train', 'model_name', 'evaluate', 'evaluate_into', 'report',
+           'demo', 'explain', 'nearest', 'flag_parser', 'read_flags', 'overview', 'find_command', 'run_stage', 'main']
 
-# %% ../nbs/18_cli.ipynb #b238c7cc
+# %% ../nbs/18_cli.ipynb #10e41b2f
 import hashlib
 import os
+import re
 import sys
 import zlib
 from argparse import SUPPRESS, ArgumentParser
@@ -33,7 +34,7 @@ from .inputs import Many, draw_setup
 from .layout import RunFolder
 from .records import Query
 
-# %% ../nbs/18_cli.ipynb #08e3d473
+# %% ../nbs/18_cli.ipynb #98ed5194
 Out = Annotated[str, {"opt": True, "required": True}]  # A flag that must be given
 
 
@@ -45,6 +46,8 @@ def check_folder(
     folder = Path(folder)
     if (folder / "config.json").exists() or folder.is_file():
         open_run(folder, config)
+    elif (folder / "summary.json").exists():
+        raise ValueError(f"{folder}: has a summary.json of something else; use another folder")
     return folder
 
 
@@ -101,8 +104,15 @@ def save_grades(
     print_table(table, folder / "summary.json")
     return table
 
-# %% ../nbs/18_cli.ipynb #ae7132ba
+# %% ../nbs/18_cli.ipynb #58ea6c71
 SHARES = ("accuracy", "low", "high", "reached", "coverage")  # Columns shown in percent
+
+
+def printable(
+    text: str,
+) -> str:  # May have line breaks
+    "Text that cannot steer a terminal."
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def print_table(
@@ -113,7 +123,7 @@ def print_table(
     shown = table.dropna(axis="columns", how="all")
     how = {c: "{:.1%}".format for c in SHARES if c in shown}
     how |= {c: "{:,}".format for c in shown if pd.api.types.is_integer_dtype(shown[c])}
-    print(shown.to_string(index=False, formatters=how, na_rep="-"))
+    print(printable(shown.to_string(index=False, formatters=how, na_rep="-")))
     print(path)
 
 # %% ../nbs/18_cli.ipynb #4e54ed01
@@ -176,7 +186,7 @@ def sample_into(
     write_parquet(stage / "result.parquet", result.reset_index())
     return result
 
-# %% ../nbs/18_cli.ipynb #700ff45c
+# %% ../nbs/18_cli.ipynb #3476acd4
 def pick_strategies(
     strategy: Many = None,  # vrt, uniform, prop2diff; what was sampled when absent
     k: Annotated[int, {"nargs": "+"}] = None,  # One for all strategies, or one for each
@@ -189,6 +199,8 @@ def pick_strategies(
     names, ks = list(strategy or []), list(k or [])
     if not names and not ks:
         return {}
+    if not names:
+        raise ValueError(f"--k {' '.join(map(str, ks))} without --strategy; need both, or neither")
     if len(ks) not in (1, len(names)) or len(set(names)) < len(names):
         got = f"--strategy {' '.join(names)} --k {' '.join(map(str, ks))}"
         raise ValueError(f"{got}; need each strategy once, and one k for all or one for each")
@@ -196,7 +208,7 @@ def pick_strategies(
     how = (max_trials, n_pilot, rounding, not no_cover)
     return {n: StrategyCfg(n, k, *how) for n, k in zip(names, ks, strict=True)}
 
-# %% ../nbs/18_cli.ipynb #c46dc416
+# %% ../nbs/18_cli.ipynb #3e801d63
 @delegates(pick_strategies)
 def curate(
     run: str,  # Run folder; train_set/<strategy> is written
@@ -209,13 +221,14 @@ def curate(
     dedupe: bool = False,  # Keep only the first of equal responses to a query
     decontaminate: str = None,  # Leave out queries that overlap with this benchmark or file
     seed: int = 0,  # Of the choice of rows when sets are cut to a size
+    partial: bool = False,  # Take what the pool holds where draws are missing
     **kwargs,
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."
     from dart_math_nb.layout import cut_sets, read_saved_queries, run_cards
 
     strategies = pick_strategies(**kwargs) or sampled(run)
-    how = {"source_id": source_id, "distinct": dedupe, "equal": equalize, "seed": seed}
+    how = dict(source_id=source_id, distinct=dedupe, equal=equalize, seed=seed, partial=partial)
     how |= {"pool": pool, "queries": read_saved_queries(queries) if queries else None}
     how |= {"n_rows": rows_of(run, equalize_with), "avoid": avoided_queries(decontaminate)}
     sets = cut_sets(run, strategies, **how)
@@ -288,7 +301,17 @@ def train(
     print(result.out)
     return Path(result.out)
 
-# %% ../nbs/18_cli.ipynb #f93311fc
+# %% ../nbs/18_cli.ipynb #a0fadc91
+def model_name(
+    model: str,  # Name as given; hub id, folder or file
+) -> str:  # Name of one folder
+    "Last part of a name. Raises ValueError when that cannot name a folder below eval/."
+    name = model.split("/")[-1]
+    if name in ("", ".", "..") or model.startswith("."):
+        raise ValueError(f"--name {model!r}; need a plain name, which becomes a folder of eval/")
+    return name
+
+# %% ../nbs/18_cli.ipynb #09ff8c79
 @delegates(draw_setup, but=["temperature"])
 def evaluate(
     *,
@@ -304,7 +327,7 @@ def evaluate(
     if n_draws < 1 or (n_draws > 1 and temperature == 0):
         raise ValueError(f"{n_draws=}, {temperature=}; need 1 draw, or more at a temperature > 0")
     setup = draw_setup(temperature=temperature, **kwargs)
-    name = name or setup.source.model.split("/")[-1].split(".")[0]
+    name = model_name(name or re.sub(r"\.(jsonl|json|parquet)(\.gz)?$", "", setup.source.model))
     frame = evaluate_into(RunFolder(out).path("eval", name), setup, n_draws)
     print_table(accuracy_table(frame), RunFolder(out).path("eval", name))
     return frame
@@ -354,7 +377,7 @@ def demo(
     print(path)
     return path
 
-# %% ../nbs/18_cli.ipynb #50b11e79
+# %% ../nbs/18_cli.ipynb #6006d7be
 EXTRAS = {"torch": "train", "transformers": "train", "accelerate": "train", "yaml": "train"}
 EXTRAS |= {"tokenizers": "train", "safetensors": "train", "matplotlib": "plot", "jinja2": "plot"}
 
@@ -372,7 +395,8 @@ def explain(
         return f"{error.filename}: {error.strerror.lower()}"
     if isinstance(error, zlib.error):
         return f"a compressed file of the input is damaged ({error})"
-    return " ".join(str(error).split()) if isinstance(error, (ValueError, OSError)) else None
+    line = printable(" ".join(str(error).split()))  # it may quote the input
+    return line if isinstance(error, (ValueError, OSError)) else None
 
 # %% ../nbs/18_cli.ipynb #f8950da8
 def nearest(
@@ -397,7 +421,7 @@ def flag_parser(
     parser.allow_abbrev, parser.error, parser.epilog = False, refuse, None
     return parser
 
-# %% ../nbs/18_cli.ipynb #77c45d8c
+# %% ../nbs/18_cli.ipynb #c3c48439
 def read_flags(
     name: str,  # Of the stage
     command: Callable,  # Its function
@@ -415,6 +439,8 @@ def read_flags(
                 raise ValueError(f"unknown flag {flag}; {nearest(flag, flags)}")
         words.append(f"{flag}{equals}{value}")
     options = vars(parser.parse_args(words))
+    if blank := [k for k, v in options.items() if isinstance(v, str) and not v.strip()]:
+        raise ValueError(f"{blank[0]}: empty; need a value")  # "" would be the current folder
     return {k: v for k, v in options.items() if k not in ("pdb", "xtra")}
 
 # %% ../nbs/18_cli.ipynb #5e5912f0

@@ -9,12 +9,12 @@ __all__ = ['TRAIN_COLUMNS', 'train_types', 'pick_draws', 'cut_train_set', 'norma
            'strategy_set', 'row_ranks', 'equalize', 'coverage', 'tokens', 'overlaps', 'decontaminate', 'content_hash',
            'card_of', 'read_card', 'write_train_set', 'read_train_set', 'to_messages', 'readme']
 
-# %% ../nbs/12_curate.ipynb #83317b32
+# %% ../nbs/12_curate.ipynb #86d92420
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .benchmarks import queries_frame
-from .dars import StrategyCfg, accepted, quotas, trial_limit
-from .files import write_json, write_parquet
+from .dars import StrategyCfg, accepted, progress_table, quotas, trial_limit
+from .files import read_json, write_json, write_parquet
 from .journal import iter_pool
 from .pool import read_narrow
 from .records import KEY, Query, short_hash
@@ -137,22 +137,28 @@ def distinct_counts(
     by = text.groupby(frame["query_id"].astype("str"), sort=False)
     return by.agg(n_responses="size", n_distinct="nunique").reset_index()
 
-# %% ../nbs/12_curate.ipynb #4caad385
+# %% ../nbs/12_curate.ipynb #df377fa5
 def strategy_set(
     folder: str | Path,  # Folder of a pool
     queries: Sequence[Query],  # In the order of the set
     strategy: StrategyCfg,  # VRT, Uniform or Prop2Diff
     source_id: str | None = None,  # Which source; may be left out when the pool has one
+    exhausted: Collection[str] = (),  # Queries without further draws
+    partial: bool = False,  # Take what is there of every query
 ) -> pd.DataFrame:  # TRAIN_COLUMNS
     """The train set of a strategy, cut from a pool that is complete.
-    Raises ValueError when a source is not there or none of several is named."""
+    Raises ValueError when draws are missing, or the source is not there or not named."""
     draws, ids = read_narrow(folder), [q.query_id for q in queries]
     sources = draws["source_id"].cat.categories.tolist()
     source_id = sources[0] if source_id is None and len(sources) == 1 else source_id
     if source_id not in sources:
         raise ValueError(f"{folder}: source_id={source_id!r}; need one of {sources}")
     draws = draws[draws["source_id"].eq(source_id) & draws["query_id"].isin(ids)]
-    quota = quotas(draws, strategy, ids, exhausted=ids)
+    exhausted = ids if partial else exhausted
+    if n := int(progress_table(draws, strategy, ids, exhausted)["stop"].isna().sum()):
+        what = f"{folder}: {n} of {len(ids)} queries need further draws for {strategy.name}"
+        raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (partial)")
+    quota = quotas(draws, strategy, ids, exhausted)
     return cut_train_set(folder, queries, accepted(draws, quota, trial_limit(strategy)))
 
 # %% ../nbs/12_curate.ipynb #3014a23c
@@ -257,7 +263,7 @@ def content_hash(
         sha.update(b"\n" + json.dumps(row).encode())
     return sha.hexdigest()
 
-# %% ../nbs/12_curate.ipynb #df85c1bc
+# %% ../nbs/12_curate.ipynb #c2e0c55a
 def card_of(
     frame: pd.DataFrame,  # With TRAIN_COLUMNS
 ) -> dict:
@@ -284,7 +290,7 @@ def read_card(
     path = Path(folder) / "card.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; the train set was not written or finished")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 # %% ../nbs/12_curate.ipynb #70bca3a6
 def write_train_set(

@@ -35,7 +35,7 @@ def decimal_node(
         return ("num", value)
     return ("dec", value, len((whole + frac).lstrip("0")), scale)
 
-# %% ../nbs/05b_expr.ipynb #8d459070
+# %% ../nbs/05b_expr.ipynb #b70771c1
 _END = Token("end", "", 0, 0)
 OPEN = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
 CLOSE = frozenset((")", "]", "}", "\\}"))
@@ -45,7 +45,7 @@ CLOSE = frozenset((")", "]", "}", "\\}"))
 class Cursor:
     "Where the parser stands."
 
-    toks: list[Token]
+    toks: list[Token]  # All of them
     i: int = 0  # Next token
     depth: int = 0  # Nesting so far
     bars: int = 0  # Open absolute values

@@ -13,12 +13,12 @@ import json
 import re
 from typing import NamedTuple
 
-# %% ../nbs/04_extract.ipynb #80a4b604
+# %% ../nbs/04_extract.ipynb #6a550c5a
 class Found(NamedTuple):
     "An answer text and how it was found."
 
     ans: str  # Text of the answer
-    rule: str  # box, json, hashes, phrase; then tool, bold, conclusion, formula, number
+    rule: str  # box, json, hashes, phrase; then tool, short, bold, formula, conclusion, number
 
 
 MAX_RESPONSE = 200_000  # Characters read of a response, from its end

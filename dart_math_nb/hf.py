@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/hf.html.md"""
 __all__ = ['MARGIN', 'RowCache', 'uniform_stream', 'token_cdf', 'pick_tokens', 'close_calls', 'Row', 'TransformersEngine',
            'load_model', 'is_exact', 'eos_ids', 'check_window', 'Worker']
 
-# %% ../nbs/09b_hf.ipynb #65f69bf0
+# %% ../nbs/09b_hf.ipynb #75d5a08a
 import asyncio
 import copy
 import queue
@@ -21,7 +21,7 @@ import torch
 from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .engine import Completion, Draw, SampleParams
+from .engine import Completion, Draw, SampleParams, run_async
 
 # %% ../nbs/09b_hf.ipynb #084fc14a
 class RowCache:
@@ -262,6 +262,16 @@ async def close(self: TransformersEngine) -> None:
         self.waiting.put(None)
         await asyncio.to_thread(self.thread.join)
         self.thread = None
+
+# %% ../nbs/09b_hf.ipynb #150e804c
+@patch
+def __enter__(self: TransformersEngine) -> TransformersEngine:
+    return self
+
+
+@patch
+def __exit__(self: TransformersEngine, *error) -> None:
+    run_async(self.close())
 
 # %% ../nbs/09b_hf.ipynb #e37a9102
 class Worker:

@@ -6,9 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/inputs.html.md"""
 
 # %% auto #0
 __all__ = ['RESPONSE_FIELDS', 'ID_FIELDS', 'ENGINES', 'Many', 'Fields', 'pick_field', 'find_fields', 'check_text',
-           'read_responses', 'row_ids', 'grade_rows', 'write_verdicts', 'accuracy_table', 'summary_of', 'queries_in',
-           'replay_engine', 'simulated_engine', 'folder_revision', 'check_place', 'load_model', 'check_engine',
-           'open_queries', 'take_queries', 'Setup', 'attach_engine', 'draw_setup']
+           'read_responses', 'plain', 'row_ids', 'read_ending', 'grade_rows', 'write_verdicts', 'accuracy_table',
+           'summary_of', 'queries_in', 'replay_engine', 'simulated_engine', 'folder_revision', 'check_place',
+           'load_model', 'check_engine', 'open_queries', 'take_queries', 'Setup', 'attach_engine', 'draw_setup']
 
 # %% ../nbs/17c_inputs.ipynb #b420db66
 import hashlib
@@ -23,7 +23,7 @@ from typing import Annotated
 
 import pandas as pd
 
-# %% ../nbs/17c_inputs.ipynb #23cdc001
+# %% ../nbs/17c_inputs.ipynb #d4a6fc43
 from dart_math_nb.benchmarks import (
     QUERY_FIELDS,
     REF_FIELDS,
@@ -31,6 +31,7 @@ from dart_math_nb.benchmarks import (
     level_number,
     load_queries,
     ref_text,
+    tolerance,
 )
 from dart_math_nb.engine import (
     Completion,
@@ -140,7 +141,7 @@ def read_responses(
             raise ValueError(f"{path}, row {i}: no field {fields.response!r}; need the response")
         yield _one_form(path, i, row, names)
 
-# %% ../nbs/17c_inputs.ipynb #7a30f525
+# %% ../nbs/17c_inputs.ipynb #f8fa147b
 def _one_form(path: str | Path, i: int, row: dict, names: Mapping[str, str]) -> dict:
     out = {"number": i, "row": row, "query": "", "level": None}
     out |= {name: row.get(field) for name, field in names.items()}
@@ -149,10 +150,23 @@ def _one_form(path: str | Path, i: int, row: dict, names: Mapping[str, str]) -> 
     if "query" in names:
         check_text(path, i, names["query"], out["query"])
     check_text(path, i, names["response"], out["response"], blank=True)
-    out["level"] = None if out["level"] is None else level_number(out["level"])
-    return out
+    try:
+        out["level"] = None if out["level"] is None else level_number(out["level"])
+        tol = row.get("abs_tol")
+        return out | {"abs_tol": None if tol in (None, "") else tolerance(tol)}
+    except ValueError as e:
+        raise ValueError(f"{path}, row {i}: {e}") from None
 
-# %% ../nbs/17c_inputs.ipynb #eb9ae3d6
+# %% ../nbs/17c_inputs.ipynb #b9b7920a
+def plain(
+    value,  # Of a row
+):  # Text, number or truth value
+    "A value that can be grouped by, and written anywhere: others become text."
+    if isinstance(value, (bool, int, float)):
+        return value
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def row_ids(
     path: str | Path,  # File of the row
     item: Mapping,  # From `read_responses`
@@ -163,10 +177,23 @@ def row_ids(
     ids = {"row": item["number"]}
     text = item["query"] or item["number"]
     ids["query_id"] = short_hash(Path(path).name.split(".")[0], text)
-    ids |= {name: row[name] for name in (*ID_FIELDS, *also) if row.get(name) is not None}
+    ids |= {name: plain(row[name]) for name in (*ID_FIELDS, *also) if row.get(name) is not None}
     return ids | ({} if item["level"] is None else {"level": item["level"]})
 
-# %% ../nbs/17c_inputs.ipynb #3a29146c
+# %% ../nbs/17c_inputs.ipynb #30033d62
+_CUT = ("length", "max_tokens", "max_length", "model_length", "max_output_tokens", "incomplete")
+
+
+def read_ending(
+    row: Mapping,  # Of a file
+) -> tuple[str, int]:  # "length" or another reason; tokens, 0 when not known
+    "How a stored response ended, and its length."
+    why, n = row.get("finish_reason"), row.get("n_tokens")
+    why = str(why.get("type") if isinstance(why, dict) else why or "stop")
+    known = isinstance(n, (int, float)) and 0 <= n < 2**31
+    return "length" if why.lower() in _CUT else plain(why), int(n) if known else 0
+
+# %% ../nbs/17c_inputs.ipynb #f9ac31c6
 def grade_rows(
     path: str | Path,  # .jsonl, .jsonl.gz or .parquet
     fields: Fields,
@@ -181,15 +208,23 @@ def grade_rows(
     def feed() -> Iterator[dict]:
         for item in read_responses(path, fields, limit):
             waiting.append(row_ids(path, item, also))
-            known = {n: item["row"].get(n) for n in ("finish_reason", "abs_tol")}
             texts = {n: item[n] for n in ("response", "ref_ans", "query")}
-            yield texts | {n: v for n, v in known.items() if v is not None}
+            ending = {"finish_reason": read_ending(item["row"])[0], "abs_tol": item["abs_tol"]}
+            yield texts | {n: v for n, v in ending.items() if v is not None}
 
+    if n_procs is not None and n_procs < 1:
+        raise ValueError(f"n_procs={n_procs}; need at least 1")
     small = Path(path).stat().st_size < 2**20
-    for verdict in grade_responses(feed(), n_procs or (1 if small else None), **options):
-        yield waiting.popleft() | asdict(verdict)
+    for v in grade_responses(feed(), n_procs or (1 if small else None), **options):
+        ans = None if v.ans is None else plain(v.ans)
+        yield waiting.popleft() | asdict(v) | {"ans": ans}
 
-# %% ../nbs/17c_inputs.ipynb #2b49a101
+# %% ../nbs/17c_inputs.ipynb #f5a1fb9d
+def _one_type(column: pd.Series) -> pd.Series:
+    kinds = column.dropna().map(type).nunique()
+    return column if kinds < 2 else column.where(column.isna(), column.astype(str))
+
+
 def write_verdicts(
     path: str | Path,  # .jsonl.gz, .jsonl or .parquet
     rows: Iterable[dict],  # From `grade_rows`
@@ -204,12 +239,12 @@ def write_verdicts(
             yield row
 
     if str(path).endswith(".parquet"):
-        write_parquet(path, pd.DataFrame(list(passing())))
+        write_parquet(path, pd.DataFrame(list(passing())).apply(_one_type))
     else:
         write_jsonl(path, passing())
     return pd.DataFrame(narrow, columns=list(keep))
 
-# %% ../nbs/17c_inputs.ipynb #bdf7183c
+# %% ../nbs/17c_inputs.ipynb #b6b763fa
 def accuracy_table(
     frame: pd.DataFrame,  # query_id, correct, error, and the columns in `by`
     by: Sequence[str] = ("level",),  # A block of rows for each
@@ -218,9 +253,9 @@ def accuracy_table(
     parts = [accuracy(frame).assign(group="all")]
     for name in by:
         if name in frame and frame[name].notna().any():
-            part = accuracy(frame, name)
-            label = part[name].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
-            parts.append(part.assign(group=name + " " + label).drop(columns=name))
+            part = accuracy(frame.assign(_group=frame[name]), "_group")  # name may be "n"
+            label = part["_group"].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
+            parts.append(part.assign(group=name + " " + label).drop(columns="_group"))
     table = pd.concat(parts, ignore_index=True)
     return table[["group", *(c for c in table if c not in ("group", "method"))]]
 
@@ -259,7 +294,7 @@ def queries_in(
             found[text] = make_query(name, text, ref, **meta)
     return list(found.values())
 
-# %% ../nbs/17c_inputs.ipynb #3899a04f
+# %% ../nbs/17c_inputs.ipynb #f0d5ef6b
 def replay_engine(
     path: str | Path,  # .jsonl, .jsonl.gz or .parquet
     fields: Fields,  # With a query field
@@ -271,9 +306,8 @@ def replay_engine(
     for q in queries:
         ids.setdefault(q.query, []).append(q.query_id)
     for item in read_responses(path, fields):
-        why, n = (item["row"].get(name) for name in ("finish_reason", "n_tokens"))
         for query_id in ids.get(item["query"], ()):
-            stored[query_id].append(Completion(item["response"] or "", why or "stop", n or 0))
+            stored[query_id].append(Completion(item["response"] or "", *read_ending(item["row"])))
     if empty := [q for q in queries if not stored[q.query_id]]:
         raise ValueError(
             f"{path}: no response to {len(empty)} of {len(queries)} queries, first "
@@ -308,7 +342,7 @@ def folder_revision(
             found.append([path.name, size, both])
     return short_hash(found)
 
-# %% ../nbs/17c_inputs.ipynb #21f02279
+# %% ../nbs/17c_inputs.ipynb #8d754744
 def check_place(
     model: str,  # Folder or hub id
 ) -> None:
@@ -324,6 +358,8 @@ def load_model(
 ) -> Engine:
     "A transformers engine. Raises ValueError when the model cannot be loaded."
     check_place(model)
+    if max_in_flight < 1:
+        raise ValueError(f"max_in_flight={max_in_flight}; need at least 1")
     from dart_math_nb.hf import TransformersEngine
 
     hub = logging.getLogger("huggingface_hub")

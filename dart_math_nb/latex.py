@@ -184,14 +184,14 @@ UNITS = frozenset(
 )
 _UNIT_LETTERS = frozenset("mgslLNJWVK")
 
-# %% ../nbs/05_latex.ipynb #59068f59
+# %% ../nbs/05_latex.ipynb #a95fe786
 class Token(NamedTuple):
     "One token of an answer."
 
-    kind: str  # num, sym, word, fn, text or op
+    kind: str  # num, sym, word, fn, cmd, text, begin, end or op
     value: str  # Canonical spelling
-    start: int  # Offsets in the cleaned text
-    end: int
+    start: int  # Offset of its first character in the cleaned text
+    end: int  # Offset after its last
 
 
 _SEP = r"(?:,\\!\ ?|,|\{,\}(?:\\!)?|\\,|\\!\ ?|\ |\\\ )"

@@ -6,10 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/layout.html.md"""
 
 # %% auto #0
 __all__ = ['FIXED', 'RunFolder', 'read_saved_queries', 'save_queries', 'query_levels', 'open_strategy', 'sampled_strategies',
-           'set_card', 'source_draws', 'cut_sets', 'run_cards', 'read_eval', 'read_evals']
+           'set_card', 'source_draws', 'exhausted_queries', 'cut_sets', 'run_cards', 'read_eval', 'read_evals']
 
-# %% ../nbs/16c_layout.ipynb #f0c187d6
-import json
+# %% ../nbs/16c_layout.ipynb #f87f0619
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from dart_math_nb.curate import (
     write_train_set,
 )
 from .dars import STRATEGIES, StrategyCfg, progress_table
-from .files import open_run, read_rows, write_jsonl
+from .files import open_run, read_json, read_rows, write_jsonl
 from .pool import read_narrow, read_pool
 from .records import Query
 
@@ -97,7 +96,7 @@ def query_levels(
         levels = {q: str(v) for q, v in levels.items()}
     return pd.DataFrame({"query_id": list(levels), "level": list(levels.values())})
 
-# %% ../nbs/16c_layout.ipynb #0eb42746
+# %% ../nbs/16c_layout.ipynb #a098319d
 def open_strategy(
     run: str | Path,  # Run folder
     strategy: StrategyCfg,
@@ -111,11 +110,15 @@ def sampled_strategies(
 ) -> dict[str, StrategyCfg]:  # By name
     "What was asked of the sampler so far."
     folder, file = RunFolder(run), "config.json"
-    texts = [
-        (folder.path("sample", n) / file).read_text(encoding="utf-8")
-        for n in folder.names("sample", file)
-    ]
-    return {s.name: s for s in (StrategyCfg(**json.loads(t)) for t in texts)}
+    paths = [folder.path("sample", n) / file for n in folder.names("sample", file)]
+    return {s.name: s for s in map(_read_strategy, paths)}
+
+
+def _read_strategy(path: Path) -> StrategyCfg:
+    try:
+        return StrategyCfg(**read_json(path))
+    except TypeError as e:
+        raise ValueError(f"{path}: not a strategy ({e})") from None
 
 # %% ../nbs/16c_layout.ipynb #60d503b5
 def set_card(
@@ -146,7 +149,16 @@ def source_draws(
     draws = draws[draws["source_id"] == source_id]
     return draws.astype(dict.fromkeys(("query_id", "source_id", "error"), "str"))
 
-# %% ../nbs/16c_layout.ipynb #8e48aeb6
+# %% ../nbs/16c_layout.ipynb #c24af7f0
+def exhausted_queries(
+    run: str | Path,  # Run folder
+) -> list[str]:  # Query ids, sorted
+    "Queries that the engine had no further draw for, whichever strategy asked."
+    files = sorted(RunFolder(run).path("sample").glob("*/result.parquet"))
+    tables = [pd.read_parquet(f, columns=["query_id", "stop"]) for f in files]
+    return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
+
+# %% ../nbs/16c_layout.ipynb #662714a6
 def cut_sets(
     run: str | Path,  # Run folder; train_set/<name> is written
     strategies: Mapping[str, StrategyCfg],  # Name of the set to its strategy
@@ -159,30 +171,31 @@ def cut_sets(
     equal: bool = False,  # Cut all sets to the size of the smallest
     n_rows: int | None = None,  # Cut all sets to this many rows
     seed: int = 0,  # Of that choice
+    partial: bool = False,  # Take what the pool holds where draws are missing
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut, clean, equalize and write train sets. Raises ValueError for a folder with another set."
-    folder = RunFolder(run)
+    folder, pool = RunFolder(run), pool or RunFolder(run).path("pool")
     queries = queries or read_saved_queries(folder.path("queries.jsonl"))
-    pool = pool or folder.path("pool")
-    sets = {n: strategy_set(pool, queries, s, source_id) for n, s in strategies.items()}
+    left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
+    sets = {n: strategy_set(pool, queries, s, source_id, left) for n, s in strategies.items()}
     sets = {n: _clean(frame, distinct, avoid) for n, frame in sets.items()}
-    how = {"distinct": distinct, "n_avoided": len(avoid)}
+    how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial}
     if equal or n_rows:
         sets, how = equalize(sets, seed, n_rows), how | {"equal_seed": seed}
-    _write_sets(folder, sets, strategies, queries, source_draws(pool, source_id), how)
+    _write_sets(folder, sets, strategies, queries, source_draws(pool, source_id), left, how)
     return sets
 
-# %% ../nbs/16c_layout.ipynb #c891165e
+# %% ../nbs/16c_layout.ipynb #f96b4c8b
 def _clean(frame: pd.DataFrame, distinct: bool, avoid: Sequence[Query]) -> pd.DataFrame:
     frame = dedupe(frame) if distinct else frame
     return decontaminate(frame, avoid)[0] if avoid else frame
 
 
-def _write_sets(folder, sets, strategies, queries, draws, how) -> None:
+def _write_sets(folder, sets, strategies, queries, draws, left, how) -> None:
     ids = [q.query_id for q in queries]
     draws = draws[draws["query_id"].isin(ids)]
     for name, frame in sets.items():
-        points = progress_table(draws, strategies[name], ids, ids)
+        points = progress_table(draws, strategies[name], ids, left)
         card = set_card(points, strategies[name]) | how
         write_train_set(folder.path("train_set", name), frame, card)
 

@@ -40,11 +40,11 @@ _BASE_WORDS = {"binary": 2, "octal": 8, "hexadecimal": 16, "sixteen": 16} | {
     for i, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
 }
 
-# %% ../nbs/06c_policy.ipynb #6ec8afd9
+# %% ../nbs/06c_policy.ipynb #d1369ef8
 def read_policy(
     query: str,  # Problem text, may be empty
-    rel_tol: float | None = None,
-    abs_tol: float | None = None,
+    rel_tol: float | None = None,  # Relative tolerance of the benchmark
+    abs_tol: float | None = None,  # Absolute tolerance of the benchmark
 ) -> Policy:
     "Policy for the answers of one query."
     found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))

@@ -8,7 +8,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/recipe.html.md"""
 __all__ = ['PARSERS', 'DataCfg', 'TrainCfg', 'check_cfg', 'make_cfg', 'read_recipe', 'batch_shape', 'read_train_rows',
            'prompt_pair', 'train_tokens']
 
-# %% ../nbs/13c_recipe.ipynb #d52806f4
+# %% ../nbs/13c_recipe.ipynb #a474b5ae
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
@@ -60,7 +61,7 @@ class TrainCfg(DataCfg):
     def __post_init__(self):
         check_cfg(self)
 
-# %% ../nbs/13c_recipe.ipynb #8ee07411
+# %% ../nbs/13c_recipe.ipynb #59b20e09
 def check_cfg(
     cfg: "TrainCfg",  # Configuration
 ) -> None:
@@ -68,8 +69,10 @@ def check_cfg(
     at_least = {"room": 1, "batch_size": 1, "packs_per_forward": 1, "n_epochs": 1, "max_len": 2}
     at_least |= {"save_every": 0, "seed": 0, "lr": 0, "weight_decay": 0, "max_grad_norm": 0}
     for name, least in at_least.items():
-        if (value := getattr(cfg, name)) is not None and value < least:
+        if (value := getattr(cfg, name)) is not None and not least <= value < math.inf:
             raise ValueError(f"{name}={value}; need at least {least}")
+    if cfg.seed >= 2**32:
+        raise ValueError(f"seed={cfg.seed}; need less than 2**32")
     choices = {"packing": PACKINGS, "unfit": ("drop", "refuse")}
     choices["dtype"] = ("auto", "float32", "bfloat16")
     for name, allowed in choices.items():

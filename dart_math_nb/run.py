@@ -10,8 +10,7 @@ __all__ = ['new_axes', 'percent', 'with_interval', 'without_zeros', 'fixed_prefi
            'cost_section', 'verdict_table', 'prefix_rates', 'verdict_section', 'shown', 'read_sets', 'pool_sections',
            'run_sections', 'flat_facts', 'write_run_report']
 
-# %% ../nbs/16d_run.ipynb #3bdc8c7e
-import json
+# %% ../nbs/16d_run.ipynb #3b529299
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +37,8 @@ from dart_math_nb.analysis import (
 from .dars import StrategyCfg, fail_rates, graded_prefix, progress_table
 from .evaluate import accuracy, compare, wilson
 
-# %% ../nbs/16d_run.ipynb #d01358a6
+# %% ../nbs/16d_run.ipynb #fcf1323f
+from .files import read_json
 from dart_math_nb.layout import (
     RunFolder,
     query_levels,
@@ -48,7 +48,7 @@ from dart_math_nb.layout import (
     sampled_strategies,
     source_draws,
 )
-from .pool import read_narrow
+from .pool import read_narrow, read_sources
 from .records import ERRORS
 from .report import Figure, Section, Table, write_report
 
@@ -293,7 +293,7 @@ def verdict_section(
     items.append(Table(without_zeros(table), "Draws by level.", shares))
     return Section("Verdicts", prose, items)
 
-# %% ../nbs/16d_run.ipynb #c207b6f6
+# %% ../nbs/16d_run.ipynb #672268dc
 def shown(
     found: Mapping,  # Folder name to anything
 ) -> dict:  # Name as in the paper, to the same
@@ -308,21 +308,30 @@ def read_sets(
     folder = RunFolder(run)
     names = folder.names("train_set", "card.json")
     paths = {n: folder.path("train_set", n) / "train.parquet" for n in names}
+    if lost := [p for p in paths.values() if not p.is_file()]:
+        raise FileNotFoundError(f"{lost[0]}: no such file, but there is a card; curate again")
     return {n: pd.read_parquet(p, columns=["query_id"]) for n, p in paths.items()}
 
-# %% ../nbs/16d_run.ipynb #eeec8060
+# %% ../nbs/16d_run.ipynb #52c0a66e
+def _set_source(run: str | Path) -> str | None:
+    "The source that the train sets were cut from, when it is one and has draws in this pool."
+    ids = {i for card in run_cards(run).values() for i in card["source_ids"]}
+    found = ids & set(read_sources(RunFolder(run).path("pool")))
+    return found.pop() if len(ids) == len(found) == 1 else None
+
+# %% ../nbs/16d_run.ipynb #39cc624f
 def pool_sections(
     run: str | Path,  # Run folder with a pool
     queries: pd.DataFrame,  # query_id, level
 ) -> list[Section]:
     "Sections that need the draws."
-    draws = source_draws(RunFolder(run).path("pool"))
+    draws = source_draws(RunFolder(run).path("pool"), _set_source(run))
     draws = draws[draws["query_id"].isin(queries["query_id"])]
     if not len(prefix := graded_prefix(draws)):
         return []
     cards, sets = shown(run_cards(run)), shown(read_sets(run))
     cut = {n: StrategyCfg(**c["strategy"]) for n, c in cards.items()}
-    asked = [*cut.values(), *sampled_strategies(run).values()]
+    asked = sampled_strategies(run).values()  # what every query has, not what a set would need
     n_every = int(prefix.groupby("query_id").size().min())
     n_first, out = fixed_prefix(asked) if asked else n_every, []
     if sets:
@@ -354,7 +363,7 @@ def run_sections(
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
     return out
 
-# %% ../nbs/16d_run.ipynb #ef2d14c6
+# %% ../nbs/16d_run.ipynb #a9321c19
 def flat_facts(
     config: Mapping,  # JSON values, perhaps nested
     prefix: str = "",  # Of the names
@@ -375,6 +384,6 @@ def write_run_report(
     "Write the report of a run; `config.json` becomes its facts."
     folder = RunFolder(run)
     config, path = folder.path("config.json"), folder.path("report", "index.html")
-    facts = flat_facts(json.loads(config.read_text(encoding="utf-8"))) if config.exists() else {}
+    facts = flat_facts(read_json(config)) if config.exists() else {}
     sections = [*run_sections(run), *extra]
     return write_report(path, title or f"Run {Path(run).resolve().name}", sections, lead, facts)

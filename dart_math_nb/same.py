@@ -132,11 +132,14 @@ def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
         return "equation" if any(values) else None
     return None
 
-# %% ../nbs/06d_same.ipynb #301484a4
+# %% ../nbs/06d_same.ipynb #e3abd7fd
 MAX_UNORDERED = 24  # Most items matched in any order
 
 
-def has_pm(node: Node) -> bool:
+def has_pm(
+    node: Node,  # An expression
+) -> bool:
+    "Does a plus-minus sign stand in it, outside of lists and relations?"
     return node[0] == "pm" or (
         node[0] in ("add", "mul", "div", "neg", "fn")
         and any(has_pm(n) for n in node[1:] if isinstance(n, tuple))
@@ -151,7 +154,7 @@ def _signs(node: Node, sign: str) -> Node:
         return node
     return tuple(_signs(n, sign) if isinstance(n, tuple) else n for n in node)
 
-# %% ../nbs/06d_same.ipynb #1431f2c2
+# %% ../nbs/06d_same.ipynb #7242c246
 def items(
     node: Node,  # Any answer
 ) -> list[Node]:  # Its parts, or itself alone
@@ -166,7 +169,9 @@ def items(
     return items_of_pm(node)
 
 
-def items_of_pm(node: Node) -> list[Node]:
+def items_of_pm(
+    node: Node,  # An expression or an equation
+) -> list[Node]:  # Two, or the node alone when it has no such sign
     "Both values of an expression with a plus-minus sign."
     if node[0] == "rel" and any(has_pm(s) for s in node[2:]):
         return [(*node[:2], *(_signs(s, sign) for s in node[2:])) for sign in "+-"]
