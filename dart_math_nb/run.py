@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/run.html.md"""
 __all__ = ['new_axes', 'percent', 'with_interval', 'without_zeros', 'fixed_prefix', 'difficulty_frame', 'quarter_table',
            'responses_section', 'coverage_section', 'paired_table', 'accuracy_section', 'cost_curve', 'cost_table',
            'cost_section', 'verdict_table', 'prefix_rates', 'verdict_section', 'shown', 'read_sets', 'pool_sections',
-           'run_sections', 'flat_facts', 'write_run_report']
+           'run_sections', 'write_run_report']
 
 # %% ../nbs/16d_run.ipynb #3b529299
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,8 +37,8 @@ from dart_math_nb.analysis import (
 from .dars import StrategyCfg, fail_rates, graded_prefix, progress_table
 from .evaluate import accuracy, compare, wilson
 
-# %% ../nbs/16d_run.ipynb #fcf1323f
-from .files import read_json
+# %% ../nbs/16d_run.ipynb #a7c079ce
+from .files import flat_config, read_json
 from dart_math_nb.layout import (
     RunFolder,
     query_levels,
@@ -363,18 +363,7 @@ def run_sections(
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
     return out
 
-# %% ../nbs/16d_run.ipynb #a9321c19
-def flat_facts(
-    config: Mapping,  # JSON values, perhaps nested
-    prefix: str = "",  # Of the names
-) -> dict:  # Dotted names to values
-    "A configuration as short facts."
-    facts = {}
-    for k, v in config.items():
-        facts |= flat_facts(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
-    return facts
-
-
+# %% ../nbs/16d_run.ipynb #aaaef09f
 def write_run_report(
     run: str | Path,  # Run folder
     title: str | None = None,  # Of the report; None names the folder
@@ -384,6 +373,6 @@ def write_run_report(
     "Write the report of a run; `config.json` becomes its facts."
     folder = RunFolder(run)
     config, path = folder.path("config.json"), folder.path("report", "index.html")
-    facts = flat_facts(read_json(config)) if config.exists() else {}
+    facts = flat_config(read_json(config)) if config.exists() else {}
     sections = [*run_sections(run), *extra]
     return write_report(path, title or f"Run {Path(run).resolve().name}", sections, lead, facts)
