@@ -180,7 +180,7 @@ class TransformersEngine:
         self.exact, self.eos_ids = is_exact(model, device, exact), eos_ids(model, tokenizer)
         check_window(model.config, self.max_len)
 
-# %% ../nbs/09b_hf.ipynb #9df8ba0c
+# %% ../nbs/09b_hf.ipynb #81878296
 def load_model(
     folder: str | Path,  # Folder or hub id
     tokenizer=None,  # Another tokenizer than the folder's
@@ -192,7 +192,7 @@ def load_model(
     try:
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(folder)
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer
-    except OSError as e:
+    except (OSError, ValueError) as e:
         reason = str(e).splitlines()[0]
         raise ValueError(f"model {str(folder)!r} cannot be loaded: {reason}") from None
 

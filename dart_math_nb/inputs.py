@@ -342,7 +342,7 @@ def folder_revision(
             found.append([path.name, size, both])
     return short_hash(found)
 
-# %% ../nbs/17c_inputs.ipynb #8d754744
+# %% ../nbs/17c_inputs.ipynb #c463e2fe
 def check_place(
     model: str,  # Folder or hub id
 ) -> None:
@@ -367,8 +367,6 @@ def load_model(
     hub.setLevel(logging.CRITICAL)
     try:
         return TransformersEngine(model, max_in_flight=max_in_flight)
-    except (OSError, ValueError) as e:
-        raise ValueError(f"model {model!r}: cannot be loaded ({str(e).splitlines()[0]})") from None
     finally:
         hub.setLevel(level)
 
