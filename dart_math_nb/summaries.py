@@ -30,7 +30,7 @@ def macro(
     half = [np.sqrt(((p - end) ** 2).sum()) / len(p) for end in (low, high)]
     return float(p.mean()), float(p.mean() - half[0]), float(p.mean() + half[1])
 
-# %% ../nbs/15b_summaries.ipynb #9f45aeb0
+# %% ../nbs/15b_summaries.ipynb #52b77556
 def averages(
     frame: pd.DataFrame,  # Graded draws with the columns in `by`
     by: str | Sequence[str] = ("benchmark",),  # Each gives a macro average of its own
@@ -39,7 +39,7 @@ def averages(
     """Micro average over all draws, and macro averages over the groups of each column.
     Raises ValueError when a query lacks the column."""
     by = [by] if isinstance(by, str) else list(by)
-    columns = ["n_queries", "n", "accuracy", "low", "high"]
+    columns = ["n_queries", "n", "accuracy", "low", "high", "method"]
     every = accuracy(frame, confidence=confidence)[columns].to_dict("records")[0]
     rows = [{"average": "micro", "n_groups": 1, **every}]
     for name in by:
@@ -47,7 +47,7 @@ def averages(
         if n := int(frame[name].isna().sum()):
             raise ValueError(f"{n} of {len(frame)} draws have no {name}; need one for each")
         table = accuracy(frame, name, confidence)
-        found = dict(zip(columns[2:], macro(table), strict=True))
+        found = dict(zip(columns[2:], (*macro(table), "combined"), strict=True))
         rows.append(rows[0] | {"average": f"macro over {name}", "n_groups": len(table)} | found)
     return pd.DataFrame(rows)
 
