@@ -34,9 +34,10 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-# %% ../nbs/14_train.ipynb #4b18ca2d
-from .attention import check_packing, pick_attention
+# %% ../nbs/14_train.ipynb #c07a9fdb
+from .attention import check_packing
 from .files import open_run, write_json, write_parquet
+from .kernels import pick_attention
 from dart_math_nb.pack import (
     TokenSet,
     collate_packs,
@@ -79,7 +80,7 @@ class PlannedBatches(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> dict:
         return self.collate([self.tokens[j] for j in self.parts[i]])
 
-# %% ../nbs/14_train.ipynb #2535c331
+# %% ../nbs/14_train.ipynb #76f6606d
 def pick_dtype(
     name: str = "auto",  # "auto", "float32" or "bfloat16"
 ) -> str:  # "float32" or "bfloat16"
@@ -98,7 +99,10 @@ def pick_attention_for(
     "The attention of a run: a padded batch needs one with a mask."
     if cfg.packing == "none" and cfg.attn == "auto":
         return "sdpa"
-    return pick_attention(cfg.attn, "cuda" if torch.cuda.is_available() else "cpu")
+    kernels = (
+        torch.cuda.is_available() and pick_dtype(cfg.dtype) != "float32"
+    )  # Half precision only
+    return pick_attention(cfg.attn, "cuda" if kernels else "cpu")
 
 # %% ../nbs/14_train.ipynb #10af71e5
 def load_start(
