@@ -354,12 +354,13 @@ def spread_steps(
         steps.append([np.concatenate(units[i:j]).tolist() for i, j in pairwise(ends)])
     return steps
 
-# %% ../nbs/13_pack.ipynb #072011c0
+# %% ../nbs/13_pack.ipynb #51efb199
 def flatten(
-    features: Sequence,  # Samples, or packs (lists of samples)
+    features: Sequence,  # Samples, or packs (lists of samples, or rows with such a list as `pack`)
 ) -> list[dict]:  # Samples
     "The samples of a batch, however they are nested."
-    return [s for f in features for s in (f if isinstance(f, (list, tuple)) else [f])]
+    found = [f["pack"] if isinstance(f, dict) and "pack" in f else f for f in features]
+    return [s for f in found for s in (f if isinstance(f, (list, tuple)) else [f])]
 
 
 def _sequences(features: Sequence, row_len: int | None, pad_id: int) -> tuple[list, list, Any]:

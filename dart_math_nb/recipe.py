@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/recipe.html.md"""
 
 # %% auto #0
 __all__ = ['PARSERS', 'DataCfg', 'TrainCfg', 'check_cfg', 'make_cfg', 'read_recipe', 'batch_shape', 'read_train_rows',
-           'prompt_pair', 'train_tokens']
+           'prompt_pair', 'train_pairs', 'check_tokens', 'train_tokens']
 
 # %% ../nbs/13c_recipe.ipynb #a474b5ae
 import math
@@ -23,7 +23,7 @@ from .files import read_rows
 from .pack import PACKINGS, TokenSet, tokenize_pairs
 from .prompts import Template, get_template, render
 
-# %% ../nbs/13c_recipe.ipynb #27f263e5
+# %% ../nbs/13c_recipe.ipynb #768ba73b
 @dataclass(frozen=True)
 class DataCfg:
     "What is trained on, in which form."
@@ -31,9 +31,11 @@ class DataCfg:
     model: str  # Folder or hub id of the model to start from
     out: str  # Folder of the result
     train_set: tuple[str, ...] = ()  # Folders of train sets, or files; all of them are used
+    weights: tuple[float, ...] = ()  # How often an epoch sees each train set; none for once
     template: str = "alpaca"  # Name of the prompt template (paper: alpaca)
     query_field: str = "query"  # Column of the problem text
     response_field: str = "response"  # Column of the text to learn
+    eos: str | None = None  # Token that ends a response; None for the tokenizer's own
     max_len: int | None = None  # Longest sample, tokens; None for the room of a pack
     unfit: str = "drop"  # Rows that cannot be trained on: "drop" counts them, "refuse" raises
     packing: str = "best_fit"  # One of PACKINGS (paper: "next_fit")
@@ -84,7 +86,7 @@ def check_cfg(
         raise ValueError(f"max_len={cfg.max_len} is more than room={cfg.room}; need room for it")
     get_template(cfg.template)
 
-# %% ../nbs/13c_recipe.ipynb #0a06e8ef
+# %% ../nbs/13c_recipe.ipynb #623dc6b1
 def _as_bool(value: Any) -> bool:
     words = {"true": True, "false": False}
     return value if isinstance(value, bool) else words[str(value).lower()]
@@ -92,6 +94,11 @@ def _as_bool(value: Any) -> bool:
 
 def _as_strings(value: Any) -> tuple[str, ...]:
     return tuple(value.split(",")) if isinstance(value, str) else tuple(str(v) for v in value)
+
+
+def _as_floats(value: Any) -> tuple[float, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(float(str(v)) for v in (parts if isinstance(parts, (list, tuple)) else [parts]))
 
 
 def _as_int(value: Any) -> int:
@@ -104,7 +111,9 @@ PARSERS = {
     float: ("a number", lambda value: float(str(value))),
     bool: ("true or false", _as_bool),
     tuple[str, ...]: ("names with commas between", _as_strings),
+    tuple[float, ...]: ("numbers with commas between", _as_floats),
     int | None: ("a whole number or none", lambda v: None if v in (None, "none") else _as_int(v)),
+    str | None: ("text or none", lambda v: None if v in (None, "none") else str(v)),
 }
 
 # %% ../nbs/13c_recipe.ipynb #4c5468e9
@@ -192,13 +201,12 @@ def prompt_pair(
     space = "" if response[:1].isspace() else end[len(end.rstrip(" ")) :]
     return render(template, query), space + response
 
-# %% ../nbs/13c_recipe.ipynb #fe076280
-def train_tokens(
+# %% ../nbs/13c_recipe.ipynb #2f7983ea
+def train_pairs(
     rows: Iterable[Mapping] | pd.DataFrame,  # With the query and response fields of `cfg`
-    tokenizer: Any,  # Hugging Face tokenizer
     cfg: TrainCfg,
-) -> TokenSet:
-    "Tokens to train on. Raises ValueError when a row lacks a field, or when no row is fit."
+) -> tuple[list[str], list[str]]:  # Prompts, responses
+    "The texts of a run. Raises ValueError when a row lacks a field."
     if isinstance(rows, pd.DataFrame):
         rows = rows.to_dict("records")
     template, pairs = get_template(cfg.template), []
@@ -209,8 +217,27 @@ def train_tokens(
             need = f"{cfg.query_field!r} and {cfg.response_field!r} as text"
             raise ValueError(f"row {i}: need {need}; it has: {have}")
         pairs.append(prompt_pair(template, query, response))
-    prompts, responses = [p for p, _ in pairs], [r for _, r in pairs]
-    tokens = tokenize_pairs(tokenizer, prompts, responses, cfg.max_len or cfg.room, cfg.unfit)
+    return [p for p, _ in pairs], [r for _, r in pairs]
+
+
+def check_tokens(
+    tokens: TokenSet,
+    n_rows: int,  # Rows they were made from
+) -> TokenSet:  # The same
+    "Raise ValueError when there is nothing to train on."
     if not len(tokens):
-        raise ValueError(f"{len(pairs)} rows, none to train on; left out: {tokens.left_out}")
+        raise ValueError(f"{n_rows} rows, none to train on; left out: {tokens.left_out}")
     return tokens
+
+# %% ../nbs/13c_recipe.ipynb #b69b2f56
+def train_tokens(
+    rows: Iterable[Mapping] | pd.DataFrame,  # With the query and response fields of `cfg`
+    tokenizer: Any,  # Hugging Face tokenizer
+    cfg: TrainCfg,
+) -> TokenSet:
+    "Tokens to train on. Raises ValueError when a row lacks a field, or when no row is fit."
+    pairs = train_pairs(rows, cfg)
+    max_len = cfg.max_len or cfg.room
+    return check_tokens(
+        tokenize_pairs(tokenizer, *pairs, max_len, cfg.unfit, cfg.eos), len(pairs[0])
+    )
