@@ -6,10 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/pool.html.md"""
 
 # %% auto #0
 __all__ = ['NARROW', 'unique_by_key', 'read_pool', 'read_narrow', 'is_truncated', 'pool_counts', 'KeySet', 'keys_of', 'Pool',
-           'lock_shard', 'open_pool', 'read_sources']
+           'open_pool', 'read_sources']
 
-# %% ../nbs/01_pool.ipynb #4a2a33dd
-import fcntl
+# %% ../nbs/01_pool.ipynb #46fbec3b
 import json
 import os
 import threading
@@ -24,7 +23,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .files import write_json
+from .files import sync_folder, write_json
 from dart_math_nb.journal import (
     DICTIONARY,
     PoolFile,
@@ -33,9 +32,10 @@ from dart_math_nb.journal import (
     pool_table,
     repair_shard,
     roll_journal,
-    sync_folder,
 )
+from .lock import lock_shard
 from .records import KEY, POOL_COLUMNS, Source
+from .trials import ABSENT, Trials, each_query, read_trials, trial_counts
 
 # %% ../nbs/01_pool.ipynb #51c7b681
 def _sort_categories(column: pd.Series) -> pd.Series:
@@ -93,24 +93,13 @@ def is_truncated(
     "Was the response cut off before its end?"
     return frame["finish_reason"].eq("length") | frame["error"].eq("truncated")
 
-# %% ../nbs/01_pool.ipynb #e516863d
+# %% ../nbs/01_pool.ipynb #8b2fd413
 def pool_counts(
     folder: str | Path,  # Folder of the pool
+    n_first: int | None = None,  # Only trials below this number; None takes all
 ) -> pd.DataFrame:  # query_id, source_id, n_trials, n_correct, n_truncated
     "Draws, correct draws and truncated draws of each query and source, sorted by both."
-    frame = read_narrow(folder)
-    query, source, cut = frame["query_id"].cat, frame["source_id"].cat, is_truncated(frame)
-    n_sources = max(1, len(source.categories))
-    pair = query.codes.to_numpy(np.int64) * n_sources + source.codes.to_numpy(np.int64)
-    group, pairs = pd.factorize(pair)
-    good = frame["correct"].to_numpy(bool) & ~cut.to_numpy(bool)
-    sums = [np.bincount(group, weights, len(pairs)) for weights in (None, good, cut)]
-    ids = {
-        "query_id": query.categories.astype("str").take(pairs // n_sources),
-        "source_id": source.categories.astype("str").take(pairs % n_sources),
-    }
-    names = ("n_trials", "n_correct", "n_truncated")
-    return pd.DataFrame(ids | {n: s.astype(np.int64) for n, s in zip(names, sums, strict=True)})
+    return trial_counts(read_trials(folder), n_first)
 
 # %% ../nbs/01_pool.ipynb #da08616c
 class KeySet:
@@ -163,31 +152,26 @@ def add(
         self._extra.pop(pair, None)
     return True
 
-# %% ../nbs/01_pool.ipynb #edf2a9a8
+# %% ../nbs/01_pool.ipynb #8a7c0fe8
 def keys_of(
-    frame: pd.DataFrame,  # From read_narrow
+    trials: Trials,  # From read_trials
 ) -> KeySet:
-    "The keys of a sorted frame."
+    "The keys of a pool."
     keys = KeySet()
-    ids, trial = [frame[n].cat for n in KEY[:2]], frame["trial"].to_numpy()
-    query, source = (i.codes.to_numpy() for i in ids)
-    new = np.concatenate([[True], (np.diff(query) != 0) | (np.diff(source) != 0)])[: len(frame)]
-    start = np.flatnonzero(new)
-    place = np.arange(len(frame)) - np.repeat(start, np.diff([*start, len(frame)]))
-    group, joined = np.cumsum(new) - 1, trial == place
-    n_prefix = np.bincount(group[joined], minlength=len(start)).tolist()
-    names = [
-        i.categories.take(c[start]).tolist() for i, c in zip(ids, (query, source), strict=True)
-    ]
-    for q, s, n in zip(*names, n_prefix, strict=True):
-        keys._prefix.setdefault(s, {})[q] = n
-    for i in np.flatnonzero(~joined).tolist():
-        pair = (names[0][group[i]], names[1][group[i]])
-        keys._extra.setdefault(pair, set()).add(int(trial[i]))
-    keys._n = len(frame)
+    for source_id in trials.sources:
+        prefix = keys._prefix.setdefault(source_id, {})
+        for query_id, codes in each_query(trials, source_id):
+            there = codes != ABSENT
+            n = len(codes) if there.all() else int(there.argmin())
+            keys._n += (n_all := int(np.count_nonzero(there)))
+            if n:
+                prefix[query_id] = n
+            if n < n_all:
+                extra = np.flatnonzero(there[n:]) + n
+                keys._extra[query_id, source_id] = set(extra.tolist())
     return keys
 
-# %% ../nbs/01_pool.ipynb #bea157b7
+# %% ../nbs/01_pool.ipynb #31bceb9b
 @dataclass(eq=False)
 class Pool:
     "One shard of a pool, open for writing; made by `open_pool`."
@@ -199,6 +183,7 @@ class Pool:
     keep_wrong: str  # "text" or "counts"
     lock_file: FileIO | None  # Holds the lock; None when closed
     keys: KeySet = field(default_factory=KeySet)  # Of all shards when opened, and of this one since
+    opened: Trials = field(default_factory=Trials)  # What all shards held when it was opened
     number: int = 0  # Of the current journal
     _journal: FileIO | None = None
     _size: int = 0  # Bytes of whole lines in the journal
@@ -209,21 +194,34 @@ class Pool:
         "Current journal, or the part it will become."
         return PoolFile(self.shard, self.number).path(self.folder, kind)
 
-# %% ../nbs/01_pool.ipynb #9eff2149
+# %% ../nbs/01_pool.ipynb #b4d54d49
 @patch
 def _write(self: Pool, data: bytes) -> None:
+    if len(data) > 2**30:
+        raise ValueError(f"{self.folder}: {len(data)} bytes at once; need at most 2**30")
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[self._journal.write(rest) :]
-        if time.monotonic() - self._synced >= self.sync_every:
-            self.sync()
     except BaseException:
-        self._journal.truncate(self._size)
+        try:
+            self._journal.truncate(self._size)
+        except OSError:
+            self._give_up()
         raise
+    if time.monotonic() - self._synced >= self.sync_every:
+        self.sync()
     self._size += len(data)
 
-# %% ../nbs/01_pool.ipynb #bc4e8c3a
+# %% ../nbs/01_pool.ipynb #cfefb3a2
+@patch
+def _give_up(self: Pool) -> None:
+    "Close without another word to the disk, and release the shard."
+    self._journal.close()
+    self.lock_file.close()
+    self.lock_file = None
+
+# %% ../nbs/01_pool.ipynb #d0de7366
 @patch
 def _check_new(self: Pool, keys: list[tuple]) -> None:
     if self.lock_file is None:
@@ -237,8 +235,12 @@ def _check_new(self: Pool, keys: list[tuple]) -> None:
 
 @patch
 def sync(self: Pool) -> None:
-    "Wait until every row is on the disk."
-    os.fsync(self._journal.fileno())
+    "Wait until every row is on the disk. Raises OSError, and closes the pool, when that fails."
+    try:
+        os.fsync(self._journal.fileno())
+    except OSError:
+        self._give_up()
+        raise
     self._synced = time.monotonic()
 
 # %% ../nbs/01_pool.ipynb #0b091c40
@@ -308,27 +310,6 @@ def __enter__(self: Pool):
 def __exit__(self: Pool, *error) -> None:
     self.close()
 
-# %% ../nbs/01_pool.ipynb #81207ae3
-def lock_shard(
-    folder: Path,  # Of the pool
-    shard: str,  # Letters, digits, underscores
-) -> FileIO:  # Holds the lock until it is closed
-    """Make this process the only writer of a shard, and the folder where needed.
-    Raises ValueError when another one is."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file; need a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not shard or not f"_{shard}".isidentifier():
-        raise ValueError(f"{folder}: shard={shard!r}; need letters, digits, underscores")
-    file = open(folder / f".lock-{shard}", "ab", buffering=0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        who = f"{folder}: shard {shard!r} is open in another run"
-        raise ValueError(f"{who}; wait for it or use another shard") from None
-    return file
-
 # %% ../nbs/01_pool.ipynb #acc61a74
 def _leave_to_parent(pool: Pool | None) -> None:
     if pool is not None and pool.lock_file is not None:
@@ -336,7 +317,7 @@ def _leave_to_parent(pool: Pool | None) -> None:
         pool._journal.close()
         pool.lock_file = None
 
-# %% ../nbs/01_pool.ipynb #757fb3fe
+# %% ../nbs/01_pool.ipynb #02f966be
 def open_pool(
     folder: str | Path,  # Folder of the pool; made when absent
     shard: str = "0",  # Name of this writer: letters, digits, underscores
@@ -350,11 +331,11 @@ def open_pool(
     if keep_wrong not in ("text", "counts") or not 0 < roll_bytes <= 2**30 or not sync_every >= 0:
         got = f"{keep_wrong=}, {roll_bytes=}, {sync_every=}"
         raise ValueError(f"{folder}: {got}; need text or counts, 1 to 2**30 bytes, 0 or more s")
-    folder = Path(folder)
-    pool = Pool(folder, shard, sync_every, roll_bytes, keep_wrong, lock_shard(folder, shard))
+    pool = Pool(Path(folder), shard, sync_every, roll_bytes, keep_wrong, lock_shard(folder, shard))
     try:
-        pool.number = repair_shard(folder, shard)
-        pool.keys = keys_of(read_narrow(folder, KEY))
+        pool.number = repair_shard(pool.folder, shard)
+        pool.opened = read_trials(folder)
+        pool.keys = keys_of(pool.opened)
         pool._open_journal()
     except BaseException:
         pool.lock_file.close()
