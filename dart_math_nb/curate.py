@@ -6,10 +6,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/curate.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_COLUMNS', 'train_types', 'pick_draws', 'cut_train_set', 'normalize_response', 'dedupe', 'distinct_counts',
-           'strategy_set', 'row_ranks', 'equalize', 'coverage', 'tokens', 'overlaps', 'decontaminate', 'content_hash',
-           'card_of', 'read_card', 'write_train_set', 'read_train_set', 'to_messages', 'readme']
+           'source_draws', 'cut_strategy', 'strategy_set', 'row_ranks', 'equalize', 'coverage', 'tokens',
+           'near_queries', 'overlaps', 'decontaminate', 'content_hash', 'card_of', 'read_card', 'check_train_set',
+           'write_train_sets', 'write_train_set', 'read_train_set', 'to_messages', 'readme']
 
-# %% ../nbs/12_curate.ipynb #86d92420
+# %% ../nbs/12_curate.ipynb #9d5406ac
 import hashlib
 import json
 import re
@@ -22,9 +23,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from .benchmarks import queries_frame
-from .dars import StrategyCfg, accepted, progress_table, quotas, trial_limit
+from .dars import StrategyCfg, accepted, progress_table, trial_limit
 from .files import read_json, write_json, write_parquet
 from .journal import iter_pool
 from .pool import read_narrow
@@ -137,7 +139,40 @@ def distinct_counts(
     by = text.groupby(frame["query_id"].astype("str"), sort=False)
     return by.agg(n_responses="size", n_distinct="nunique").reset_index()
 
-# %% ../nbs/12_curate.ipynb #df377fa5
+# %% ../nbs/12_curate.ipynb #a9946501
+def source_draws(
+    folder: str | Path,  # Folder of a pool
+    source_id: str | None = None,  # Which source; may be left out when the pool has one
+) -> pd.DataFrame:  # Narrow columns
+    """Draws of one source.
+    Raises ValueError when the source is not there or not named."""
+    draws = read_narrow(folder)
+    sources = draws["source_id"].cat.categories.tolist()
+    source_id = sources[0] if source_id is None and len(sources) == 1 else source_id
+    if source_id not in sources:
+        raise ValueError(f"{folder}: source_id={source_id!r}; need one of {sources}")
+    return draws[draws["source_id"].eq(source_id)]
+
+# %% ../nbs/12_curate.ipynb #674fa48e
+def cut_strategy(
+    folder: str | Path,  # Folder of a pool
+    draws: pd.DataFrame,  # Of one of its sources, as from `source_draws`
+    queries: Sequence[Query],  # In the order of the set
+    strategy: StrategyCfg,  # VRT, Uniform or Prop2Diff
+    exhausted: Collection[str] = (),  # Queries without further draws
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # TRAIN_COLUMNS; `progress_table`, one row per query
+    """The train set of a strategy, and where each query stands: for several sets of one pool.
+    Raises ValueError when draws are missing."""
+    ids = [q.query_id for q in queries]
+    draws = draws[draws["query_id"].isin(ids)]
+    points = progress_table(draws, strategy, ids, exhausted)
+    if n := int(points["stop"].isna().sum()):
+        what = f"{folder}: {n} of {len(ids)} queries need further draws for {strategy.name}"
+        raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (partial)")
+    chosen = accepted(draws, points["quota"], trial_limit(strategy))
+    return cut_train_set(folder, queries, chosen), points
+
+# %% ../nbs/12_curate.ipynb #589a2027
 def strategy_set(
     folder: str | Path,  # Folder of a pool
     queries: Sequence[Query],  # In the order of the set
@@ -148,18 +183,8 @@ def strategy_set(
 ) -> pd.DataFrame:  # TRAIN_COLUMNS
     """The train set of a strategy, cut from a pool that is complete.
     Raises ValueError when draws are missing, or the source is not there or not named."""
-    draws, ids = read_narrow(folder), [q.query_id for q in queries]
-    sources = draws["source_id"].cat.categories.tolist()
-    source_id = sources[0] if source_id is None and len(sources) == 1 else source_id
-    if source_id not in sources:
-        raise ValueError(f"{folder}: source_id={source_id!r}; need one of {sources}")
-    draws = draws[draws["source_id"].eq(source_id) & draws["query_id"].isin(ids)]
-    exhausted = ids if partial else exhausted
-    if n := int(progress_table(draws, strategy, ids, exhausted)["stop"].isna().sum()):
-        what = f"{folder}: {n} of {len(ids)} queries need further draws for {strategy.name}"
-        raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (partial)")
-    quota = quotas(draws, strategy, ids, exhausted)
-    return cut_train_set(folder, queries, accepted(draws, quota, trial_limit(strategy)))
+    exhausted = [q.query_id for q in queries] if partial else exhausted
+    return cut_strategy(folder, source_draws(folder, source_id), queries, strategy, exhausted)[0]
 
 # %% ../nbs/12_curate.ipynb #3014a23c
 def row_ranks(
@@ -218,16 +243,51 @@ def tokens(
 def _runs(words: list[str], n: int) -> list[str]:
     return [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
 
-# %% ../nbs/12_curate.ipynb #0944217a
+# %% ../nbs/12_curate.ipynb #7e199b82
+def near_queries(
+    queries: Mapping[str, str],  # query_id to text
+    test_queries: Sequence[Query],  # Queries that must not be trained on
+    near: float,  # Least share of pairs of tokens in common, in (0, 1]
+) -> dict[str, tuple[str, str]]:  # query_id to the nearest test query, and the share
+    "Queries whose pairs of neighboring tokens are mostly those of a test query."
+    if not 0 < near <= 1:
+        raise ValueError(f"near={near}; need a share in (0, 1]")
+    numbers, found, names = {}, {}, list(queries)
+    there = _pair_matrix([q.query for q in test_queries], numbers)
+    n_there = np.diff(there.indptr)
+    for at in range(0, len(names), 512):  # all at once would need room for every product
+        block = names[at : at + 512]
+        here = _pair_matrix([queries[q] for q in block], numbers)
+        both = (here[:, : there.shape[1]] @ there.T).tocoo()
+        share = both.data / (np.diff(here.indptr)[both.row] + n_there[both.col] - both.data)
+        for i in np.flatnonzero(share >= near)[np.argsort(share[share >= near], kind="stable")]:
+            shared = f"{share[i]:.0%} of pairs"
+            found[block[both.row[i]]] = (test_queries[both.col[i]].query_id, shared)
+    return found
+
+# %% ../nbs/12_curate.ipynb #170371d5
+def _pair_matrix(texts: Sequence[str], numbers: dict) -> sparse.csr_matrix:
+    "One row per text, a one for each pair of neighboring tokens; new pairs get new numbers."
+    ids, ends = [], [0]
+    for text in texts:
+        pairs = sorted(set(_runs(["", *tokens(text), ""], 2)))  # a lone token makes two pairs
+        ids += [numbers.setdefault(pair, len(numbers)) for pair in pairs]
+        ends.append(len(ids))
+    ones = np.ones(len(ids), np.int32)
+    return sparse.csr_matrix((ones, ids, ends), (len(texts), len(numbers)))
+
+# %% ../nbs/12_curate.ipynb #d4f2063b
 def overlaps(
     queries: Mapping[str, str],  # query_id to text
     test_queries: Iterable[Query],  # Queries that must not be trained on
     n: int = 13,  # Tokens in a row that count as overlap, from 1
-) -> pd.DataFrame:  # query_id, rule ("exact" or "ngram"), test_query_id, shared
-    "Queries that share their whole text, or `n` tokens in a row, with a test query."
+    near: float | None = None,  # Also find queries with this share of token pairs in common
+) -> pd.DataFrame:  # query_id, rule ("exact", "ngram" or "near"), test_query_id, shared
+    "Queries that share their whole text, `n` tokens in a row or most pairs with a test query."
     if n < 1:
         raise ValueError(f"n={n}; need 1 token or more")
-    whole, runs, hits = {}, {}, []
+    whole, runs, hits, test_queries = {}, {}, [], list(test_queries)
+    alike = near_queries(queries, test_queries, near) if near is not None else {}
     for q in test_queries:
         words = tokens(q.query)
         whole.setdefault(" ".join(words), q.query_id)
@@ -238,17 +298,20 @@ def overlaps(
             hits.append((query_id, "exact", whole[all_of_it], all_of_it))
         elif run := next((r for r in _runs(words, n) if r in runs), None):
             hits.append((query_id, "ngram", runs[run], run))
+        elif query_id in alike:
+            hits.append((query_id, "near", *alike[query_id]))
     return pd.DataFrame(hits, columns=["query_id", "rule", "test_query_id", "shared"])
 
-# %% ../nbs/12_curate.ipynb #8888eba0
+# %% ../nbs/12_curate.ipynb #699ffe5e
 def decontaminate(
     frame: pd.DataFrame,  # A train set
     test_queries: Iterable[Query],  # Queries that must not be trained on
     n: int = 13,  # Tokens in a row that count as overlap, from 1
+    near: float | None = None,  # Also find queries with this share of token pairs in common
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # Rows that stay; what was found, as from `overlaps`
     "Drop the responses to queries that overlap with a test query."
     texts = dict(zip(frame["query_id"], frame["query"], strict=True))
-    found = overlaps(texts, test_queries, n)
+    found = overlaps(texts, test_queries, n, near)
     return frame[~frame["query_id"].isin(found["query_id"])].reset_index(drop=True), found
 
 # %% ../nbs/12_curate.ipynb #ff7a0c88
@@ -292,27 +355,50 @@ def read_card(
         raise FileNotFoundError(f"{path}: no such file; the train set was not written or finished")
     return read_json(path)
 
-# %% ../nbs/12_curate.ipynb #70bca3a6
-def write_train_set(
+# %% ../nbs/12_curate.ipynb #6bf5cac9
+_INFORMATION = ("dart_math_nb",)  # Names of a card that do not tell two sets apart
+
+
+def check_train_set(
     folder: str | Path,  # Folder to write to
     frame: pd.DataFrame,  # With TRAIN_COLUMNS
     card: Mapping,  # strategy, quotas, config ...: JSON values
-) -> Path:  # The folder
-    """Write train.parquet and card.json.
+) -> dict:  # The whole card
+    """The card that a set gets; writes nothing.
     Raises ValueError for an empty set, a card key that is counted, or a folder with another set."""
-    folder, counted = Path(folder), card_of(frame := train_types(frame))
+    folder, counted = Path(folder), card_of(train_types(frame))
     if not len(frame):
         raise ValueError(f"{folder}: the train set has no rows; need at least one")
     if clash := sorted(set(card) & set(counted)):
         raise ValueError(f"{folder}: card has {clash}, which are counted; use other names")
     full = json.loads(json.dumps({**counted, **card}))
     old = read_card(folder) if (folder / "card.json").exists() else full
-    if differ := sorted(k for k in {**old, **full} if old.get(k) != full.get(k)):
+    names = set(old | full) - set(_INFORMATION)
+    if differ := sorted(k for k in names if old.get(k) != full.get(k)):
         raise ValueError(f"{folder}: holds another train set ({differ} differ); use another folder")
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    write_parquet(folder / "train.parquet", table)
-    write_json(folder / "card.json", full)
-    return folder
+    return full | {k: old[k] for k in _INFORMATION if k in old}
+
+# %% ../nbs/12_curate.ipynb #c4c2b7a5
+def write_train_sets(
+    sets: Mapping[str | Path, tuple[pd.DataFrame, Mapping]],  # Folder to set and card
+) -> list[Path]:  # The folders
+    "Write sets that belong together: all, or none. Raises ValueError as `check_train_set`."
+    cards = {folder: check_train_set(folder, *what) for folder, what in sets.items()}
+    for folder, card in cards.items():
+        frame = train_types(sets[folder][0])
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        write_parquet(Path(folder) / "train.parquet", table)
+        write_json(Path(folder) / "card.json", card)
+    return [Path(folder) for folder in cards]
+
+
+def write_train_set(
+    folder: str | Path,  # Folder to write to
+    frame: pd.DataFrame,  # With TRAIN_COLUMNS
+    card: Mapping,  # strategy, quotas, config ...: JSON values
+) -> Path:  # The folder
+    "Write train.parquet and card.json. Raises ValueError as `check_train_set`."
+    return write_train_sets({folder: (frame, card)})[0]
 
 # %% ../nbs/12_curate.ipynb #6aaca2de
 def read_train_set(
