@@ -6,9 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/analysis.html.md"""
 
 # %% auto #0
 __all__ = ['STRATEGY_STYLE', 'OTHER_STYLE', 'STRATEGY_NAMES', 'styles', 'responses_frame', 'plot_responses', 'coverage_frame',
-           'plot_coverage', 'plot_level_responses', 'rpq_table', 'coverage_table', 'paper_rpq', 'paper_coverage',
-           'accuracy_frame', 'plot_accuracy', 'cost_frame', 'plot_cost', 'plot_achieved', 'scaling_frame',
-           'plot_scaling']
+           'plot_coverage', 'plot_level_responses', 'rpq_table', 'coverage_table', 'accuracy_frame', 'plot_accuracy',
+           'cost_frame', 'plot_cost', 'plot_achieved', 'scaling_frame', 'plot_scaling']
 
 # %% ../nbs/16_analysis.ipynb #d52bc595
 from collections.abc import Iterable, Mapping, Sequence
@@ -221,33 +220,6 @@ def coverage_table(
 ) -> pd.DataFrame:  # set, L1 ..., all; shares in [0, 1]
     "Share of queries covered, per level and over all (the paper's Table 4)."
     return _wide(frame, "coverage", "n_covered", "n_queries")
-
-# %% ../nbs/16_analysis.ipynb #c2d95548
-_RPQ = "set GSM8K L1 L2 L3 L4 L5 coverage source".split()
-
-
-def paper_rpq() -> pd.DataFrame:  # set, GSM8K, L1 ... L5, coverage on MATH, source
-    "The paper's Table 3: mean responses per query of MATH and GSM8K training queries."
-    source = "outputs stored in the authors' repository"
-    rows = [
-        ("ToRA recipe", 5.03, 5.01, 4.99, 4.95, 4.77, 3.84, 0.934, source),
-        ("MARIO recipe", 2.02, 2.01, 1.98, 1.94, 1.89, 1.57, 0.9305, source),
-        ("DART-Math-Uniform", 39.93, 40.0, 40.0, 39.8, 39.54, 37.14, None, source),
-        ("DART-Math-Hard", 8.49, 14.28, 33.52, 54.94, 79.59, 107.06, None, source),
-    ]
-    return pd.DataFrame(rows, columns=_RPQ)
-
-
-def paper_coverage() -> pd.DataFrame:  # set, L1 ... L5, source
-    "What is known of the paper's Table 4: share of MATH training queries covered."
-    none, notes = [None] * 4, "notes of others on paper v2"
-    rows = [
-        ("MetaMathQA-AnsAug", 0.981, 0.936, 0.867, 0.766, 0.489, "preprint, Figure 2"),
-        ("ToRA-Corpus-16k", *none, 0.68, notes),
-        ("DART-Math-Uniform", *none, 0.996, notes),
-        ("DART-Math-Hard", *none, 0.996, notes),
-    ]
-    return pd.DataFrame(rows, columns=["set", *_RPQ[2:7], "source"])
 
 # %% ../nbs/16_analysis.ipynb #f5e85377
 def accuracy_frame(
