@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/pool.html.md"""
 __all__ = ['NARROW', 'unique_by_key', 'read_pool', 'read_narrow', 'is_truncated', 'pool_counts', 'KeySet', 'keys_of', 'Pool',
            'open_pool', 'read_sources']
 
-# %% ../nbs/01_pool.ipynb #46fbec3b
+# %% ../nbs/01_pool.ipynb #0eef1ec6
 import json
 import os
 import threading
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .files import sync_folder, write_json
+from .files import room_in, sync_folder, write_json
 from dart_math_nb.journal import (
     DICTIONARY,
     PoolFile,
@@ -243,7 +243,7 @@ def sync(self: Pool) -> None:
         raise
     self._synced = time.monotonic()
 
-# %% ../nbs/01_pool.ipynb #0b091c40
+# %% ../nbs/01_pool.ipynb #e2d2dede
 @patch
 def append(
     self: Pool,
@@ -256,7 +256,7 @@ def append(
     if self.keep_wrong == "counts":
         rows = [r if r["correct"] else {**r, "response": None} for r in rows]
     data = b"".join(map(journal_line, rows))
-    with self._mutex:
+    with self._mutex, room_in(self.folder):
         self._check_new([(r["query_id"], r["source_id"], r["trial"]) for r in rows])
         if self._size >= self.roll_bytes:
             self.roll()
