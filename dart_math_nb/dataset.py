@@ -35,7 +35,7 @@ def split_packs(
         packs.sort(key=len)
     return packs
 
-# %% ../nbs/13f_dataset.ipynb #98a145d0
+# %% ../nbs/13f_dataset.ipynb #3a7d6cc9
 class PackedDataset(Dataset, TrainerCallback):
     "Packs of samples, packed anew every epoch; give it to a Trainer also as a callback."
 
@@ -55,7 +55,7 @@ class PackedDataset(Dataset, TrainerCallback):
         plans = [pack_lengths(lens, room, packing, seed, epoch) for epoch in range(n_epochs)]
         self.n_packs = -(-max(map(len, plans)) // multiple) * multiple
         self.plans = [split_packs(p, self.n_packs) for p in plans]
-        self.samples, self.epoch, self.n_tokens, self.room = samples, 0, int(np.sum(lens)), room
+        self.samples, self.epoch, self.room = samples, 0, room
 
     def __len__(self) -> int:
         return self.n_packs
@@ -64,8 +64,7 @@ class PackedDataset(Dataset, TrainerCallback):
         return [self.samples[int(j)] for j in self.plans[self.epoch][i]]
 
     def __repr__(self) -> str:
-        share = self.n_tokens / (self.n_packs * self.room)
-        return f"{len(self.samples):,} samples in {self.n_packs:,} packs, {share:.1%} full"
+        return f"{len(self.samples):,} samples in {self.n_packs:,} packs of {self.room} tokens"
 
 # %% ../nbs/13f_dataset.ipynb #532427e1
 @patch
