@@ -23,7 +23,7 @@ from .pool import open_pool, read_pool
 from .records import KEY, Query, Source
 from .sample import sample_pool
 
-# %% ../nbs/15_evaluate.ipynb #05d5f562
+# %% ../nbs/15_evaluate.ipynb #6f606bf5
 def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}; need a number between 0 and 1, such as 0.95")
@@ -39,7 +39,7 @@ def wilson(
     Raises ValueError unless 0 <= n_correct <= n and n > 0."""
     from statsmodels.stats.proportion import proportion_confint  # loads for a second
 
-    c, n = np.broadcast_arrays(np.asarray(n_correct, float), np.asarray(n, float))
+    c, n = map(np.copy, np.broadcast_arrays(np.asarray(n_correct, float), np.asarray(n, float)))
     bad = ~((c >= 0) & (c <= n) & (n > 0))
     if bad.any():
         i = np.flatnonzero(bad)[0]
