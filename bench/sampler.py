@@ -47,10 +47,11 @@ from dart_math_nb.engine import (
 )
 from dart_math_nb.estimate import yield_stops
 from dart_math_nb.files import read_json, read_rows, write_json
-from dart_math_nb.pool import open_pool, read_pool
+from dart_math_nb.pool import KeySet, open_pool, read_pool
 from dart_math_nb.records import Source, Verdict, make_query
 from dart_math_nb.sample import Attempts, Run, grade_completion, sample_pool
 from dart_math_nb.state import load_states, result_table
+from dart_math_nb.trials import Trials
 
 RESULTS = Path(__file__).parent / "results" / "sampler.json"
 RATES = (
@@ -135,6 +136,7 @@ class NullPool:
 
     def __init__(self, folder):
         self.folder, self.shard = Path(folder), "0"
+        self.opened, self.keys = Trials(), KeySet()
 
     def append(self, rows) -> None: ...
 

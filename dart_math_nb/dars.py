@@ -85,7 +85,7 @@ def prop2diff(
     rates = [Fraction(int(w), int(n)) for w, n in zip(n_wrong, n_resp, strict=True)]
     return [round_quota(k * f, cover, rounding) for f in rates]
 
-# %% ../nbs/11_dars.ipynb #f4ffcb17
+# %% ../nbs/11_dars.ipynb #c9a96b1f
 STRATEGIES = ("vrt", "uniform", "prop2diff")
 
 
@@ -93,7 +93,7 @@ STRATEGIES = ("vrt", "uniform", "prop2diff")
 class StrategyCfg:
     "Which correct responses to collect. Raises ValueError when the numbers make no sense."
 
-    name: str  # "vrt", "uniform" or "prop2diff"; any name when there is a curve
+    name: str  # "vrt", "uniform" or "prop2diff"; any name with a curve or frozen quotas
     k: int  # Draws (vrt), correct responses (uniform) or those of the hardest query (prop2diff)
     max_trials: int | Mapping[str, int] = 2048  # Most draws per query, or by query id; vrt draws k
     n_pilot: int = 32  # Draws that fix the fail rate of a query; prop2diff and curves only
@@ -134,9 +134,9 @@ def pilot_size(
     estimated = strategy.name == "prop2diff" or strategy.curve is not None
     return strategy.n_pilot if estimated and strategy.quota is None else 0
 
-# %% ../nbs/11_dars.ipynb #3f0754c2
+# %% ../nbs/11_dars.ipynb #7d9a4b14
 def _check_name(s: StrategyCfg) -> None:
-    if s.name not in STRATEGIES and s.curve is None:
+    if s.name not in STRATEGIES and s.curve is None and s.quota is None:
         near = difflib.get_close_matches(str(s.name), STRATEGIES, 1, 0.3)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"strategy {s.name!r}: need one of {', '.join(STRATEGIES)}{hint}")
