@@ -16,7 +16,7 @@ extras = {
     for key, value in cfg.items()
     if key.endswith(suffix)
 }
-extras["dev"] += extras["plot"] + extras["train"]
+extras["dev"] += extras["plot"] + extras["train"] + extras["openai"]
 
 setup(
     name=cfg["lib_name"],

@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/hf.html.md"""
 __all__ = ['MARGIN', 'RowCache', 'uniform_stream', 'token_cdf', 'pick_tokens', 'close_calls', 'Row', 'TransformersEngine',
            'load_model', 'is_exact', 'eos_ids', 'check_window', 'Worker']
 
-# %% ../nbs/09b_hf.ipynb #75d5a08a
+# %% ../nbs/09b_hf.ipynb #cedf7db5
 import asyncio
 import copy
 import queue
@@ -21,7 +21,7 @@ import torch
 from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .engine import Completion, Draw, SampleParams, run_async
+from .engine import Completion, Draw, PromptTooLong, SampleParams, run_async
 
 # %% ../nbs/09b_hf.ipynb #084fc14a
 class RowCache:
@@ -157,7 +157,7 @@ def _completion(row: Row, reason: str, eos_ids: set[int], decode) -> Completion:
     cuts = [i for i in (text.find(s) for s in row.params.stop) if i >= 0]
     return Completion(text[: min(cuts)] if cuts else text, reason, len(row.ids))
 
-# %% ../nbs/09b_hf.ipynb #2a4d5443
+# %% ../nbs/09b_hf.ipynb #6e65a876
 class TransformersEngine:
     "Draws from a transformers causal language model, `max_in_flight` rows at a time."
 
@@ -170,28 +170,31 @@ class TransformersEngine:
         device: str | None = None,  # "cuda" when there is one, else "cpu"
         dtype: str | None = None,  # Of the weights; None: float32 on a CPU, else as stored
         exact: bool | None = None,  # Decide close calls in double precision; None: small CPU models
+        revision: str | None = None,  # Commit, branch or tag of a model on the hub
     ):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if isinstance(model, (str, Path)):
-            model, tokenizer = load_model(model, tokenizer, device, dtype)
+            model, tokenizer = load_model(model, tokenizer, device, dtype, revision)
         self.model, self.tokenizer, self.device = model.to(device).eval(), tokenizer, device
         self.max_in_flight, self.waiting, self.thread = max_in_flight, queue.SimpleQueue(), None
         self.max_len = max_len or model.config.max_position_embeddings
         self.exact, self.eos_ids = is_exact(model, device, exact), eos_ids(model, tokenizer)
         check_window(model.config, self.max_len)
 
-# %% ../nbs/09b_hf.ipynb #81878296
+# %% ../nbs/09b_hf.ipynb #5cfa0751
 def load_model(
     folder: str | Path,  # Folder or hub id
     tokenizer=None,  # Another tokenizer than the folder's
     device: str = "cpu",  # "cpu" or "cuda"
     dtype: str | None = None,  # None: float32 on a CPU, else as stored
+    revision: str | None = None,  # Commit, branch or tag on the hub
 ):  # Model and tokenizer
     "Load a model and its tokenizer. Raises ValueError when they are not there."
     dtype = dtype or ("float32" if device == "cpu" else "auto")
     try:
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(folder)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(folder, revision=revision or "main")
+        how = {"dtype": dtype, "revision": revision or "main"}
+        return AutoModelForCausalLM.from_pretrained(folder, **how), tokenizer
     except (OSError, ValueError) as e:
         reason = str(e).splitlines()[0]
         raise ValueError(f"model {str(folder)!r} cannot be loaded: {reason}") from None
@@ -233,7 +236,7 @@ def check_window(
     if window and window < max_len and getattr(config, "use_sliding_window", True):
         raise ValueError(f"sliding window {window} < max_len {max_len}; set max_len={window}")
 
-# %% ../nbs/09b_hf.ipynb #87085180
+# %% ../nbs/09b_hf.ipynb #07952991
 @patch
 async def draw(
     self: TransformersEngine,
@@ -241,10 +244,10 @@ async def draw(
     params: SampleParams,  # How
 ) -> Completion:
     """Draw one response.
-    Raises ValueError when the prompt leaves no room for a response."""
+    Raises PromptTooLong when the prompt leaves no room for a response."""
     ids = self.tokenizer(draw.prompt)["input_ids"]
     if not 0 < len(ids) < self.max_len:
-        raise ValueError(f"query {draw.query_id}: {len(ids)} prompt tokens; room {self.max_len}")
+        raise PromptTooLong(f"query {draw.query_id}: {len(ids)} prompt tokens; room {self.max_len}")
     loop = asyncio.get_running_loop()
     u = uniform_stream(draw.seed, min(params.max_tokens, self.max_len))
     row = Row(params, ids, u, loop.create_future(), loop)
