@@ -37,7 +37,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from dart_math_nb.benchmarks import data_folder
-from dart_math_nb.dars import StrategyCfg, strategy_draws
+from dart_math_nb.curate import strategy_set, write_train_set
+from dart_math_nb.dars import StrategyCfg, quotas, strategy_draws
 from dart_math_nb.engine import (
     Completion,
     ReplayEngine,
@@ -47,9 +48,11 @@ from dart_math_nb.engine import (
 )
 from dart_math_nb.estimate import yield_stops
 from dart_math_nb.files import read_json, read_rows, write_json
+from dart_math_nb.lock import shard_queries
 from dart_math_nb.pool import KeySet, open_pool, read_pool
 from dart_math_nb.records import Source, Verdict, make_query
 from dart_math_nb.sample import Attempts, Run, grade_completion, sample_pool
+from dart_math_nb.shards import shard_name
 from dart_math_nb.state import load_states, result_table
 from dart_math_nb.trials import Trials
 
@@ -318,11 +321,12 @@ def forked(fn, *args) -> int:
         os._exit(code)
 
 
-def set_digest(folder, strategy) -> tuple[str, int]:
-    "SHA-256 of the accepted draws with their texts, and their number."
-    rows = strategy_draws(read_pool(folder), strategy)
-    rows = rows[["query_id", "trial", "response", "seed"]].values.tolist()
-    return hashlib.sha256(repr(rows).encode()).hexdigest(), len(rows)
+def set_digest(folder, queries, strategy) -> tuple[str, int]:
+    "SHA-256 of the train set as it is written, and its rows."
+    frame = strategy_set(folder, queries, strategy)
+    with tempfile.TemporaryDirectory() as tmp:
+        write_train_set(tmp, frame, {"strategy": strategy.name})
+        return hashlib.sha256((Path(tmp) / "train.parquet").read_bytes()).hexdigest(), len(frame)
 
 
 class Watch:
@@ -371,6 +375,11 @@ def kill_engines(n: int) -> dict:
     return queries, {"simulated": dice, "replay": SlowReplay()}
 
 
+def journal_bytes(folder: Path) -> int:
+    "Size of the journals of a pool."
+    return sum(f.stat().st_size for f in folder.glob("journal-*"))
+
+
 def kill(n_kills: int = 50, n: int = 400) -> dict:
     "Kill one run at random moments; then compare its set with that of an uninterrupted run."
     strategy, rng = StrategyCfg("prop2diff", k=12, n_pilot=8, max_trials=64), random.Random(0)
@@ -383,20 +392,18 @@ def kill(n_kills: int = 50, n: int = 400) -> dict:
             begin = time.perf_counter()
             assert os.waitpid(whole, 0)[1] == 0
             seconds = time.perf_counter() - begin
-            killed, codes = 0, set()
-            while killed < n_kills:
-                pid = forked(sample_here, tmp / "killed", queries, engine, strategy)
-                time.sleep(rng.uniform(0.2, 1.2) * seconds / n_kills + 0.15)
+            n_bytes, folder, killed = journal_bytes(tmp / "whole"), tmp / "killed", 0
+            for target in sorted(rng.uniform(0, 0.98) for _ in range(n_kills)):
+                pid = forked(sample_here, folder, queries, engine, strategy)
+                while journal_bytes(folder) < target * n_bytes:
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0, 0.2))
                 os.kill(pid, signal.SIGKILL)
-                code = os.waitpid(pid, 0)[1]
-                codes.add(code)
-                killed += os.WIFSIGNALED(code)
-                if not os.WIFSIGNALED(code):
-                    break
+                killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
             n_before = len(read_pool(tmp / "killed", ["trial"]))
             last = forked(sample_here, tmp / "killed", queries, engine, strategy)
             ended = os.waitpid(last, 0)[1]
-            a, b = (set_digest(tmp / f, strategy) for f in ("whole", "killed"))
+            a, b = (set_digest(tmp / f, queries, strategy) for f in ("whole", "killed"))
             raw = [len(read_pool(tmp / f, ["trial"])) for f in ("whole", "killed")]
             found[name] = {"kills": killed, "rows": a[1], "same_set": a == b, "ended": ended}
             found[name] |= {"draws_when_last_killed": n_before, "draws": raw, "seconds": seconds}
@@ -406,8 +413,6 @@ def kill(n_kills: int = 50, n: int = 400) -> dict:
 
 def shards(n: int = 200) -> dict:
     "The same set for any number of draws in flight, processes and shards."
-    from dart_math_nb.shards import shard_name, shard_queries
-
     strategy = StrategyCfg("prop2diff", k=12, n_pilot=8, max_trials=64)
     queries, engine = simulated_world(n, mean_latency=0.002, max_in_flight=64)
     found = {}
@@ -421,9 +426,14 @@ def shards(n: int = 200) -> dict:
                     args = (folder, part, engine, strategy, shard_name(i, n_shards))
                     pids.append(forked(sample_here, *args))
                 assert all(os.waitpid(pid, 0)[1] == 0 for pid in pids)
-                digest, rows = set_digest(folder, strategy)
+                digest, rows = set_digest(folder, queries, strategy)
+                draws = read_pool(folder)
+                size = strategy_draws(draws, strategy).query_id.value_counts()
+                over = (size - quotas(draws, strategy).reindex(size.index)).clip(lower=0).sum()
                 found[f"{in_flight} in flight, {n_shards} shards"] = digest[:16]
-    return {"rows": rows, "sets": found, "same": len(set(found.values())) == 1}
+                assert over == 0, f"{over} responses beyond the quotas"
+    same = len(set(found.values())) == 1
+    return {"rows": rows, "extra_in_set": int(over), "sets": found, "same": same}
 
 
 def early(n_limit: int = 2048, k: int = 40) -> dict:

@@ -9,8 +9,9 @@ __all__ = ['GradeFn', 'BATCH', 'CHUNK', 'MIN_BROKEN', 'Run', 'Attempts', 'DrawFa
            'graded_row', 'append_graded', 'grade_completion', 'check_request', 'check_curve', 'warn_left_out',
            'sample_states', 'sample_pool_async', 'sample_pool']
 
-# %% ../nbs/11c_sample.ipynb #aa9d0a29
+# %% ../nbs/11c_sample.ipynb #89f52817
 import asyncio
+import gc
 import time
 import warnings
 from collections import Counter, deque
@@ -80,7 +81,7 @@ class Run:
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # New work for workers
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # New work for the grader
 
-# %% ../nbs/11c_sample.ipynb #f660140c
+# %% ../nbs/11c_sample.ipynb #ba9c2c42
 @patch
 def start(self: Run) -> None:
     "Count what is done and put the rest in line."
@@ -94,13 +95,13 @@ def start(self: Run) -> None:
 def count(self: Run, state: State, sign: int) -> None:
     "Add a query to the counts of the run, or take it off."
     if sign > 0:
-        state.need = expected_need(state, self.strategy)
+        state.counted = expected_need(state, self.strategy)
     status, quota = self.status, state.quota or 0
     status.n_open += sign * (state.stop is None)
     status.n_reached += sign * (state.stop == "quota")
     status.n_wanted += sign * quota
     status.n_accepted += sign * min(state.n_ok, quota)
-    self.need += sign * state.need
+    self.need += sign * state.counted
 
 # %% ../nbs/11c_sample.ipynb #fc4a7fe4
 @patch
@@ -488,7 +489,7 @@ def warn_left_out(
         what = "kept as wrong under the rule grader_failed"
         warnings.warn(f"the grader failed on {ungraded} responses; {what}", stacklevel=2)
 
-# %% ../nbs/11c_sample.ipynb #9ae55f45
+# %% ../nbs/11c_sample.ipynb #6d92495b
 async def sample_states(
     run: Run,
     progress: bool,  # Show a progress bar
@@ -496,11 +497,15 @@ async def sample_states(
 ) -> pd.DataFrame:  # As from `result_table`
     "Sample what the states of a run still need."
     run.start()
+    gc.freeze()  # a million queries need not be looked through for garbage again and again
     shown = {"desc": run.strategy.name, "unit": "draw", "disable": not progress}
     with tqdm(total=round(run.need), **shown) as bar:
         with ThreadPoolExecutor(1, "grader") as thread:
             run.thread = run.thread or thread
-            await run.go_and_tell(bar, status_every)
+            try:
+                await run.go_and_tell(bar, status_every)
+            finally:
+                gc.unfreeze()
     warn_left_out(run)
     return result_table(run.states, run.strategy)
 

@@ -36,7 +36,7 @@ from .trials import CUT, each_query, read_trials
 # %% ../nbs/11b_state.ipynb #a16bfb3f
 UNKNOWN, WRONG, OK, REPEAT = 0, 1, 2, 3  # What is known of a trial
 
-# %% ../nbs/11b_state.ipynb #edd1df45
+# %% ../nbs/11b_state.ipynb #694d0cff
 @dataclass(slots=True, eq=False)
 class State:
     "What the loop knows of one query."
@@ -52,7 +52,8 @@ class State:
     quota: int | None = None  # Fixed once the pilot is graded
     gone: int | None = None  # First trial that the engine does not have
     stop: str | None = None  # "quota", "max_trials", "yield", "exhausted"
-    need: float = 0.0  # Draws still expected when last asked
+    need: float = -1.0  # Draws still expected; below 0 when that must be asked anew
+    counted: float = 0.0  # What the run has counted of it
     entries: int = 0  # Bit b is set when the query waits in line b
     tasks: set | None = None  # Workers that draw for it
     forms: dict | None = None  # Trial to form of acceptable responses not read yet
@@ -60,7 +61,7 @@ class State:
     again: list | None = None  # Trials whose draw failed, to be drawn again
     aside: bool = False  # Waits for the end of the run, because draws of it failed
 
-# %% ../nbs/11b_state.ipynb #8a333780
+# %% ../nbs/11b_state.ipynb #83c06f83
 def mark(
     state: State,
     trial: int,  # Number of a graded draw
@@ -73,17 +74,18 @@ def mark(
     state.known[trial] = OK if ok else WRONG
     state.n_graded += 1
     state.n_good += ok
+    state.need = -1.0
     if ok and form is not None:
         state.forms = {} if state.forms is None else state.forms
         state.forms[trial] = form
 
-# %% ../nbs/11b_state.ipynb #6af425ea
+# %% ../nbs/11b_state.ipynb #f198db37
 def settle(
     state: State,
     strategy: StrategyCfg,
 ) -> None:
     "Read the graded prefix; fix the quota and the stop as soon as it allows."
-    query_id, pilot = state.query.query_id, pilot_size(strategy)
+    query_id, pilot, state.need = state.query.query_id, pilot_size(strategy), -1.0
     limit = trial_limit(strategy, query_id)
     stops = yield_stops(strategy.min_yield, limit) if strategy.min_yield else ()
     while state.stop is None:
@@ -123,18 +125,23 @@ def read_one(
 def _n_right(state: State) -> int:
     return state.n_ok + state.known.count(REPEAT, 0, state.n)
 
-# %% ../nbs/11b_state.ipynb #5ccf81be
+# %% ../nbs/11b_state.ipynb #7c1e9be1
 def expected_need(
     state: State,
     strategy: StrategyCfg,
 ) -> float:  # Draws, in flight or not; of the pilot alone while there is no quota
-    "How many more draws a query is expected to need."
+    "How many more draws a query is expected to need; kept until something changes."
+    if state.need >= 0:
+        return state.need
     if state.stop is not None:
-        return 0.0
-    if state.quota is None:
-        return max(0, pilot_size(strategy) - state.n_graded)
-    need = (state.quota - state.n_good) * (state.n_graded + 1) / (state.n_good + 0.5)
-    return max(0.0, min(need, trial_limit(strategy, state.query.query_id) - state.n))
+        need = 0.0
+    elif state.quota is None:
+        need = pilot_size(strategy) - state.n_graded
+    else:
+        need = (state.quota - state.n_good) * (state.n_graded + 1) / (state.n_good + 0.5)
+        need = min(need, trial_limit(strategy, state.query.query_id) - state.n)
+    state.need = max(0.0, need)
+    return state.need
 
 # %% ../nbs/11b_state.ipynb #1cd928cb
 def room(
