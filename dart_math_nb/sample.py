@@ -9,7 +9,7 @@ __all__ = ['GradeFn', 'BATCH', 'CHUNK', 'MIN_BROKEN', 'Run', 'Attempts', 'DrawFa
            'graded_row', 'append_graded', 'grade_completion', 'check_request', 'check_curve', 'warn_left_out',
            'sample_states', 'sample_pool_async', 'sample_pool']
 
-# %% ../nbs/11c_sample.ipynb #89f52817
+# %% ../nbs/11c_sample.ipynb #044ed388
 import asyncio
 import gc
 import time
@@ -24,13 +24,15 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from tqdm import tqdm
 
-# %% ../nbs/11c_sample.ipynb #1629f840
 from .dars import StrategyCfg, pilot_size, query_quota, response_form
+
+# %% ../nbs/11c_sample.ipynb #5312d80d
 from dart_math_nb.engine import (
     Completion,
     Draw,
     Engine,
     Exhausted,
+    PromptTooLong,
     SampleParams,
     draw_for,
     params_of,
@@ -51,7 +53,7 @@ from dart_math_nb.state import (
 )
 from .status import Status, write_status
 
-# %% ../nbs/11c_sample.ipynb #ab360e1c
+# %% ../nbs/11c_sample.ipynb #bde1f941
 GradeFn = Callable[[Query, Completion], Verdict]
 
 
@@ -75,7 +77,7 @@ class Run:
     need: float = 0.0  # Draws still expected, all queries together
     flying: int = 0  # Draws dispatched and not graded
     n_row: int = 0  # Draws in a row that failed for good
-    failure: Exception | None = None  # First of them that set a query aside
+    first: dict = field(default_factory=dict)  # First error of each kind: "failed", "too_long"
     tried: set = field(default_factory=set)  # (query_id, trial) that got a second chance
     ending: str = ""  # "workers": they must end; "all": the grader too, once `todo` is empty
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # New work for workers
@@ -173,18 +175,19 @@ async def draw_with_retries(
                 ) from e
         await asyncio.sleep(attempts.wait * 2**attempt)
 
-# %% ../nbs/11c_sample.ipynb #5e86de0f
+# %% ../nbs/11c_sample.ipynb #e4a8a676
 @patch
 def set_aside(self: Run, state: State, draw: Draw, why: DrawFailed) -> None:
     "Let a query wait because a draw of it keeps failing."
     state.again = [*(state.again or ()), draw.trial]
     self.status.n_aside += not state.aside
-    state.aside, self.failure = True, self.failure or why
+    state.aside = True
+    self.first.setdefault("failed", why)
     self.n_row += 1
     if self.n_row >= self.attempts.max_failures:
         raise RuntimeError(f"{self.n_row} draws in a row failed for good, the last: {why}") from why
 
-# %% ../nbs/11c_sample.ipynb #ffa0ec64
+# %% ../nbs/11c_sample.ipynb #9d08191f
 @patch
 def try_again(self: Run) -> None:
     "Draw again what failed, once; when that is done, or there is nothing, the run ends."
@@ -196,8 +199,8 @@ def try_again(self: Run) -> None:
     if not fresh:
         raise RuntimeError(
             f"{len(waiting)} of {len(self.states)} queries are unfinished, as draws kept failing, "
-            f"first: {self.failure}; run again to go on"
-        ) from self.failure
+            f"first: {self.first['failed']}; run again to go on"
+        ) from self.first["failed"]
     self.n_row, self.status.n_aside = 0, len(waiting) - len(fresh)
     for state in fresh:
         self.tried |= keys[state]
@@ -213,7 +216,7 @@ def launch(self: Run, state: State) -> Draw:
     self.lines.push(state)
     return draw_for(state.query, trial, self.prompt_of(state.query), self.source.run_seed)
 
-# %% ../nbs/11c_sample.ipynb #4a5e674d
+# %% ../nbs/11c_sample.ipynb #c6e3a269
 @patch
 async def draw_one(self: Run, state: State) -> None:
     "Draw the next trial of a query and file it for grading."
@@ -225,12 +228,10 @@ async def draw_one(self: Run, state: State) -> None:
         self.todo.append((state, draw, done))
         self.n_row = 0
         return self.ready.set()
-    except Exhausted:
-        state.gone = draw.trial if state.gone is None else min(draw.trial, state.gone)
+    except Exhausted as e:
+        self.ran_out(state, draw, e)
     except DrawFailed as e:
         self.set_aside(state, draw, e)
-    except ValueError as e:
-        self.too_long(state, e)
     except asyncio.CancelledError:
         if self.ending or state.stop is None:
             raise
@@ -240,14 +241,14 @@ async def draw_one(self: Run, state: State) -> None:
     self.landed(state)
     self.pulse()
 
-# %% ../nbs/11c_sample.ipynb #9edc2c58
+# %% ../nbs/11c_sample.ipynb #7d5fb2b2
 @patch
-def too_long(self: Run, state: State, why: ValueError) -> None:
-    "End a query whose prompt does not fit; any other error goes on."
-    if not getattr(why, "too_long", False):
-        raise why
-    self.status.n_too_long += state.gone is None
-    state.gone = 0
+def ran_out(self: Run, state: State, draw: Draw, why: Exhausted) -> None:
+    "Note that the engine has no such draw of a query, and count prompts that do not fit."
+    if isinstance(why, PromptTooLong):
+        self.status.n_too_long += state.gone is None
+        self.first.setdefault("too_long", why)
+    state.gone = draw.trial if state.gone is None else min(draw.trial, state.gone)
 
 # %% ../nbs/11c_sample.ipynb #adaadf71
 BATCH, CHUNK = 2048, 128  # Responses graded and written together; those of one task of a process
@@ -464,7 +465,7 @@ def check_request(
             raise ValueError(f"sample_pool: params say {name}={a}, the source {b}; need the same")
     check_curve(strategy)
 
-# %% ../nbs/11c_sample.ipynb #d2b59b6f
+# %% ../nbs/11c_sample.ipynb #0884fc18
 def check_curve(
     strategy: StrategyCfg,
 ) -> None:
@@ -480,11 +481,8 @@ def warn_left_out(
     "Warn of prompts that were too long and of responses that the grader failed on."
     n, ungraded = run.status.n_too_long, run.status.n_ungraded
     if n:
-        first = next(q for q, s in run.states.items() if s.gone == 0)
-        warnings.warn(
-            f"{n} queries have prompts too long for the engine, first {first}; left out",
-            stacklevel=2,
-        )
+        what = f"prompts too long for the engine, first {run.first['too_long']}"
+        warnings.warn(f"{n} queries have {what}; left out", stacklevel=2)
     if ungraded:
         what = "kept as wrong under the rule grader_failed"
         warnings.warn(f"the grader failed on {ungraded} responses; {what}", stacklevel=2)
