@@ -86,7 +86,7 @@ _train_sets = [
     ),
 ]
 
-# %% ../nbs/01f_registry.ipynb #c081535e
+# %% ../nbs/01f_registry.ipynb #8b04d738
 _dart = ("MIT", "hkust-nlp/dart-math")
 _college = (("domain", "data_topic"), ("textbook", "data_source"))
 _olympiad = (("domain", "subfield"), ("answer_type", "answer_type"), ("unit", "unit"))
@@ -96,9 +96,8 @@ _theorem_hub = Columns(
     *("Question", "Answer"), (("answer_type", "Answer_type"), ("has_picture", "Picture"))
 )
 _tolerances = (("float", "rel_tol", 0.04), ("list of float", "rel_tol", 0.04))
-_tolerances += (("integer", "abs_tol", 0.5), ("list of integer", "abs_tol", 0.5))
 _parts = "a tolerance where the row has one; several parts in any order"
-_rounded = "decimals within 4 %; an answer to an integer is rounded"
+_rounded = "decimals within 4 %"
 _oe = ("olympiadbench_OE_TO_maths_en.jsonl.gz", _olympiad)
 
 # %% ../nbs/01f_registry.ipynb #3198a275
@@ -201,7 +200,7 @@ def content_sha256(
     lines = sorted(json.dumps(row, ensure_ascii=True) for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-# %% ../nbs/01f_registry.ipynb #0b8557f9
+# %% ../nbs/01f_registry.ipynb #ccba2b61
 _SHA256 = {
     "math-train": "f5db4860d0e532dcdde3b07f4a5f54308b32b77541b30324cb866c3beb2a1095",
     "gsm8k-train": "b61bf3af047a5389aebeccd460d6a87d5d88968b7f80396d6c60b6729b7b0b36",
@@ -210,7 +209,7 @@ _SHA256 = {
     "college-math": "5f669f18d98862cf02107248ad6bd0ab65a81d3f295a2ecada912ff4c2800266",
     "deepmind-math": "3eb0e02720ca0c88f8a6a91c818b06ec49c3fa940f0c61e3a777449afcb39f0d",
     "olympiadbench": "96c762ccabe0e6147e58aaa5289b4adc3333c3e345c004951beda33fbba6186c",
-    "theoremqa": "af7e5ee56455ef93e8568ded3c70a191d0367553995813286fbacc4f16ba7abb",
+    "theoremqa": "495c125179b1c093a88b2200a5fcd52649082b2075a86bf009f92ae3de5ffecf",
     "math-500": "ec8b77d7910445bdb52cb84348b617a6eb3413a45a3e396b5c1ef1d5d93c6a92",
     "aime24": "dcd5ed86f99a6506c1416c95f1b27ab47e593ff67a1e81667d84089ed2bf3e7e",
     "amc23": "6f1f215ab77e5ef025bac1a1793680b3e334133a687e795227c9934dd821c514",
