@@ -3,9 +3,10 @@ PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
 READY := .venv/.ready
+VLLM := .venv/.vllm
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything (skipped when up to date)
 
@@ -17,6 +18,14 @@ demo: $(READY) ## run the whole pipeline in miniature and write runs/demo/report
 
 test: $(READY) ## run every check and every notebook
 	@$(BIN)/python tools/test.py
+
+vllm: $(VLLM) ## add vLLM for a CPU to .venv (Linux on x86-64)
+
+$(VLLM): $(READY) constraints-vllm.txt
+	@sh tools/setup.sh vllm
+
+test-vllm: $(VLLM) ## run the pages with cells that need vLLM, those cells included
+	@$(BIN)/python tools/test.py --flags vllm --flagged --workers 1
 
 check: $(READY) ## run the checks alone (seconds)
 	@$(BIN)/python tools/check.py --prose
@@ -38,4 +47,4 @@ clean: ## remove what was built; keeps .venv and runs/
 	@rm -rf _docs _proc build dist .ruff_cache .hypothesis *.egg-info nbs/nbdev.yml
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test check lab docs bench pins clean
+.PHONY: help setup demo test vllm test-vllm check lab docs bench pins clean

