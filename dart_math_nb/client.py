@@ -243,7 +243,7 @@ def note(self: Server, ok: bool) -> None:
     pause = min(2.0 ** (self.n_failed - 3), 30.0) if self.n_failed >= 3 else 0.0
     self.rest_until = time.monotonic() + pause if pause else 0.0
 
-# %% ../nbs/09d_client.ipynb #aad052d4
+# %% ../nbs/09d_client.ipynb #4ee20322
 @patch
 def headers(self: OpenAIEngine, url: str) -> dict[str, str]:
     "Headers with the key, when there is one."
@@ -269,6 +269,7 @@ async def send(
         why = f"no answer within {self.timeout:g} s"
     except (aiohttp.ClientError, OSError) as e:
         why = str(e) or type(e).__name__
+    del how  # tools that show the variables of a traceback would show the key
     raise ServerFault(f"{url}: {scrub(why, find_key(url, self.key_from))}")
 
 # %% ../nbs/09d_client.ipynb #b79badb3
