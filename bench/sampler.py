@@ -219,9 +219,8 @@ def virtual_run(queries, engine, strategy: StrategyCfg, grading: float) -> dict:
     table = result_table(states, strategy)
     least, drawn = int(table.n_trials.sum()), int(table.n_drawn.sum())
     work = sum(map(sum, meter.lat.values()))
+    room = meter.full_time * meter.max_in_flight
     barrier = rounds_time(meter.lat, table.n_trials.to_dict(), meter.max_in_flight)
-    extra = (table.n_correct - table.quota).where(table.stop == "quota", 0).clip(lower=0)
-    pilot_extra = extra if strategy.name == "prop2diff" else 0 * extra
     return {
         "n_queries": len(queries),
         "n_least": least,
@@ -229,15 +228,9 @@ def virtual_run(queries, engine, strategy: StrategyCfg, grading: float) -> dict:
         "n_started": meter.started,
         "overdraw": drawn / least - 1,
         "overdraw_with_cancelled": meter.started / least - 1,
-        "extra_in_set": int(
-            table.n_accepted.sum() - np.minimum(table.n_correct, table.quota).sum()
-        ),
-        "correct_beyond_quota_in_pilot": int(pilot_extra.sum()),
         "n_rows": int(table.n_accepted.sum()),
         "reached": float((table.stop == "quota").mean()),
-        "busy": meter.full_area / (meter.full_time * meter.max_in_flight)
-        if meter.full_time
-        else None,
+        "busy": meter.full_area / room if room else None,
         "busy_share_of_time": meter.full_time / seconds,
         "time": seconds,
         "barrier_time": barrier,
