@@ -6,12 +6,13 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/files.html.md"""
 
 # %% auto #0
 __all__ = ['sync_folder', 'atomic_path', 'write_json', 'write_jsonl', 'room_in', 'write_parquet', 'read_rows', 'read_json',
-           'flat_config', 'open_run']
+           'flat_config', 'open_run', 'folder_revision']
 
-# %% ../nbs/00b_files.ipynb #f551d885
+# %% ../nbs/00b_files.ipynb #6aeabe93
 import contextlib
 import errno
 import gzip
+import hashlib
 import json
 import os
 import secrets
@@ -55,7 +56,7 @@ def atomic_path(
     finally:
         tmp.unlink(missing_ok=True)
 
-# %% ../nbs/00b_files.ipynb #5bb40308
+# %% ../nbs/00b_files.ipynb #3e288c2b
 def write_json(
     path: str | Path,  # File to write
     obj,  # Whatever JSON can write
@@ -71,9 +72,12 @@ def write_jsonl(
     path: str | Path,  # File to write; compressed when it ends in .gz
     rows: Iterable[dict],  # One JSON object per line
 ) -> Path:  # The file
-    "Write rows as JSON lines."
+    "Write rows as JSON lines; the same rows give the same bytes."
     gz = str(path).endswith(".gz")
-    with atomic_path(path) as p, (gzip.open if gz else open)(p, "wb") as f:
+    with contextlib.ExitStack() as stack:
+        f = stack.enter_context(open(stack.enter_context(atomic_path(path)), "wb"))
+        if gz:  # without the time and the temporary name that gzip would note
+            f = stack.enter_context(gzip.GzipFile("", "wb", fileobj=f, mtime=0))
         for row in rows:
             text = json.dumps(row, ensure_ascii=False) + "\n"
             f.write(text.encode(errors="backslashreplace"))
@@ -213,3 +217,23 @@ def open_run(
         diff = "; ".join(f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in keys)
         raise ValueError(f"{folder}: made with another configuration ({diff}); use another folder")
     return folder
+
+# %% ../nbs/00b_files.ipynb #7aa8100d
+_OF_MODEL = ("config.", "generation_config.", "adapter_", "tokenizer", "special_tokens", "vocab")
+_OF_MODEL += ("merges", "added_tokens", "chat_template")
+
+
+def folder_revision(
+    folder: str | Path,  # Of a saved model
+) -> str:  # 16 hex digits
+    "Name of the content of a model folder, without reading all of it."
+    found = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()):
+        if path.suffix in (".safetensors", ".bin", ".model") or path.name.startswith(_OF_MODEL):
+            with open(path, "rb") as f:
+                size = f.seek(0, 2)
+                tail = f.read() if f.seek(max(0, size - 2**16)) else b""
+                f.seek(0)
+                both = hashlib.sha256(f.read(2**16) + tail).hexdigest()
+            found.update(f"{path.name}\0{size}\0{both}\n".encode())
+    return found.hexdigest()[:16]

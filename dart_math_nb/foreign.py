@@ -109,7 +109,7 @@ def flatten(
     else:
         yield value
 
-# %% ../nbs/12b_foreign.ipynb #507d804b
+# %% ../nbs/12b_foreign.ipynb #f739f2a5
 def read_items(
     path: str | Path,  # .jsonl, .jsonl.gz or .parquet
     fields: ForeignFields,
@@ -120,12 +120,13 @@ def read_items(
     for i, row in enumerate(read_rows(path), 1):
         if names is None:
             names, first_filter = find_foreign(path, row, fields, need), row.get("filter")
+            names = names if "label" in need else replace(names, label=None)
         if row.get("filter") == first_filter:
             yield from _items_of(f"{path}, row {i}", row, names)
     if names is None:
         raise ValueError(f"{path}: no rows; need at least one response")
 
-# %% ../nbs/12b_foreign.ipynb #f79238ec
+# %% ../nbs/12b_foreign.ipynb #74c3415d
 def _items_of(where: str, row: Mapping, names: ForeignFields) -> Iterator[Item]:
     get = {k: None if n is None else get_field(row, n) for k, n in asdict(names).items()}
     if not isinstance(get["query"], str) or not get["query"].strip():
@@ -134,7 +135,7 @@ def _items_of(where: str, row: Mapping, names: ForeignFields) -> Iterator[Item]:
     level = None if get["level"] is None else level_number(get["level"])
     texts = list(flatten(get["response"]))
     labels = list(flatten(get["label"]))
-    labels = labels * len(texts) if len(labels) == 1 else labels
+    labels = labels * len(texts) if labels == [None] else labels
     if len(labels) != len(texts):
         raise ValueError(f"{where}: {len(texts)} responses, {len(labels)} labels; need one each")
     for text, label in zip(texts, labels, strict=True):
@@ -362,7 +363,7 @@ class Imported(NamedTuple):
     n_new: int  # Rows added now
     left_out: Counter  # Rows left out, by reason: "in the pool", "other query", "repeat"
 
-# %% ../nbs/12b_foreign.ipynb #eb4eb482
+# %% ../nbs/12b_foreign.ipynb #13548fca
 def import_table(
     folder: Path,  # Of the pool
     numbering: Numbering,
@@ -376,7 +377,7 @@ def import_table(
     table = counts.groupby("source_id")[["n_trials", "n_correct", "n_truncated"]].sum()
     table.insert(0, "n_queries", counts.groupby("source_id").size())
     table.insert(0, "model", [models[s] for s in table.index])
-    return table.reset_index()
+    return table.reset_index().sort_values(["model", "source_id"], ignore_index=True)
 
 # %% ../nbs/12b_foreign.ipynb #fc57d0d0
 @dataclass(frozen=True)
