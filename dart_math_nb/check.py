@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/check.html.md"""
 # %% auto #0
 __all__ = ['check_pool', 'check_file']
 
-# %% ../nbs/01b_check.ipynb #5711f10f
+# %% ../nbs/01b_check.ipynb #96d13ebb
 import os
 import warnings
 from pathlib import Path
@@ -15,7 +15,14 @@ from pathlib import Path
 import pandas as pd
 
 from .files import sync_folder
-from .journal import PoolFile, pool_files, read_part, rows_table, split_journal
+from dart_math_nb.journal import (
+    PoolFile,
+    name_lines,
+    pool_files,
+    read_part,
+    rows_table,
+    split_journal,
+)
 from .lock import lock_shard
 from .trials import read_trials
 
@@ -40,7 +47,7 @@ def check_pool(
     table.attrs |= {"n_draws": n_draws, "n_repeated": max(0, int(table["n_rows"].sum()) - n_draws)}
     return table
 
-# %% ../nbs/01b_check.ipynb #ab3278e3
+# %% ../nbs/01b_check.ipynb #837916d2
 def check_file(
     path: Path,  # A part or a journal
     kind: str,  # "part" or "journal"
@@ -49,7 +56,7 @@ def check_file(
     if kind == "journal":
         texts, bad, _ = split_journal(path.read_bytes())
         rows_table(texts, path)
-        return len(texts), f"checksum differs in line {', '.join(map(str, bad))}" if bad else None
+        return len(texts), f"checksum differs in {name_lines(bad)}" if bad else None
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         table = read_part(path)

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/journal.html.md"""
 
 # %% auto #0
 __all__ = ['POOL_SCHEMA', 'DICTIONARY', 'COUNTED', 'check_row', 'journal_line', 'split_journal', 'rows_table', 'PoolFile',
-           'pool_files', 'write_part', 'warn_damage', 'narrow_types', 'read_part', 'read_journal', 'repair_journal',
-           'roll_journal', 'repair_shard', 'iter_pool', 'pool_table']
+           'pool_files', 'write_part', 'warn_damage', 'name_lines', 'narrow_types', 'read_part', 'read_journal',
+           'repair_journal', 'roll_journal', 'repair_shard', 'iter_pool', 'pool_table']
 
 # %% ../nbs/00c_journal.ipynb #a61ea77a
 import json
@@ -147,12 +147,22 @@ def write_part(
         pq.write_table(table, p, use_dictionary=list(DICTIONARY), **options)
     return path
 
-# %% ../nbs/00c_journal.ipynb #4082908e
+# %% ../nbs/00c_journal.ipynb #6822dc57
 def warn_damage(
     where: str,  # File, line, and what is wrong
 ) -> None:
     "Say that something of a pool cannot be read."
     warnings.warn(f"{where}; left aside, the rest is used", stacklevel=3)
+
+
+def name_lines(
+    bad: Sequence[int],  # Numbers of damaged lines
+) -> str:
+    "One line by its number, many by the first ten and how many there are."
+    if len(bad) == 1:
+        return f"line {bad[0]}"
+    more = " ..." if len(bad) > 10 else ""
+    return f"{len(bad)} lines ({', '.join(map(str, bad[:10]))}{more})"
 
 
 def narrow_types(
@@ -181,7 +191,7 @@ def read_part(
         reason = str(e).splitlines()[0][:120]
     return warn_damage(f"{path}: not a readable part ({reason})")
 
-# %% ../nbs/00c_journal.ipynb #05b2df9a
+# %% ../nbs/00c_journal.ipynb #53412a9a
 def read_journal(
     path: Path,  # A journal
     columns: Sequence[str] = POOL_COLUMNS,  # Columns to read
@@ -189,12 +199,12 @@ def read_journal(
 ) -> pa.Table:
     "Some columns and rows of the whole, undamaged lines of a journal."
     texts, bad, _ = split_journal(path.read_bytes())
-    for i in bad:
-        warn_damage(f"{path}, line {i}: checksum differs")
+    if bad:
+        warn_damage(f"{path}, {name_lines(bad)}: checksum differs")
     table = rows_table(texts, path)
     return narrow_types((table if where is None else table.filter(where)).select(list(columns)))
 
-# %% ../nbs/00c_journal.ipynb #249b9bc0
+# %% ../nbs/00c_journal.ipynb #82610940
 def repair_journal(
     path: Path,  # Journal of a shard that this process has locked
 ) -> list[bytes]:  # JSON of the good lines
@@ -214,8 +224,7 @@ def repair_journal(
     drop = {i - 1 for i in bad}
     with atomic_path(path) as p:
         p.write_bytes(b"".join(x + b"\n" for i, x in enumerate(lines) if i not in drop))
-    for i in bad:
-        warn_damage(f"{path}, line {i}: checksum differs, moved to {aside.parent}")
+    warn_damage(f"{path}, {name_lines(bad)}: checksum differs, moved to {aside.parent}")
     return texts
 
 # %% ../nbs/00c_journal.ipynb #1091ff7f

@@ -264,11 +264,11 @@ def append(
         for r in rows:
             self.keys.add(r["query_id"], r["source_id"], r["trial"])
 
-# %% ../nbs/01_pool.ipynb #d6e732b6
+# %% ../nbs/01_pool.ipynb #94df23e6
 @patch
 def roll(self: Pool) -> Path | None:  # The new part; None when the journal is empty
     "Turn the journal into a part and start the next journal."
-    with self._mutex:
+    with self._mutex, room_in(self.folder):
         if self._size == 0:
             return None
         self.sync()
@@ -287,11 +287,11 @@ def _open_journal(self: Pool) -> None:
     self._synced = time.monotonic()
     sync_folder(self.folder)
 
-# %% ../nbs/01_pool.ipynb #b469a9d5
+# %% ../nbs/01_pool.ipynb #6ae0ea58
 @patch
 def close(self: Pool) -> None:
     "Flush the journal to disk and release the shard; the journal stays and is continued."
-    with self._mutex:
+    with self._mutex, room_in(self.folder):
         if self.lock_file is None:
             return
         if self._journal is not None:
