@@ -37,7 +37,7 @@ from dart_math_nb.suite import (
 )
 from .summaries import averages, over_seeds
 
-# %% ../nbs/15f_results.ipynb #99018952
+# %% ../nbs/15f_results.ipynb #6f36c787
 def group_table(
     frame: pd.DataFrame,  # Graded draws with benchmark
     by: str,  # Field of the queries: "domain", "level"
@@ -49,6 +49,8 @@ def group_table(
         if by not in rows or rows[by].isna().any():
             continue
         found = accuracy(rows, by, confidence).rename(columns={by: "group"})
+        label = found["group"].map(lambda v: f"{v:g}" if isinstance(v, (int, float)) else str(v))
+        found["group"] = label.astype(object)
         ends = averages(rows, by, confidence).rename(columns={"average": "group"})
         both = pd.concat([found, ends], ignore_index=True)[["group", *columns]]
         parts.append(both.assign(benchmark=name))
@@ -138,7 +140,7 @@ def mean_difference(
     wins = {"n_only_model": 1, "n_only_baseline": -1}
     return row | {k: int(sum((s * d > 0).sum() for d in diffs)) for k, s in wins.items()}
 
-# %% ../nbs/15f_results.ipynb #ce0614e5
+# %% ../nbs/15f_results.ipynb #14263959
 ALL, MEAN = "all queries", "mean of benchmarks"
 
 
@@ -153,14 +155,15 @@ def compare_evaluations(
     if len({frozenset(s) for s in sets.values()}) > 1:
         have = {m: sorted(s) for m, s in sets.items()}
         raise ValueError(f"models have different benchmarks: {have}; need the same")
-    parts = []
-    for name in [*dict.fromkeys(next(iter(models.values()))["benchmark"].astype(str)), ALL]:
+    parts, names = [], list(dict.fromkeys(next(iter(models.values()))["benchmark"].astype(str)))
+    for name in [*names, ALL] if len(names) > 1 else names:
         some = {m: f if name == ALL else f[f["benchmark"] == name] for m, f in models.items()}
         parts.append(compare(some, baseline, **options).assign(benchmark=name))
     how = {k: v for k, v in options.items() if k == "confidence"}
     others = {m: f for m, f in models.items() if m != baseline}
     rows = [{"model": m} | mean_difference(f, models[baseline], **how) for m, f in others.items()]
-    parts.append(pd.DataFrame(rows).assign(benchmark=MEAN, baseline=baseline))
+    if len(names) > 1:
+        parts.append(pd.DataFrame(rows).assign(benchmark=MEAN, baseline=baseline))
     return _corrected(pd.concat(parts, ignore_index=True))
 
 # %% ../nbs/15f_results.ipynb #ec565446
