@@ -36,6 +36,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from dart_math_nb.attempt import Attempts, grade_completion
 from dart_math_nb.benchmarks import data_folder
 from dart_math_nb.curate import strategy_set, write_train_set
 from dart_math_nb.dars import StrategyCfg, quotas, strategy_draws
@@ -51,7 +52,7 @@ from dart_math_nb.files import read_json, read_rows, write_json
 from dart_math_nb.lock import shard_queries
 from dart_math_nb.pool import KeySet, open_pool, read_pool
 from dart_math_nb.records import Source, Verdict, make_query
-from dart_math_nb.sample import Attempts, Run, grade_completion, sample_pool
+from dart_math_nb.sample import Run, sample_pool
 from dart_math_nb.shards import shard_name
 from dart_math_nb.state import load_states, result_table
 from dart_math_nb.trials import Trials

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/dars.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'STRATEGIES', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff', 'StrategyCfg', 'trial_limit',
-           'pilot_size', 'query_quota', 'normalize_response', 'response_form', 'graded_prefix', 'fail_rates',
-           'rate_table', 'quotas', 'limit_of', 'accepted', 'stop_points', 'progress_table', 'with_rates',
+           'pilot_size', 'query_quota', 'check_curve', 'normalize_response', 'response_form', 'graded_prefix',
+           'fail_rates', 'rate_table', 'quotas', 'limit_of', 'accepted', 'stop_points', 'progress_table', 'with_rates',
            'achieving_ratio', 'quota_share', 'strategy_draws']
 
 # %% ../nbs/11_dars.ipynb #b69b532c
@@ -113,14 +113,14 @@ class StrategyCfg:
         _check_numbers(self)
         _check_limits(self)
 
-# %% ../nbs/11_dars.ipynb #2f3039d3
+# %% ../nbs/11_dars.ipynb #29041a21
 def trial_limit(
     strategy: StrategyCfg,
     query_id: str | None = None,  # Of one query; None for all
 ) -> int | Mapping[str, int]:  # Draws; by query id when queries differ and none is named
     "Draws after which a query ends, however few were correct. Raises ValueError without one."
     limit = strategy.k if strategy.name == "vrt" else strategy.max_trials
-    if query_id is None or not isinstance(limit, Mapping):
+    if query_id is None or type(limit) is int or not isinstance(limit, Mapping):
         return limit
     if query_id not in limit:
         raise ValueError(f"max_trials has no query {query_id!r}; it names {len(limit)} queries")
@@ -195,6 +195,15 @@ def query_quota(
         if not 0 <= share <= 1:
             raise ValueError(f"curve of {strategy.name}: {share} at fail rate {rate}; need 0 to 1")
     return round_quota(strategy.k * Fraction(share), strategy.cover, strategy.rounding)
+
+# %% ../nbs/11_dars.ipynb #91d225eb
+def check_curve(
+    strategy: StrategyCfg,
+) -> None:
+    "Raise ValueError when the curve has no quota for some pilot."
+    n = pilot_size(strategy)
+    for n_correct in range(n + 1 if strategy.curve else 0):
+        query_quota(strategy, n_correct, n)
 
 # %% ../nbs/11_dars.ipynb #597babae
 def normalize_response(
