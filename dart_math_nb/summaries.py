@@ -105,19 +105,29 @@ def _samples(counts: np.ndarray, k: int, n_subsets: int, rng) -> np.ndarray:
     one_hot = np.repeat(np.eye(len(counts), dtype=int), counts, axis=0)
     return one_hot[np.array(list(combinations(range(n), k)))].sum(1)
 
-# %% ../nbs/15b_summaries.ipynb #2cc3b083
-def _vote(draws: pd.DataFrame, k: int, n_subsets: int, rng) -> tuple[float, float]:
+# %% ../nbs/15b_summaries.ipynb #da2ff1d4
+def _ballots(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
+    "Votes of each answer (abstentions last) and its share of correct draws, for each query."
+    size = frame.groupby("query_id", sort=True, observed=True).size()
+    by_key = frame.groupby(["query_id", "key"], sort=True, observed=True)["correct"]
+    found = dict(list(by_key.agg(["size", "mean"]).astype(float).groupby(level=0)))
+    out = []
+    for query_id, n in size.items():
+        votes = found[query_id].to_numpy() if query_id in found else np.empty((0, 2))
+        counts = votes[:, 0].astype(int)
+        out.append((np.append(counts, n - counts.sum()), votes[:, 1]))
+    return out
+
+
+def _vote(counts, shares, k: int, n_subsets: int, rng) -> tuple[float, float]:
     "maj@k of one query, and the variance that random choices add."
-    by_key = draws.groupby("key", sort=True)["correct"].agg(["size", "mean"])
-    shares, counts = by_key["mean"].to_numpy(float), by_key["size"].to_numpy()
-    if len(counts) == 1 and counts[0] == len(draws) or not len(counts):
-        return float(shares.sum()), 0.0
-    counts = np.append(counts, len(draws) - counts.sum())  # the last abstain
+    if counts.max() == counts.sum():  # all agree, or all abstain
+        return float(shares[0]) if counts[0] and len(shares) else 0.0, 0.0
     won = _elected(_samples(counts, k, n_subsets, rng)[:, :-1], shares)
-    chance = comb(len(draws), k) > n_subsets
+    chance = comb(int(counts.sum()), k) > n_subsets
     return float(won.mean()), float(won.var() / len(won)) if chance else 0.0
 
-# %% ../nbs/15b_summaries.ipynb #6f9204f9
+# %% ../nbs/15b_summaries.ipynb #8958790d
 def maj_at_k(
     frame: pd.DataFrame,  # Graded draws with `key`, the same number for every query
     ks: Sequence[int] = (1, 4, 8),  # Numbers of votes, each at most the number drawn
@@ -129,10 +139,10 @@ def maj_at_k(
     Raises ValueError when draws have no key, or queries have different numbers of draws."""
     check_draws(frame, ["key"])
     n, rows = int(check_fixed(frame, ks)["size"].iloc[0]), []
-    groups = [g for _, g in frame.groupby("query_id", sort=True)]
+    ballots = _ballots(frame)
     for k in ks:
         rng = np.random.default_rng([seed, k])
-        won, extra = np.array([_vote(g, k, n_subsets, rng) for g in groups]).T
+        won, extra = np.array([_vote(*b, k, n_subsets, rng) for b in ballots]).T
         ends = clustered(won * n, np.full(len(won), n), confidence)
         row = {"k": k, "n_queries": len(won), "n_trials": n, "maj_at_k": won.mean()}
         row |= {"low": ends[0], "high": ends[1], "mc_error": np.sqrt(extra.sum()) / len(won)}
