@@ -73,7 +73,7 @@ class SideCfg(ModelCfg):
 TRACKERS = ("tensorboard", "wandb", "trackio")
 ASIDE = ("out", "n_workers", "token_cache", "report_to", "push_to_hub")
 
-# %% ../nbs/13c_recipe.ipynb #4d4e9fa7
+# %% ../nbs/13c_recipe.ipynb #5b848439
 @dataclass(frozen=True)
 class TrainCfg(SideCfg):
     "All that decides a training run."
@@ -87,7 +87,7 @@ class TrainCfg(SideCfg):
     weight_decay: float = 0.0  # (paper: 0)
     max_grad_norm: float = 1.0  # Gradients are scaled down to this norm
     seed: int = 0  # Of order and packing
-    attn: str = "auto"  # Attention, see the page before
+    attn: str = "auto"  # Attention: "auto", or one of `kernels.ATTENTIONS`
     dtype: str = "auto"  # Of matrix products: "float32", "bfloat16", or what is fast here
     gradient_checkpointing: bool = False  # Less memory, a third more time
     save_every: int = 0  # Steps between checkpoints to resume from; 0 for none
