@@ -6,9 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/evaluate.html.md"""
 
 # %% auto #0
 __all__ = ['COUNTED', 'wilson', 'clustered', 'check_draws', 'accuracy', 'first_trials', 'check_fixed', 'pass_at_k', 'Paired',
-           'paired_test', 'compare', 'evaluate_queries']
+           'paired_test', 'compare', 'CutOff', 'evaluate_queries']
 
-# %% ../nbs/15_evaluate.ipynb #52a86389
+# %% ../nbs/15_evaluate.ipynb #4d316a60
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from .dars import StrategyCfg
-from .engine import Engine
+from .engine import Completion, Draw, Engine, PromptTooLong, SampleParams
 from .pool import open_pool, read_pool
 from .records import KEY, Query, Source
 from .sample import sample_pool
@@ -280,7 +280,30 @@ def _with_meta(rows: pd.DataFrame, queries: Sequence[Query]) -> pd.DataFrame:
     )
     return rows.merge(meta, on="query_id", validate="many_to_one")
 
-# %% ../nbs/15_evaluate.ipynb #fd6875ba
+# %% ../nbs/15_evaluate.ipynb #3102d322
+@dataclass
+class CutOff:
+    "An engine that answers a prompt without room by an empty, truncated response."
+
+    engine: Engine
+
+    @property
+    def max_in_flight(self) -> int:
+        "As the engine's."
+        return self.engine.max_in_flight
+
+    async def draw(self, draw: Draw, params: SampleParams) -> Completion:
+        "As the engine's, or nothing."
+        try:
+            return await self.engine.draw(draw, params)
+        except PromptTooLong:
+            return Completion("", "length", 0)
+
+    async def close(self) -> None:
+        "Close the engine."
+        await self.engine.close()
+
+# %% ../nbs/15_evaluate.ipynb #fe07a3d0
 def evaluate_queries(
     queries: Sequence[Query],  # Test queries, each once
     engine: Engine,  # The model
@@ -297,7 +320,7 @@ def evaluate_queries(
     queries, strategy = list(queries), StrategyCfg("vrt", k=n_draws)
     with open_pool(folder) as pool:
         options |= {"source": source, "strategy": strategy, "prompt_of": prompt_of}
-        sample_pool(queries, engine, pool, **options)
+        sample_pool(queries, CutOff(engine), pool, **options)
     rows = read_pool(folder, query_ids=[q.query_id for q in queries])
     rows = rows[(rows["source_id"] == source.source_id) & (rows["trial"] < n_draws)]
     if short := len(queries) * n_draws - len(rows):
