@@ -123,13 +123,14 @@ def strategy_config(
     found = {n: v for n, v in found.items() if n in PLAIN or v != default[n]}
     return json.loads(json.dumps(found))
 
-# %% ../nbs/11e_freeze.ipynb #708c75c8
+# %% ../nbs/11e_freeze.ipynb #8a72273a
 def save_strategy(
     folder: str | Path,  # Folder to write to
     strategy: StrategyCfg,
     table: pd.DataFrame | None = None,  # query_id -> whatever explains the quotas
+    **origin,  # Where the quotas came from, as JSON values; kept in config.json
 ) -> Path:  # The folder
-    "Write config.json and, where queries differ, quotas.parquet."
+    "Write quotas.parquet, where queries differ, and then config.json."
     folder, frame = Path(folder), pd.DataFrame() if table is None else table
     for name in ("quota", "max_trials"):
         value = getattr(strategy, name)
@@ -138,7 +139,7 @@ def save_strategy(
             frame = frame.drop(columns=name, errors="ignore").join(column, how="outer")
     if len(frame.columns):
         write_parquet(folder / "quotas.parquet", frame.rename_axis("query_id").reset_index())
-    write_json(folder / "config.json", strategy_config(strategy))
+    write_json(folder / "config.json", strategy_config(strategy) | origin)
     return folder
 
 # %% ../nbs/11e_freeze.ipynb #00aee654
