@@ -8,13 +8,14 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/equal.html.md"""
 __all__ = ['MIN_REF_DIGITS', 'MIN_ANS_DIGITS', 'symbols', 'points', 'agree_everywhere', 'canonical', 'as_decimal', 'within',
            'same_value']
 
-# %% ../nbs/06_equal.ipynb #2d4e4438
+# %% ../nbs/06_equal.ipynb #0023f74f
 import random
 from fractions import Fraction
 from types import SimpleNamespace
 
 from .expr import Node
 from .latex import TooCostly, Unparsable
+from .tree import substitute
 from .values import FLOAT, Unsure, big_kit, exact, value_at
 
 # %% ../nbs/06_equal.ipynb #4a4bba99
@@ -92,7 +93,7 @@ def agree_everywhere(
             return False
     return True
 
-# %% ../nbs/06_equal.ipynb #c077ea46
+# %% ../nbs/06_equal.ipynb #e29f7073
 def canonical(
     node: Node,  # Any tree
 ) -> Node:  # Same tree, sums and products in a fixed order
@@ -106,10 +107,12 @@ def canonical(
     ]
     if kind in ("add", "mul"):
         parts.sort(key=repr)
+    elif kind == "fn" and node[1] in ("max", "min", "gcd", "lcm"):
+        parts[1:] = sorted(parts[1:], key=repr)
     return (kind, *parts)
 
-# %% ../nbs/06_equal.ipynb #6c9be6db
-MIN_REF_DIGITS, MIN_ANS_DIGITS = 3, 10
+# %% ../nbs/06_equal.ipynb #be5f32dc
+MIN_REF_DIGITS, MIN_ANS_DIGITS = 3, 7
 
 
 def as_decimal(
@@ -184,7 +187,28 @@ def _agree_rounded(ref: Node, ans: Node, decs: set[Node]) -> bool:
         n += 1
     return n > 0
 
-# %% ../nbs/06_equal.ipynb #716fc513
+# %% ../nbs/06_equal.ipynb #734f6c92
+_UNIT_NAMES = frozenset(("j", "I"))
+_CONSTANTS = frozenset("C c K k C_1 c_1 C_2 c_2 C_3 c_3 c1 c2 C1 C2".split())
+
+
+def _has_i(node: Node) -> bool:
+    return node == ("const", "i") or any(isinstance(p, tuple) and _has_i(p) for p in node)
+
+
+def _named_alike(ref: Node, ans: Node) -> Node:
+    "The answer with the reference's letters for the imaginary unit and for constants."
+    known, names = symbols(ref), symbols(ans)
+    extra, missing = sorted(names - known), sorted(known - names)
+    if extra and not missing and _UNIT_NAMES.issuperset(extra) and _has_i(ref):
+        for name in extra:
+            ans = substitute(ans, name, ("const", "i"))
+    elif extra and len(extra) == len(missing) and _CONSTANTS.issuperset(extra + missing):
+        for name, other in zip(extra, missing, strict=True):
+            ans = substitute(ans, name, ("sym", other))
+    return ans
+
+# %% ../nbs/06_equal.ipynb #75909a38
 def _as_fraction(node: Node) -> Fraction:
     value, _ = value_at(node, big_kit(), {})
     if value is None:
@@ -201,6 +225,7 @@ def _common_logs(node: Node) -> Node:
 
 
 def _by_value(ref: Node, ans: Node) -> str | None:
+    ans = _named_alike(ref, ans)
     if decs := _decimals(ref):
         return "rounding" if _agree_rounded(ref, ans, decs) else None
     if agree_everywhere(ref, ans):

@@ -55,9 +55,9 @@ def _box(text: str, m: re.Match) -> tuple[str, int]:
     line = text[m.end() : m.end() + MAX_ANSWER].split("\n", 1)[0]
     return re.sub(r"[\s$.\]]*\Z", "", line.rstrip()), len(text)
 
-# %% ../nbs/04_extract.ipynb #8f2c5d26
+# %% ../nbs/04_extract.ipynb #eef42324
 _GLUE = re.compile(
-    r"[\s$,;.\\()\[\]]*(?:(?:and|or|text|quad|qquad|及|和|或|[{}])[\s$,;.\\()\[\]{}]*)*\Z"
+    r"[\s$,;.\\()\[\]]*(?:(?:and|or|text|quad|qquad|[a-z]\s*=|及|和|或|[{}])[\s$,;.\\()\[\]{}]*)*\Z"
 )
 
 
@@ -77,22 +77,72 @@ def find_box(
             start = m.start()
     return Found(", ".join(dict.fromkeys(reversed(parts))), "box") if parts else None
 
-# %% ../nbs/04_extract.ipynb #d40894a6
+# %% ../nbs/04_extract.ipynb #847bd51b
 _HEADING = re.compile(
     r"#|\**(?:step|case|part|final|answer|solution|conclusion|check|verif)|[^\n]*:\**\s*$",
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
-_PHRASE = re.compile(
-    r"(?:final\s+answer|correct\s+answer|answers?|answer\s+choice|correct\s+(?:option|choice))\b[*_`\s]*"
-    r"(?:\([^()\n]{0,40}\)\s*)?(?:to\s+[^.\n:]{1,80}?\s)?(?:is|are|=|:|would\s+be|should\s+be|must\s+be)(?:\s*:)?"
-    r"|答案(?:应该)?(?:是|为|：|:)|\bthe\s+result\s+is\b|最终结果(?:是|为)|故?选(?:择)?\s*[:：]?(?=\s*[（(]?[A-J])|\bfinal\s+(?:result|value)\s*(?:is|:)",
-    re.IGNORECASE,
-)
 
-# %% ../nbs/04_extract.ipynb #45274007
+# %% ../nbs/04_extract.ipynb #1e3b577e
+_LINK = r"(?:is|are|=|:|would\s+be|should\s+be|must\s+be)(?:\s*:)?"
+_ANNOUNCED = tuple(
+    (key, re.compile(pattern, re.IGNORECASE))
+    for key, pattern in (
+        *(
+            (
+                key,
+                rf"(?<!incorrect a)(?<!wrong a)nswers?(?:\s+choice)?\b[*_`\s]*(?:\([^()\n]{{0,40}}\)\s*)?(?:to\s+[^.\n:]{{1,80}}?\s)?{_LINK}|nswer[*:]*[ \t]*\n",
+            )
+            for key in ("nswer", "NSWER")
+        ),
+        *(
+            (key, rf"(?:(?<=correct )|(?<=Correct )){key}\b[*_`\s]*{_LINK}")
+            for key in ("option", "choice")
+        ),
+        ("esult", r"(?:(?<=\bthe r)|(?<=\bfinal r))esult\s*(?:is\b|:)"),
+        ("value", r"(?<=\bfinal )value\s*(?:is\b|:)"),
+    )
+)
+_CHINESE = re.compile(
+    r"(?:答案(?:应该|就)?(?:是|为|：|:)|【答案】[:：]?|答[:：]|正确选项(?:是|为)?)(?:\s*选项)?"
+    r"|结果(?:是|为)|故?选(?:择|项)?\s*[:：]?(?=\s*[（(]?[A-J])"
+)
+_TITLE = re.compile(r"[#*\s]*(?:final )?a", re.IGNORECASE)
+
+# %% ../nbs/04_extract.ipynb #291fba98
+def _marks(text: str) -> list[int]:
+    "Where the last phrases that announce an answer end, the last one first."
+    ends = []
+    for key, pattern in _ANNOUNCED:
+        at = len(text)
+        while len(ends) < 24 and (at := text.rfind(key, 0, at)) >= 0:
+            m = pattern.match(text, at)
+            if m and (m[0][-1] != "\n" or _TITLE.fullmatch(text, text.rfind("\n", 0, at) + 1, at)):
+                ends.append(m.end())
+    if not text.isascii():
+        ends += [m.end() for m in _CHINESE.finditer(text)]
+    return sorted(ends, reverse=True)[:4]
+
+# %% ../nbs/04_extract.ipynb #7be1adf3
+_CHOSEN = re.compile(
+    r"\b(?i:option|choice)\s*\(?([A-J])\)?\s+(?:is|would be)\s+(?:the\s+)?(?:correct|right|best)"
+    r"|\b(?i:choose|pick|select)\s+(?:(?i:option)\s+)?\(?([A-J])\b"
+    r"|(?:\A|[.\n])\s*\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)\b"
+)
+_CHOOSING = ("ption", "hoice", "hoose", "pick", "elect", " is correct", " is right", "is the")
+
+
+def _chosen(text: str) -> Found | None:
+    if not any(word in text for word in _CHOOSING):
+        return None
+    letters = [next(filter(None, m.groups())) for m in _CHOSEN.finditer(text)]
+    return Found(letters[-1], "phrase") if letters else None
+
+# %% ../nbs/04_extract.ipynb #d5d04b92
 _STOP = re.compile(
     r"(?<!\bapprox)(?<![A-Z])\.(?=\s|\*|\Z|[\"'])|\n|。|(?:,\s|\s)(?:because|since|where|so that|which)\b"
+    r"|,\s(?:as|representing|meaning|but|not)\b"
 )
 _LEAD = re.compile(
     r"[\s:：*_`=]*(?:(?:simply|just|therefore|thus|indeed|approximately|about)\s+)?[\s:*_`]*",
@@ -116,7 +166,7 @@ def sentence(
     stop = _STOP.search(text, start, start + 400)
     return _trim(text[start : stop.start() if stop else start + 400])
 
-# %% ../nbs/04_extract.ipynb #68b4549d
+# %% ../nbs/04_extract.ipynb #522cdbd4
 def _has_value(text: str) -> bool:
     return any(ch.isdigit() for ch in text) or "\\" in text
 
@@ -135,10 +185,10 @@ def find_marked(
             return Found(_trim(marks[-1]), "hashes")
     if (end := text.rfind("</answer>")) > 0 and (start := text.rfind("<answer>", 0, end)) >= 0:
         return Found(_trim(text[start + 8 : end]), "phrase")
-    for m in reversed([*_PHRASE.finditer(text)][-4:]):
-        if ans := sentence(text, m.end()):
+    for end in _marks(text):
+        if ans := sentence(text, end):
             return Found(ans, "phrase")
-    return None
+    return _chosen(text)
 
 # %% ../nbs/04_extract.ipynb #88dd2b2e
 _ESCAPES = {"\\n": "\n", '\\"': '"', "\\/": "/", "\\\\": "\\", "\\'": "'"}
@@ -162,32 +212,54 @@ def _json_list(text: str, start: int) -> str | None:
         return text[start : end + 1]
     return ", ".join(str(v) for v in values)
 
-# %% ../nbs/04_extract.ipynb #70298cd7
-_KEY = re.compile(r"""["']?(?:final_?\s?)?answer["']\s*:\s*""", re.IGNORECASE)
+# %% ../nbs/04_extract.ipynb #1456b249
+_KEY = re.compile(r"""nswer["']\s*:\s*""")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)(?:"|\Z)', re.DOTALL)
 _VALUE = re.compile(r"[^,}\n\r]+")
+
+
+_NEXT = re.compile(r'\s{0,80}"((?:[^"\\]|\\.)*)"(?!\s*:)', re.DOTALL)
+
+
+def _joined(text: str, m: re.Match) -> str:
+    "A string with those behind it, as Python joins them."
+    body = m[1]
+    for _ in range(20):
+        if not (m := _NEXT.match(text, m.end(), m.end() + MAX_ANSWER)):
+            break
+        body += m[1]
+    return body
 
 
 def _json_value(text: str, at: int) -> str | None:
     first = text[at : at + 1]
     if first == '"':
         m = _STRING.match(text, at, at + MAX_ANSWER)
-        return unquote(m[1]) if m else text[at + 1 : at + 200]
+        return unquote(_joined(text, m)) if m else text[at + 1 : at + 200]
     if first == "[":
         return _json_list(text, at)
     m = _VALUE.match(text, at) if first and first not in "{}\n" else None
     return m[0].strip().strip("\"'`") if m else None
 
-# %% ../nbs/04_extract.ipynb #8a8bef0d
+# %% ../nbs/04_extract.ipynb #69955be8
+def _keys(text: str) -> list[re.Match]:
+    "The last four keys, the last one first."
+    found, at = [], len(text)
+    while len(found) < 4 and (at := text.rfind("nswer", 0, at)) >= 0:
+        if m := _KEY.match(text, at):
+            found.append(m)
+    return found
+
+
 def find_json(
     text: str,  # A response
 ) -> Found | None:
     "Value of the last JSON field named answer."
     if "nswer" not in text:
         return None
-    for m in reversed([*_KEY.finditer(text)][-4:]):
-        ans = (_json_value(text, m.end()) or "").strip()
-        if ans and ans not in ("null", "..."):
+    for m in _keys(text):
+        ans = (_json_value(text, m.end()) or "").strip().strip("_")
+        if ans.strip(" .") and ans != "null":
             inner = find_box(ans) or find_marked(ans)
             return Found(inner.ans if inner else ans, "json")
     return None
@@ -211,9 +283,10 @@ def find_loose(
     last = next((line for line in reversed(tail.splitlines()) if _has_value(line)), "")
     return _find_styled(last, tail) or _find_number(last, tail)
 
-# %% ../nbs/04_extract.ipynb #b3b1d48b
+# %% ../nbs/04_extract.ipynb #728132dd
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
-_STATES = re.compile(r"\b(?:is|are|equals|be|was)\s+(?:\$(?:[^$\n\\]|\\.)+\$|\\\([^\n]+?\\\))")
+_ONE = r"(?:\$(?:[^$\n\\]|\\.)+\$|\\\([^\n]+?\\\))"
+_STATES = re.compile(rf"\b(?:is|are|equals|be|was)\s+{_ONE}(?:(?:,|,?\s+and|,?\s+or)\s+{_ONE})*")
 
 
 def _find_styled(last: str, tail: str) -> Found | None:
@@ -231,16 +304,16 @@ def _find_styled(last: str, tail: str) -> Found | None:
         and (_has_value(formulas[-1]) or len(formulas[-1]) < 20)
         and formulas[-1][0] not in ",."
     ):
-        return Found(_trim(formulas[-1]), "formula")
+        return Found(", ".join(map(_trim, formulas if stated else formulas[-1:])), "formula")
     return None
 
-# %% ../nbs/04_extract.ipynb #92742e59
+# %% ../nbs/04_extract.ipynb #1e366124
 _THUS = re.compile(
     r"\b(?:therefore|thus|hence|so|in total|finally)\b|因此|所以|故|综上", re.IGNORECASE
 )
-_NUMBER = re.compile(r"-?(?<![\w.])\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?")
+_NUMBER = re.compile(r"-?(?<![A-Za-z0-9_.])\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?")
 _IS = re.compile(
-    r"(?:\bis|\bare|\bequals|\bbe|\bget|\bhas|\bhave|=|为|是)\s+(?=[\s$\\*({\[-]*[\d\\])"
+    r"(?:(?:\bis|\bare|\bequals|\bbe|\bget|\bhas|\bhave|=)\s+|(?:为|是|有|得|共|等于)\s*)(?=[\s$\\*({\[-]*[\d\\])"
 )
 
 
@@ -258,26 +331,36 @@ def _find_number(last: str, tail: str) -> Found | None:
     word = tail.strip()
     return Found(_trim(word), "short") if word and len(word) <= 60 else None
 
-# %% ../nbs/04_extract.ipynb #73373d9a
+# %% ../nbs/04_extract.ipynb #b5bf7fc6
 def _from_json(text: str) -> Found | None:
     found = find_json(text)
-    return found and (_after_json(text) or found)
+    return found and (_after_json(text, found.ans) or found)
 
 
-def _after_json(text: str) -> Found | None:
+_CORRECTED = re.compile(r"\bcorrect(?:ed)?\s+[a-z, ]{1,80}?\b(?:is|are)\b")
+
+
+def _after_json(text: str, ans: str) -> Found | None:
     "A phrase after the end of the JSON object, where a model corrects itself."
-    end = text.rfind("}")
-    if end < 0 or len(text) - end < 12 or "nswer" not in text[end:]:
+    end = text.rfind("}") + 1
+    if end <= 0 or len(text) - end < 12:
         return None
-    found = find_marked(text[end + 1 :])
-    return found if found and _has_value(found.ans) else None
+    rest = text[end:]
+    found = find_marked(rest) if "nswer" in rest else None
+    if not found and (m := _CORRECTED.search(rest)):
+        found = Found(sentence(rest, m.end()), "phrase")
+        found = found if re.match(r"[$\\*(`'\"]*-?[\d$\\]", found.ans) else None
+    if not found or not _has_value(found.ans):
+        return None
+    value = re.escape(ans.strip("$% "))
+    return None if re.search(rf"(?<![\d.]){value}(?!\.?\d)", found.ans) else found  # said again
 
 
 def _after_box(text: str, box: Found | None) -> Found | None:
     if box is None:
         return None
-    keys = [m.end() for m in _KEY.finditer(text)]
-    return box if not keys or text.rfind("boxed") > keys[-1] else None
+    keys = _keys(text)
+    return box if not keys or text.rfind("boxed") > keys[0].end() else None
 
 # %% ../nbs/04_extract.ipynb #471982dc
 _THOUGHT = "</think>"

@@ -8,9 +8,13 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/latex.html.md"""
 __all__ = ['MAX_CHARS', 'MAX_TOKENS', 'MAX_DIGITS', 'FUNCTIONS', 'UNITS', 'Unparsable', 'TooCostly', 'to_ascii_math', 'unescape',
            'Token', 'clean', 'tokenize']
 
-# %% ../nbs/05_latex.ipynb #0a9150ae
+# %% ../nbs/05_latex.ipynb #5f712f69
 import re
+import unicodedata
 from typing import NamedTuple
+
+from .notation import rewrite
+from .words import spell_out
 
 # %% ../nbs/05_latex.ipynb #5119d941
 MAX_CHARS = 6_000  # Longest answer text that is read
@@ -25,22 +29,22 @@ class Unparsable(ValueError):
 class TooCostly(ValueError):
     "Text or value beyond a limit; nothing was computed."
 
-# %% ../nbs/05_latex.ipynb #2a2eb741
+# %% ../nbs/05_latex.ipynb #92580620
 _COMMANDS = r"""√\sqrt ∛\cbrt ∞\infty ∪\cup ∩\cap ∖\setminus ×\times ·\cdot ⋅\cdot ∙\cdot ÷\div ±\pm ∓\mp
 ≤\le ≥\ge ⩽\le ⩾\ge ≦\le ≧\ge ≠\ne ≈\approx ≃\approx ≅\approx ∈\in ∅\emptyset ∠\angle △\triangle
 ⌊\lfloor ⌋\rfloor ⌈\lceil ⌉\rceil ⟨\langle ⟩\rangle →\to ⇒\implies ς\sigma σ\sigma τ\tau υ\upsilon
 φ\phi ϕ\phi χ\chi ψ\psi ω\omega Γ\Gamma Δ\Delta ∆\Delta Θ\Theta Λ\Lambda Ξ\Xi Π\Pi Σ\Sigma Φ\Phi
-Ψ\Psi Ω\Omega ℓ\ell ℝ\mathbb{R} ℤ\mathbb{Z} ϵ\epsilon"""
+Ψ\Psi Ω\Omega ℓ\ell ℝ\mathbb{R} ℤ\mathbb{Z} ϵ\epsilon ∑\sum ∏\prod ∫\int 和\and 或\or 及\and 且\and"""
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho"
 _CHARS = (
     "−- –- —- ‐- ‑- ＋+ ＝= ＜< ＞> （( ）) ［[ ］] 【[ 】] ｛{ ｝} ，, 、, 。. ；; ：: ％% ＄$ ∗* ＊* "
-    "⁄/ ∕/ ／/ ∶: ｜| ∣| ．. “\" ”\" ‘' ’' ′' º° ！! ＾^ ＿_ ⁺+"
+    "⁄/ ∕/ ／/ ∶: ｜| ∣| ．. “\" ”\" ‘' ’' ′' º° ！! ＾^ ＿_ ⁺+ －- ＆& ￥¥"
 )
 _HIDDEN = "\0\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _FRACTIONS = "½12 ⅓13 ⅔23 ¼14 ¾34 ⅕15 ⅖25 ⅗35 ⅘45 ⅙16 ⅚56 ⅛18 ⅜38 ⅝58 ⅞78"
 _SUPER, _SUB = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "₀₁₂₃₄₅₆₇₈₉₋₊ₙ"
 
-# %% ../nbs/05_latex.ipynb #61704efd
+# %% ../nbs/05_latex.ipynb #32c973a7
 def _unicode_table() -> dict[int, str]:
     table = {s[0]: s[1:] + " " for s in _COMMANDS.split()} | {s[0]: s[1:] for s in _CHARS.split()}
     table |= {chr(0x3B1 + i): f"\\{name} " for i, name in enumerate(_GREEK.split())}
@@ -48,8 +52,11 @@ def _unicode_table() -> dict[int, str]:
     table |= {chr(0xFF10 + i): str(i) for i in range(10)}  # full-width digits and letters
     for i in range(26):
         table |= {chr(0xFF21 + i): chr(65 + i), chr(0xFF41 + i): chr(97 + i)}
-    table |= dict.fromkeys(_HIDDEN, "")
-    return {ord(k): v for k, v in table.items()}
+    table |= {"元": " yuan ", "¢": " cents "}
+    table |= {
+        chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0x1D400, 0x1D800)
+    }  # italic, bold ... letters and digits
+    return {ord(k): v for k, v in (table | dict.fromkeys(_HIDDEN, "")).items()}
 
 
 _TABLE = _unicode_table()
@@ -135,13 +142,13 @@ _OPS = _named(r"""
     \{ lbrace
     \} rbrace""")
 
-# %% ../nbs/05_latex.ipynb #efbb28b8
+# %% ../nbs/05_latex.ipynb #4e32feca
 _MORE_OPS = _named("""
     deg circ degree
     % percent
     ' prime
-    or lor vee
-    and land wedge And
+    or lor vee or
+    and land wedge And and
     mod bmod mod
     ... dots ldots cdots dotsc
     empty emptyset varnothing
@@ -161,7 +168,7 @@ _WORDS = _named("""
     choose choose
     * times""")
 
-# %% ../nbs/05_latex.ipynb #27133454
+# %% ../nbs/05_latex.ipynb #5f22b1ee
 _SYMS = _named("""
     phi varphi
     epsilon varepsilon
@@ -175,16 +182,17 @@ _SKIP = frozenset(
     "textstyle scriptstyle limits nolimits boxed fbox boldsymbol bm mathbf mathit angle triangle overline hat "
     "widehat vec bar overrightarrow underline hspace phantom noindent nonumber rm bf it mathrm text textbf "
     "mathsf mathcal mathop operatorname hfill therefore because mathstrut strut underbrace overbrace "
-    "ensuremath measuredangle displaylimits protect thinspace enspace cr emph dot widetilde tilde".split()
+    "ensuremath measuredangle displaylimits protect thinspace enspace emph dot widetilde tilde".split()
 )
 UNITS = frozenset(
     """mm cm dm km ft yd mi in lb lbs oz kg mg ml mL cl dl gal hr hrs min mins sec secs ms mph kph rad rpm deg
     cents cent inch inches mile miles foot feet yard yards unit units sq cu hours hour days day weeks week kmh
-    psi Hz kHz MHz kW kWh mol Pa kPa kN eV rads pm am USD EUR cups cup men boys people ways year pts""".split()
+    psi Hz kHz MHz kW kWh mol Pa kPa kN eV rads pm am USD EUR GBP cups cup men boys people ways year pts kgs gs cms kms mph wpm WPM
+    celsius fahrenheit cc""".split()
 )
-_UNIT_LETTERS = frozenset("mgslLNJWVK")
+_UNIT_LETTERS = frozenset("mgslLhNJWVKCFAT")
 
-# %% ../nbs/05_latex.ipynb #a95fe786
+# %% ../nbs/05_latex.ipynb #a7e8b559
 class Token(NamedTuple):
     "One token of an answer."
 
@@ -194,34 +202,40 @@ class Token(NamedTuple):
     end: int  # Offset after its last
 
 
-_SEP = r"(?:,\\!\ ?|,|\{,\}(?:\\!)?|\\,|\\!\ ?|\ |\\\ )"
+_SEP = r"(?:,\\!\ ?|,|\ ?\{\ ?,\ ?\}(?:\\!)?|\\text\{,\}|\\[,;:]|\\!\ ?|\ |\\\ )"
 
-# %% ../nbs/05_latex.ipynb #0bb0dbdb
+# %% ../nbs/05_latex.ipynb #86a7a825
 _TOKEN = re.compile(
     rf"""(?P<skip>\s+|~|(?:(?<=\d)|\^\s*\{{?\s*(?:\\(?:text|mathrm)\s*\{{)?\s*)(?:st|nd|rd|th)\b(?:\s*\}})*|\\[\ ,;:!>/&\n]|\\hspace\*?\{{[^{{}}]*\}}|\$|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\(?=\Z))
-    |(?P<num>\d{{1,3}}(?:{_SEP}\d{{3}})+(?!\d)(?:\.\d+)?(?!\.?\d)|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.a-zA-Z]))?)
+    |(?P<num>[1-9]\d{{0,2}}(?:{_SEP}\d{{3}})+(?!\d)(?:\.\d+)?(?!\.?\d)|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.a-zA-Z]))?)
     |(?P<text>\\(?:text(?:bf|it|rm|sf|tt|normal|sc|up)?|mbox|hbox|mathrm|mathbf|mathsf|mathit|operatorname\*?|textrm)
         \s*\{{(?P<body>[^{{}}]*)\}})
-    |(?P<deg>\^\s*(?:\\circ|\{{\s*\\circ\s*\}}|\\degree|°|o(?![a-zA-Z]))|°)
+    |(?P<deg>\^\s*(?:\\circ|\{{\s*\\circ\s*\}}|\\degree|°|\{{?\\text\{{[o°]\}}\}}?|o(?![a-zA-Z]))|°)
     |(?P<prime>\^\s*(?:\{{\s*(?:\\prime\s*)+\}}|\\prime(?![a-zA-Z])))
     |(?P<env>\\(?P<be>begin|end)\s*\{{(?P<envname>[a-zA-Z]+\*?)\}}(?:\s*\{{[lcr|\s@!]*\}})?)
     |(?P<bb>\\mathbb\s*\{{?\s*(?P<field>[A-Z])\s*\}}?)
     |\\(?P<cmd>[a-zA-Z]+)
     |(?P<word>[a-zA-Z]+)
-    |(?P<op>\\\\|\\[{{}}%|\#]|\\\$|\*\*|<=|>=|!=|=>|->|:=|==|\.\.\.|[^\w\s]|_)
+    |(?P<op>\\\\|\\[{{}}%|\#]|\\\$|\*\*|<=|>=|<>|!=|=>|->|:=|==|\.\.\.|[^\w\s]|_)
     |(?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
 
-# %% ../nbs/05_latex.ipynb #f5e52458
+# %% ../nbs/05_latex.ipynb #c14fb5a0
 _DROP = frozenset(("\\$", "£", "€", "¥", "\\#", "#", "`", '"', "\\"))
-_RENAME = {"**": "^", ":=": "=", "->": "to", "\\%": "%", "\\|": "|", "≡": "==", "•": "*"}
-_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_RENAME = {
+    "**": "^",
+    ":=": "=",
+    "<>": "!=",
+    "->": "to",
+    "\\%": "%",
+    "\\|": "|",
+    "≡": "==",
+    "•": "*",
+}
 
-
+# %% ../nbs/05_latex.ipynb #260965bb
 def _word(name: str) -> tuple[str, str]:
-    if name.lower() in _NUMERALS:
-        return "num", str(_NUMERALS.index(name.lower()))
     if name in _WORDS:
         return "op", _WORDS[name]
     if name in _FN_NAMES:
@@ -234,6 +248,8 @@ def _command(name: str) -> tuple[str, str] | None:
         return None
     if name in _OPS or name in _MORE_OPS:
         return "op", _OPS.get(name) or _MORE_OPS[name]
+    if name == "cr":
+        return "op", "\\\\"
     if name in _FN_NAMES:
         return "fn", _FN_NAMES[name]
     name = _SYMS.get(name, name)
@@ -241,17 +257,18 @@ def _command(name: str) -> tuple[str, str] | None:
         "cmd" if name in ("frac", "binom", "lfloor", "rfloor", "lceil", "rceil", "pmod") else "sym"
     ), name
 
-# %% ../nbs/05_latex.ipynb #388c3e65
+# %% ../nbs/05_latex.ipynb #b0f01eb8
 def _text(m: re.Match) -> tuple[str, str] | None:
     body = m["body"].strip(" ~,\\")
-    if m["body"].strip() in (",", ", "):
-        return "op", ","
+    if m["body"].strip() in (",", "-"):
+        return "op", m["body"].strip()
     if not body:
         return None
     if body in _WORDS or (body in _FN_NAMES and body not in UNITS):
         return _word(body)
+    spaced = m["body"][0] in "~ \\" and (body in _UNIT_LETTERS or body in UNITS)  # \mathrm{~m}
     if body.isalpha() and len(body) < 4 and m["text"].startswith("\\math") and body not in UNITS:
-        return "word", body
+        return ("text" if spaced else "word"), body
     if len(body) == 1 and body.isalpha():  # a unit, or a letter
         return ("text" if body in _UNIT_LETTERS else "word"), body
     if body.replace(".", "", 1).isdecimal():
@@ -260,12 +277,12 @@ def _text(m: re.Match) -> tuple[str, str] | None:
 
 
 def _number(text: str) -> str:
-    text = re.sub(r"[^\d.eE+-]", "", text)
+    text = re.sub(r"[^\d.eE+-]", "", text.replace("\\text", ""))
     if len(text) > MAX_DIGITS:
         raise TooCostly(f"a number of {len(text):,} characters; the limit is {MAX_DIGITS:,}")
     return text
 
-# %% ../nbs/05_latex.ipynb #e733ce44
+# %% ../nbs/05_latex.ipynb #d0fc5dd2
 def _read(m: re.Match) -> tuple[str, str] | None:
     kind = m.lastgroup
     if kind == "num":
@@ -283,24 +300,35 @@ def _read(m: re.Match) -> tuple[str, str] | None:
         return _text(m)
     if kind == "env":
         return m["be"], m["envname"].rstrip("*")
-    return ("sym", f"bb{m['field']}") if kind == "bb" else ("word", m[0])
+    if kind == "bb":
+        return "sym", f"bb{m['field']}"
+    return "text" if "\u2e80" < m[0] < "\uff00" else "word", m[0]  # Chinese is text
 
-# %% ../nbs/05_latex.ipynb #3e4701ab
+# %% ../nbs/05_latex.ipynb #998e1e0f
 def _check_length(text: str) -> None:
     if len(text) > MAX_CHARS:
         raise TooCostly(f"an answer of {len(text):,} characters; the limit is {MAX_CHARS:,}")
 
 
-_REPEATING = re.compile(r"(?<!\d)(\d{0,30})\.(\d{0,30})\\(?:overline|bar|dot)\s*\{?(\d{1,40})\}?")
+_REPEATING = re.compile(
+    r"(?<!\d)(\d{0,30})\.(\d{0,30})(?:\\(?:overline|bar|dot)\s*\{?(\d{1,40})\}?|\((\d{1,40})\))"
+)
+_DOTTED = re.compile(r"(?<!\d)(\d{0,9})\.(\d{0,9}?)(\d{1,6}?)\3{2,9}(?:\.\.\.|\\l?dots\b|…)()")
 
 
 def _fraction(m: re.Match) -> str:
     r"A repeating decimal as a fraction: 0.1\overline{6} is (16-1)/90."
-    whole, fixed, cycle = m.groups()
+    whole, fixed, cycle = m[1], m[2], m[3] or m[4]
     top = int(whole + fixed + cycle) - int(whole + fixed or 0)
     return f"({top}/{(10 ** len(cycle) - 1) * 10 ** len(fixed)})"
 
-# %% ../nbs/05_latex.ipynb #634e24bf
+
+def _repeating(text: str) -> str:
+    if "." not in text:
+        return text
+    return _DOTTED.sub(_fraction, _REPEATING.sub(_fraction, text))
+
+# %% ../nbs/05_latex.ipynb #68b88ec9
 _ALL_TEXT = re.compile(r"\$?\\(?:text|textbf|mbox|mathrm|mathbf)\s*\{([^{}\\]{2,})\}[.$]*")
 _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?: +-?\d+(?:\.\d+)?)+")  # a list without commas
 _UNION = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")  # (0,1) U (2,3)
@@ -308,32 +336,46 @@ _CLOCK = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)  # 4:30 p.m.
 _SPEED = re.compile(r"(?<=[\d}])\s*((?:k|c|m)?m/(?:s|h|hr|sec|min)(?:\^\{?2\}?)?)\Z")  # 9.8 m/s^2
 _GROUPS = re.compile(r"-?\d{1,3}( \d{3})+(\.\d+)?")  # 1 234 567
 
+# %% ../nbs/05_latex.ipynb #27804c38
+def _unwrap(text: str) -> str:
+    text = text.strip(" \n*")
+    text = text if text.endswith("...") else text.rstrip(".,;:")
+    if text[:1] in "$\\" and text[-1:] in "$)]":
+        for a, b in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+            if text.startswith(a) and text.endswith(b) and len(text) > len(a + b):
+                return _unwrap(text[len(a) : -len(b)])
+    if text.endswith("}") and text.count("}") > text.count("{"):
+        return _unwrap(text[:-1])
+    return text.removesuffix("$") if text.count("$") == 1 and text[0] != "$" else text
 
+# %% ../nbs/05_latex.ipynb #d1335db9
 def clean(
     text: str,  # Answer text as it came
 ) -> str:  # Text for the tokenizer
     "Repair escapes, translate Unicode, drop the stop at the end; raises `TooCostly` when too long."
     _check_length(text)
     text = unescape(text.strip(" \n"))
-    if m := _ALL_TEXT.fullmatch(text):
-        text = m[1]
     if not text.isascii():
         text = to_ascii_math(text)
         _check_length(text)  # one character may have become twelve
-    text = _SPEED.sub(r"\\text{ \1}", _REPEATING.sub(_fraction, text))
+    text = _unwrap(text)
+    if m := _ALL_TEXT.fullmatch(text):
+        text = m[1].strip().rstrip(".")
+    text = spell_out(rewrite(text))
+    text = _SPEED.sub(r"\\text{ \1}", _repeating(text))
     text = _UNION.sub(r"\\cup ", _CLOCK.sub(lambda m: f" {m[1].lower()}m", text))
-    text = text.strip().removesuffix("$").rstrip().rstrip(".,;:").strip(" *")
     if _NUMBERS.fullmatch(text) and not _GROUPS.fullmatch(text):
         text = re.sub(" +", ", ", text)
     return text
 
-# %% ../nbs/05_latex.ipynb #61d8d32c
+# %% ../nbs/05_latex.ipynb #724162f4
 def tokenize(
     text: str,  # Answer text as it came
+    cleaned: bool = False,  # It has been through `clean`
 ) -> list[Token]:  # At most MAX_TOKENS
     "Cut answer text into tokens; raises `TooCostly` beyond the limits."
     toks = []
-    for m in _TOKEN.finditer(clean(text)):
+    for m in _TOKEN.finditer(text if cleaned else clean(text)):
         if m.lastgroup != "skip" and (kv := _read(m)) is not None:
             toks.append(Token(*kv, m.start(), m.end()))
     if len(toks) > MAX_TOKENS:
