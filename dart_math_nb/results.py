@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/results.html.md"""
 __all__ = ['ALL', 'MEAN', 'group_table', 'seed_table', 'evaluation_tables', 'read_eval_queries', 'write_results',
            'mean_difference', 'compare_evaluations']
 
-# %% ../nbs/15f_results.ipynb #5d4b7920
+# %% ../nbs/15f_results.ipynb #6a4b25a9
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ from .evaluate import _differences, accuracy, compare
 from .files import open_run, read_json, write_json
 from .harness import write_harness
 from .paper import COLUMNS, layout_table
-from .queries import read_saved_queries
 from .records import Query
 from dart_math_nb.suite import (
     PlainPrompt,
@@ -34,6 +33,7 @@ from dart_math_nb.suite import (
     eval_prompts,
     read_eval_cfg,
     read_evaluation,
+    read_saved_queries,
 )
 from .summaries import averages, over_seeds
 
