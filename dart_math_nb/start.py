@@ -97,7 +97,7 @@ def stretch_positions(
         raise ValueError(f"rope='linear': the model has {have}; need plain rotary positions")
     text.rope_parameters = rope | {"rope_type": "linear", "factor": float(math.ceil(n_needed / n))}
 
-# %% ../nbs/13g_start.ipynb #c3e26c21
+# %% ../nbs/13g_start.ipynb #d480084d
 def mean_rows(
     model: Any,  # Causal language model of transformers
     n_old: int,  # Tokens of the vocabulary before
@@ -114,7 +114,7 @@ def mean_rows(
 def _whole(weight: torch.nn.Parameter) -> Any:
     if not is_deepspeed_zero3_enabled():
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     return GatheredParameters([weight], modifier_rank=0)
 
