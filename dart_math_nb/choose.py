@@ -77,7 +77,7 @@ def rule_for(
     name = model_name(model)
     return next((r for r in MODEL_RULES if re.fullmatch(r.pattern, name)), None)
 
-# %% ../nbs/03c_choose.ipynb #05b6da4c
+# %% ../nbs/03c_choose.ipynb #4ed1058c
 _QUERY, _ANSWER = "QUERYMARK0", "ANSWERMARK0"
 
 
@@ -103,8 +103,12 @@ def _turn_ends(tokenizer: Any, system: str | None, before: str) -> tuple[str, st
     "Text after a response, and between it and the next query."
     ended = _cut(_write(tokenizer, system, _QUERY, _ANSWER), _QUERY, _ANSWER)[2]
     between = _cut(_write(tokenizer, system, _QUERY, _ANSWER, _QUERY), _QUERY, _ANSWER, _QUERY)[2]
-    after = between.removeprefix(ended)
-    return (ended, after) if before.endswith(after) else (between, "")
+    cut = len(ended)
+    if not ended or not between.startswith(ended):  # the last turn ends in another way
+        cut = next(i for i in range(len(between) + 1) if before.endswith(between[i:]))
+    if not before.endswith(between[cut:]):
+        return between, ""
+    return between[:cut] or ended, between[cut:]
 
 # %% ../nbs/03c_choose.ipynb #d5212605
 _PROBES = ("What is 1+1?", "Let $x_{1}=\\frac{1}{2}$.\n\n{{x}} %s <b>Find</b> $x_1$!")
