@@ -114,7 +114,7 @@ def _task_config(name: str, cfg: EvalCfg, prompt: Prompt | PlainPrompt) -> dict:
     how |= {"generation_kwargs": generation_kwargs(cfg.source, prompt.stop)}
     return how | {"metadata": {"version": 1.0}}
 
-# %% ../nbs/15e_harness.ipynb #1bb67cde
+# %% ../nbs/15e_harness.ipynb #ef5c658d
 def harness_results(
     samples: Mapping[str, list[dict]],  # By task, from `harness_samples`
     cfg: EvalCfg,
@@ -132,17 +132,19 @@ def harness_results(
         names = [GROUP, *samples]
     out["configs"] = {n: _task_config(n, cfg, prompts[n]) for n in samples}
     out["versions"] = dict.fromkeys(names, 1.0)
-    out["n-shot"] = {n: n_examples(prompts[n]) for n in samples}
+    shots = {n: n_examples(prompts[n]) for n in samples}
+    same = dict.fromkeys(names, max(shots.values())) if len(set(shots.values())) == 1 else {}
+    out["n-shot"] = same | shots
     out["higher_is_better"] = {n: {"exact_match": True} for n in names}
     sizes = {n: len(some) for n, some in samples.items()}
     out["n-samples"] = {n: {"original": k, "effective": k} for n, k in sizes.items()}
     return out | _identity(samples, cfg)
 
-# %% ../nbs/15e_harness.ipynb #23297e92
+# %% ../nbs/15e_harness.ipynb #56d6b5a8
 _EMPTY = "git_hash upper_git_hash pretty_env_info transformers_version tokenizer_pad_token"
 _EMPTY += " tokenizer_eos_token tokenizer_bos_token eot_token_id system_instruction"
 _EMPTY += " system_instruction_sha fewshot_as_multiturn chat_template chat_template_sha"
-_EMPTY += " start_time end_time total_evaluation_time_seconds"
+_EMPTY += " total_evaluation_time_seconds"
 _EMPTY_CONFIG = "batch_size bootstrap_iters device fewshot_seed numpy_seed torch_seed use_cache"
 
 
