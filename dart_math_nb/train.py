@@ -10,9 +10,10 @@ __all__ = ['plan_run', 'PlannedBatches', 'check_extras', 'deepspeed_config', 'tr
            'save_result', 'last_checkpoint', 'run_tokens', 'pick_collate', 'ProbeFirst', 'start_model', 'deciding',
            'train', 'finish']
 
-# %% ../nbs/14_train.ipynb #aba20625
+# %% ../nbs/14_train.ipynb #e5e772ae
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,7 +56,7 @@ from dart_math_nb.start import (
     set_end,
 )
 
-# %% ../nbs/14_train.ipynb #47714cf4
+# %% ../nbs/14_train.ipynb #ac7f6799
 def plan_run(
     seq_lens: Sequence[int],  # Tokens per sample
     cfg: TrainCfg,
@@ -71,7 +72,7 @@ def plan_run(
         plan.append(spread_steps([chosen[p] for p in packs], cfg.batch_size, n_parts))
     return plan
 
-
+# %% ../nbs/14_train.ipynb #682de818
 class PlannedBatches(torch.utils.data.Dataset):
     "The forward passes of a run, collated when asked for."
 
@@ -102,20 +103,22 @@ def check_extras(
         if find_spec(package) is None:
             raise ValueError(f"{wish} needs the package {package.replace('_', '-')}; install it")
 
-# %% ../nbs/14_train.ipynb #99e9782b
+# %% ../nbs/14_train.ipynb #7f419649
 def deepspeed_config(
     cfg: TrainCfg,
 ) -> dict:
     "The DeepSpeed configuration of a recipe. Raises ValueError when it has a batch of its own."
-    config = read_json(cfg.deepspeed)
+    config, cuda = read_json(cfg.deepspeed), torch.cuda.is_available()
     own = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
     if set_ := {name: config[name] for name in own if config.get(name, "auto") != "auto"}:
         raise ValueError(f"{cfg.deepspeed}: {set_}; need 'auto', the recipe decides the batch")
     if cfg.lora_rank and config.get("zero_optimization", {}).get("stage") == 3:
         raise ValueError(f"{cfg.deepspeed}: adapters are not merged under ZeRO-3; use ZeRO-2")
-    return config
+    on_cpu = {} if cuda else {"overlap_comm": False, "contiguous_gradients": False}
+    zero = config.get("zero_optimization", {}) | on_cpu  # A CPU has no streams to overlap
+    return config | {"zero_optimization": zero}
 
-# %% ../nbs/14_train.ipynb #bf182103
+# %% ../nbs/14_train.ipynb #d79aad55
 def _machine_args(cfg: TrainCfg) -> dict:
     cuda = torch.cuda.is_available()
     kwargs = {"bf16": pick_dtype(cfg.dtype) == "bfloat16", "use_cpu": not cuda}
@@ -127,9 +130,13 @@ def _machine_args(cfg: TrainCfg) -> dict:
         kwargs |= {"deepspeed": deepspeed_config(cfg), "optim": "adamw_torch"}
     if not cuda and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         kwargs["ddp_backend"] = "gloo"
+        if cfg.deepspeed:  # Must come before the Trainer's arguments
+            from deepspeed import init_distributed
+
+            init_distributed(dist_backend="gloo")
     return kwargs
 
-
+# %% ../nbs/14_train.ipynb #85b18e51
 def training_args(
     cfg: TrainCfg,
     accumulation: int = 1,  # Forward passes per step of one process
@@ -159,14 +166,15 @@ class PackTrainer(Trainer):
         super().log(logs | {"seconds": now - self.logged_at}, start_time)
         self.logged_at = now
 
-# %% ../nbs/14_train.ipynb #619185c6
+# %% ../nbs/14_train.ipynb #cb9b746c
 class ProgressBar(TrainerCallback):
     "Steps done, with the last loss."
 
-    def __init__(self, label: str):
-        self.label, self.bar = label, None
+    def __init__(self, label: str, note: str = ""):
+        self.label, self.note, self.bar = label, note, None
 
     def on_train_begin(self, args, state, control, **kwargs):
+        tqdm.write(f"{self.label}: {self.note}", file=sys.stderr)
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -179,7 +187,7 @@ class ProgressBar(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
 
-# %% ../nbs/14_train.ipynb #12e5f333
+# %% ../nbs/14_train.ipynb #ac677e24
 def make_trainer(
     model: Any,  # Causal language model, its attention set
     tokens: TokenSet,
@@ -195,15 +203,13 @@ def make_trainer(
     if args.n_gpu > 1:
         raise ValueError(f"{args.n_gpu} GPUs in one process; start one process per GPU (torchrun)")
     args.use_cache = model.config.use_cache  # The batches say False; the saved model keeps its own
-    batches = PlannedBatches(tokens, plan, collate)
-    trainer = PackTrainer(model, args, itemgetter(0), train_dataset=batches)
+    trainer = PackTrainer(model, args, itemgetter(0), PlannedBatches(tokens, plan, collate))
     if not trainer.model_accepts_loss_kwargs:
-        raise ValueError(
-            f"{type(model).__name__} averages its loss per pass; need a sum over labels"
-        )
+        raise ValueError(f"{type(model).__name__} averages its loss per pass; need a sum")
     trainer.remove_callback(PrinterCallback)
     if progress and trainer.is_world_process_zero():
-        trainer.add_callback(ProgressBar(f"train {Path(cfg.out).name}"))
+        note = f"steps of at most {batch_line(batch_shape(cfg, args.world_size))}"
+        trainer.add_callback(ProgressBar(f"train {Path(cfg.out).name}", note))
     return trainer
 
 # %% ../nbs/14_train.ipynb #fe9d2494

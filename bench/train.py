@@ -1,0 +1,157 @@
+"""Measure training on packs: `python bench/train.py`. Prints a table, writes bench/results/train.json.
+
+The same samples in the same steps through the Trainer, laid out in several ways: packs, rows padded to
+the longest of the batch, rows padded to the room; and the attention part alone. Lengths are log-normal
+like DART-Math-Hard's (mean 577 in packs of 4,096, sigma 0.6), scaled down by 8. Real tokens per second of
+CPU time on one thread; the ratios are what counts. Run it alone.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from dart_math_nb.attention import attend_segments
+from dart_math_nb.files import write_json
+from dart_math_nb.kernels import pick_attention
+from dart_math_nb.pack import IGNORE_ID, TokenSet, collate_packs, collate_padded, fill, pack_lengths
+from dart_math_nb.recipe import TrainCfg
+from dart_math_nb.train import make_trainer, plan_run
+
+RESULTS = Path(__file__).parent / "results" / "train.json"
+ROOM, MEAN, SIGMA, N, BATCH = 512, 577 / 8, 0.6, 400, 4
+
+
+def lengths(n: int) -> np.ndarray:
+    "DART-Math-Hard's lengths, an eighth as long."
+    raw = np.random.default_rng(0).lognormal(np.log(MEAN) - SIGMA**2 / 2, SIGMA, n)
+    return np.clip(raw, 4, ROOM).astype(np.int64)
+
+
+def token_set(lens: np.ndarray) -> TokenSet:
+    "Random tokens; a sixth of each sample is its prompt."
+    ids = np.random.default_rng(0).integers(1, 98, lens.sum()).astype(np.int32)
+    offsets = np.concatenate([[0], np.cumsum(lens)])
+    return TokenSet(ids, offsets, (lens // 6).astype(np.int32), np.arange(len(lens)), {})
+
+
+def tiny_llama(attn: str) -> LlamaForCausalLM:
+    "0.9 million parameters: 4 layers, hidden 128, four heads of size 32."
+    torch.manual_seed(0)
+    shape = {"hidden_size": 128, "intermediate_size": 341, "num_hidden_layers": 4, "vocab_size": 98}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32}
+    cfg = LlamaConfig(**shape, **heads, max_position_embeddings=ROOM, tie_word_embeddings=True)
+    return LlamaForCausalLM._from_config(cfg, attn_implementation=attn)
+
+
+def padded_to_room(features: list) -> dict:
+    "Rows of ROOM tokens each."
+    batch, values = collate_padded(features, pad_id=0), {"labels": IGNORE_ID}
+    more = ROOM - batch["input_ids"].shape[1]
+    rows = {
+        k: F.pad(v, (0, more), value=values.get(k, 0)) for k, v in batch.items() if k != "use_cache"
+    }
+    return rows | {"use_cache": False}
+
+
+def train_seconds(tokens: TokenSet, attn: str, collate: Callable, n_passes: int) -> float:
+    "CPU seconds of one epoch; a step's samples in `n_passes` forward passes."
+    with tempfile.TemporaryDirectory() as tmp:
+        cfg = TrainCfg(
+            "tiny", tmp, room=ROOM, batch_size=BATCH, n_epochs=1, dtype="float32", lr=1e-4
+        )
+        plan = plan_run(tokens.seq_lens, cfg, n_passes)
+        trainer = make_trainer(tiny_llama(attn), tokens, plan, cfg, n_passes, collate)
+        start = time.process_time()
+        trainer.train()
+        return time.process_time() - start
+
+
+def attention_seconds(f: Callable, n: int = 4) -> float:
+    "CPU seconds of forward and backward, the best of n."
+    times = []
+    for _ in range(n + 1):
+        start = time.process_time()
+        f().sum().backward()
+        times.append(time.process_time() - start)
+    return min(times[1:])
+
+
+def measure_attention(n_seq: int) -> dict:
+    "Attention within sequences against attention with a block-diagonal mask, four heads of size 32."
+    lens = torch.as_tensor(lengths(n_seq))
+    ends, seq = F.pad(lens.cumsum(0), (1, 0)), torch.arange(n_seq).repeat_interleave(lens)
+    qkv = [torch.randn(len(seq), 4, 32, requires_grad=True) for _ in range(3)]
+    rows = [x.transpose(0, 1)[None] for x in qkv]
+    mask = torch.tril(seq[:, None] == seq)
+    by_mask = attention_seconds(lambda: F.scaled_dot_product_attention(*rows, attn_mask=mask))
+    by_rows = attention_seconds(lambda: attend_segments(*qkv, ends))
+    ratio = round(by_mask / by_rows, 2)
+    return {
+        "sequences": n_seq,
+        "tokens": len(seq),
+        "block_mask_ms": round(1e3 * by_mask, 2),
+        "dart_segments_ms": round(1e3 * by_rows, 2),
+        "ratio": ratio,
+    }
+
+
+def measure_layouts(tokens: TokenSet) -> list[dict]:
+    "Real tokens per CPU second of each layout."
+    dynamic = partial(collate_padded, pad_id=0)
+    ways = {
+        "packs, dart_segments": ("dart_segments", collate_packs, 1),
+        "packs, block mask (sdpa)": ("sdpa", collate_packs, BATCH),
+        "padded to the longest of the batch (sdpa)": ("sdpa", dynamic, 1),
+        "padded to the room (sdpa)": ("sdpa", padded_to_room, 1),
+    }
+    train_seconds(tokens, *ways["packs, dart_segments"])  # warm up
+    rows = []
+    for name, way in ways.items():
+        seconds = min(train_seconds(tokens, *way) for _ in range(2))
+        speed = len(tokens.input_ids) / seconds
+        rows.append({"layout": name, "cpu_s": round(seconds, 2), "tokens_per_s": round(speed)})
+        rows[-1]["packed_is"] = round(rows[0]["tokens_per_s"] / rows[-1]["tokens_per_s"], 2)
+        print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
+
+
+def main() -> None:
+    "Measure, print, write."
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    pick_attention("dart_segments")
+    tokens = token_set(lengths(N))
+    packs = pack_lengths(tokens.seq_lens, ROOM)
+    result = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}, one thread, CPU time",
+        "torch": torch.__version__,
+        "samples": N,
+        "room": ROOM,
+        "mean": round(float(tokens.seq_lens.mean()), 1),
+        "packs_per_step": BATCH,
+        "fill": round(fill(packs, tokens.seq_lens, ROOM), 4),
+    }
+    result["layouts"] = measure_layouts(tokens)
+    result["attention"] = [measure_attention(n) for n in (16, 32, 64)]
+    for row in result["attention"]:
+        print(*row.values(), sep=" | ")
+    write_json(RESULTS, result)
+
+
+if __name__ == "__main__":
+    main()
