@@ -6,11 +6,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/curate.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_COLUMNS', 'train_types', 'pick_draws', 'cut_train_set', 'dedupe', 'distinct_counts', 'source_draws',
-           'cut_strategy', 'strategy_set', 'row_ranks', 'equalize', 'coverage', 'tokens', 'near_queries', 'overlaps',
-           'decontaminate', 'content_hash', 'card_of', 'read_card', 'check_train_set', 'write_train_sets',
-           'write_train_set', 'read_train_set', 'to_messages', 'readme']
+           'query_states', 'accepted_of', 'cut_strategy', 'strategy_set', 'row_ranks', 'equalize', 'coverage', 'tokens',
+           'near_queries', 'overlaps', 'decontaminate', 'content_hash', 'card_of', 'read_card', 'check_train_set',
+           'write_train_sets', 'write_train_set', 'read_train_set', 'to_messages', 'readme']
 
-# %% ../nbs/12_curate.ipynb #1d108978
+# %% ../nbs/12_curate.ipynb #bbdfbf30
 import hashlib
 import json
 import re
@@ -26,12 +26,13 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from .benchmarks import queries_frame
-from .dars import StrategyCfg, normalize_response, progress_table, strategy_draws
+from .dars import StrategyCfg, normalize_response
 from .files import read_json, write_json, write_parquet
 from .journal import iter_pool
 from .pool import read_narrow
 from .records import KEY, Query, short_hash
-from .state import read_draws
+from .state import State, enter_codes, read_forms, result_table, settle
+from .trials import CORRECT, WRONG
 
 # %% ../nbs/12_curate.ipynb #aae28f3a
 TRAIN_COLUMNS = (
@@ -147,7 +148,44 @@ def source_draws(
         raise ValueError(f"{folder}: source_id={source_id!r}; need one of {sources}")
     return draws[draws["source_id"].eq(source_id)]
 
-# %% ../nbs/12_curate.ipynb #77bd9572
+# %% ../nbs/12_curate.ipynb #42e91487
+def query_states(
+    draws: pd.DataFrame,  # Of one source, sorted by query and trial, as from `source_draws`
+    queries: Sequence[Query],
+    strategy: StrategyCfg,
+    exhausted: Collection[str] = (),  # Queries without further draws
+    forms: Mapping[str, dict[int, int]] | None = None,  # From `read_forms`, for quota_distinct
+) -> dict[str, State]:  # By query id, in the order of the queries
+    "Where each query stands."
+    states = {q.query_id: State(q) for q in queries}
+    ok = draws["correct"].to_numpy(bool) & draws["finish_reason"].ne("length").to_numpy()
+    codes, trials = draws["query_id"].cat.codes.to_numpy(), draws["trial"].to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    names = draws["query_id"].cat.categories[codes[starts]]
+    for query_id, a, b in zip(names, starts, [*starts[1:], len(codes)], strict=True):
+        if (state := states.get(query_id)) is not None:
+            known = np.zeros(trials[b - 1] + 1, np.uint8)
+            known[trials[a:b]] = np.where(ok[a:b], CORRECT, WRONG)
+            enter_codes(state, known, (forms or {}).get(query_id))
+    for state in states.values():
+        state.gone = 0 if state.query.query_id in exhausted else None
+        settle(state, strategy)
+    return states
+
+# %% ../nbs/12_curate.ipynb #5460bd01
+def accepted_of(
+    states: Mapping[str, State],  # From `query_states`
+) -> pd.DataFrame:  # query_id, trial
+    "The draws that make up the set."
+    found = {}
+    for query_id, state in states.items():
+        read = np.frombuffer(state.known, np.uint8)[: state.n]
+        found[query_id] = np.flatnonzero(read == CORRECT)[: state.quota or 0]
+    n = [len(trials) for trials in found.values()]
+    trials = np.concatenate([*found.values(), np.zeros(0, np.int64)])
+    return pd.DataFrame({"query_id": np.repeat(np.array(list(found), object), n), "trial": trials})
+
+# %% ../nbs/12_curate.ipynb #c2497da6
 def cut_strategy(
     folder: str | Path,  # Folder of a pool
     draws: pd.DataFrame,  # Of one of its sources, as from `source_draws`
@@ -157,15 +195,15 @@ def cut_strategy(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # TRAIN_COLUMNS; `progress_table`, one row per query
     """The train set of a strategy, and where each query stands: for several sets of one pool.
     Raises ValueError when draws are missing."""
-    ids = [q.query_id for q in queries]
-    draws = draws[draws["query_id"].isin(ids)]
-    if strategy.quota_distinct and len(draws):  # then the texts count too
-        draws = read_draws(folder, strategy, draws["source_id"].iloc[0], ids)
-    points = progress_table(draws, strategy, ids, exhausted)
+    forms, source_id = None, draws["source_id"].iloc[0] if len(draws) else ""
+    if strategy.quota_distinct:  # then the texts count too
+        forms = read_forms(folder, source_id, [q.query_id for q in queries])
+    states = query_states(draws, queries, strategy, set(exhausted), forms)
+    points = result_table(states, strategy)
     if n := int(points["stop"].isna().sum()):
-        what = f"{folder}: {n} of {len(ids)} queries need further draws for {strategy.name}"
+        what = f"{folder}: {n} of {len(queries)} queries need further draws for {strategy.name}"
         raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (partial)")
-    chosen = strategy_draws(draws, strategy, ids, exhausted)
+    chosen = accepted_of(states).assign(source_id=source_id)
     return cut_train_set(folder, queries, chosen), points
 
 # %% ../nbs/12_curate.ipynb #589a2027
