@@ -45,7 +45,7 @@ def make_query(
         raise ValueError(f"benchmark {benchmark!r}: empty query text")
     return Query(short_hash(benchmark, query), benchmark, query, ref_ans, meta)
 
-# %% ../nbs/00_records.ipynb #1153e457
+# %% ../nbs/00_records.ipynb #98be3f53
 @dataclass(frozen=True)
 class Source:
     "What a draw depends on besides its query; stored once per pool."
@@ -57,11 +57,12 @@ class Source:
     top_p: float = 1.0  # Nucleus mass in (0, 1]
     max_tokens: int = 2048  # New tokens per response
     run_seed: int = 0  # Seed of the whole run
+    options: str = ""  # Further options that change texts (top_k, dtype ...), as JSON; "" for none
 
     @property
     def source_id(self) -> str:
-        "16 hex digits over all fields."
-        return short_hash(asdict(self))
+        "16 hex digits over all fields; no options leave it as it was before there were any."
+        return short_hash({k: v for k, v in asdict(self).items() if k != "options" or v})
 
 # %% ../nbs/00_records.ipynb #b8c96df0
 @dataclass(frozen=True)
