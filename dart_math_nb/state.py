@@ -127,7 +127,7 @@ def read_one(
 def _n_right(state: State) -> int:
     return state.n_ok + state.known.count(REPEAT, 0, state.n)
 
-# %% ../nbs/11b_state.ipynb #d829966e
+# %% ../nbs/11b_state.ipynb #b6dd741d
 FEW = 64  # Draws that are read one by one
 
 
@@ -142,7 +142,7 @@ def read_on(
     else:
         read_many(state, end)
 
-
+# %% ../nbs/11b_state.ipynb #8e1160e2
 def read_many(
     state: State,  # Trial `n` is graded
     end: int,  # Draw before which to stop
