@@ -1,8 +1,9 @@
-"""Measure the grader beside math-verify: `python bench/grader.py [--full]`.
+"""Measure the grader beside its peers: `python bench/grader.py [--full]`.
 
 Accuracy on other graders' own test cases and on real answer pairs, CPU time per response, hostile
-answers. Needs the optional data folder (`DATA`, see `dart_math_nb.benchmarks.data_folder`) and
-math-verify; writes `bench/results/grader.json`. `--full` also grades every real response.
+answers. Needs the optional data folder (`DART_MATH_DATA`, see `dart_math_nb.benchmarks.data_folder`)
+and math-verify; a peer that is not installed is left out. Writes `bench/results/grader.json`.
+`--full` also grades every real response and runs the slow peer.
 """
 
 import argparse
@@ -12,14 +13,23 @@ import json
 import logging
 import platform
 import random
+import re
+import resource
+import signal
 import statistics
+import sys
 import time
+import warnings
 from collections import Counter
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 from dart_math_nb.benchmarks import data_folder
+from dart_math_nb.extract import find_box
 from dart_math_nb.files import write_json
 from dart_math_nb.grade import grade_answer, grade_response
+from dart_math_nb.proof import HOSTILE, Watch, hostile_rows
 from dart_math_nb.records import short_hash
 
 RESULTS = Path(__file__).parent / "results" / "grader.json"
@@ -51,6 +61,10 @@ _CONFLICT_CASES = {
     "143fd9982a31c3a0": "format",
     "e74c250606cc33d9": "empty",
 }
+# Why a real pair is judged otherwise than its two graders did: hash of reference and answer.
+_PAIR_REASONS = {}
+
+Grader = Callable[[str, str], bool]  # (response with a box, reference) -> right?
 
 
 def read(path: Path) -> list[dict]:
@@ -59,8 +73,33 @@ def read(path: Path) -> list[dict]:
         return [json.loads(line) for line in f]
 
 
-def math_verify_grader():
-    "math-verify as a function (response, reference) -> bool; it is a dev dependency."
+# ---- peers
+
+
+def ours(response: str, ref: str) -> bool:
+    return grade_response(response, ref).correct
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(?:left|right|[ ,;!])|[\s${}]", "", text.replace("dfrac", "frac")).rstrip(".")
+
+
+def same_box(response: str, ref: str) -> bool:
+    "The last box, letter for letter without spaces and braces."
+    box = find_box(response)
+    return box is not None and _plain(box.ans) == _plain(ref)
+
+
+def last_number(response: str, ref: str) -> bool:
+    "The last number, as early GSM8K graders took it."
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", response)
+    try:
+        return float(found[-1].replace(",", "")) == float(ref.replace(",", ""))
+    except (ValueError, IndexError):
+        return False
+
+
+def math_verify_grader() -> Grader:
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)  # it logs every failure
@@ -74,56 +113,130 @@ def math_verify_grader():
     return grade
 
 
-def measure_cases(folder: Path, other) -> dict:
-    "Agreement with other graders' own expectations, per file and over all."
+def hendrycks_grader() -> Grader:
+    "The grader of the MATH paper, as the package flaml has it (`pip install --no-deps flaml`)."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from flaml.autogen.math_utils import get_answer, is_equiv
+
+    def grade(response: str, ref: str) -> bool:
+        try:
+            return bool(is_equiv(get_answer(response), ref))
+        except Exception:  # it raises on broken LaTeX
+            return False
+
+    return grade
+
+
+def sympy_grader() -> Grader:
+    "SymPy's own LaTeX parser on the last box, then simplify, stopped after two seconds."
+    from sympy import simplify
+    from sympy.parsing.latex import parse_latex
+
+    def stop(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, stop)
+
+    def grade(response: str, ref: str) -> bool:
+        box = find_box(response)
+        if box is None or _plain(box.ans) == _plain(ref):
+            return box is not None
+        signal.alarm(2)
+        try:
+            return bool(simplify(parse_latex(box.ans) - parse_latex(ref)) == 0)
+        except Exception:  # most texts that are no formula
+            return False
+        finally:
+            signal.alarm(0)
+
+    return grade
+
+
+def load_peers(full: bool) -> dict[str, Grader]:
+    "Graders by name, ours first; those not installed are named on the way and left out."
+    peers = {"dart_math_nb": ours}
+    makers = {"math-verify": math_verify_grader, "MATH paper (flaml)": hendrycks_grader}
+    makers |= {"sympy parse_latex": sympy_grader} if full else {}
+    for name, make in makers.items():
+        try:
+            peers[name] = make()
+        except ImportError as e:
+            print(f"{name} left out: {e}")
+    return peers | {"same text in the box": same_box, "last number": last_number}
+
+
+# ---- accuracy
+
+
+def case_rows(folder: Path) -> list[dict]:
+    "Cases of all peers, with their file, their conflict if any, and the response a peer sees."
     rows = [dict(c, file=f.stem) for f in sorted(folder.glob("*.jsonl")) for c in read(f)]
-    conflicts, misses, right, theirs = Counter(), [], 0, 0
     for c in rows:
-        ours = (grade_answer if c["kind"] == "answer" else grade_response)(
-            c["pred"], c["ref"]
-        ).correct
-        kind = _CONFLICT_CASES.get(short_hash(c["ref"], c["pred"]))
-        box = c["pred"] if c["kind"] == "text" else f"\\boxed{{{c['pred']}}}"
-        theirs += other(box, c["ref"]) == c["expected"]
-        right += ours == c["expected"]
-        if ours != c["expected"]:
-            conflicts[kind] += kind is not None
-            if kind is None:
-                misses.append([c["file"], c["expected"]])
-    fair = len(rows) - sum(conflicts.values())
+        c["conflict"] = _CONFLICT_CASES.get(short_hash(c["ref"], c["pred"]))
+        c["box"] = c["pred"] if c["kind"] == "text" else f"\\boxed{{{c['pred']}}}"
+    return rows
+
+
+def measure_cases(rows: list[dict], peers: dict[str, Grader]) -> dict:
+    "Agreement with other graders' own expectations: ours on all, every grader side by side."
+    for c in rows:
+        judge = grade_answer if c["kind"] == "answer" else grade_response
+        c["ours"] = judge(c["pred"], c["ref"]).correct
+    against = [c for c in rows if c["ours"] != c["expected"]]
+    conflicts = [c for c in against if c["conflict"]]
+    fair = [c for c in rows if c not in conflicts]
+    others = {
+        name: [sum(g(c["box"], c["ref"]) == c["expected"] for c in part) / len(part)]
+        for part in (rows, fair)
+        for name, g in peers.items()
+        if g is not ours
+    }
+    missed = [c for c in against if not c["conflict"]]
     return {
         "n": len(rows),
-        "accuracy_all": right / len(rows),
-        "accuracy_math_verify": theirs / len(rows),
-        "n_conflicts": sum(conflicts.values()),
-        "conflicts": {k: [n, CONFLICTS[k]] for k, n in conflicts.items() if n},
-        "accuracy_without_conflicts": (fair - len(misses)) / fair,
+        "accuracy_all": 1 - len(against) / len(rows),
+        "n_conflicts": len(conflicts),
+        "conflicts": [
+            {k: c[k][:80] if isinstance(c[k], str) else c[k] for k in ("file", "ref", "pred")}
+            | {"expected": c["expected"], "reason": CONFLICTS[c["conflict"]]}
+            for c in conflicts
+        ],
+        "accuracy_without_conflicts": 1 - len(missed) / len(fair),
+        "missed": [[c["file"], c["ref"][:80], c["pred"][-80:], c["expected"]] for c in missed],
+        "others_without_conflicts": {name: v[0] for name, v in others.items()},
     }
 
 
-def measure_pairs(file: Path, other) -> dict:
+def measure_pairs(rows: list[dict], peers: dict[str, Grader]) -> dict:
     "Real answers: false negatives and false positives against the agreement of two graders."
-    table, theirs, kinds = Counter(), Counter(), Counter()
-    for p in read(file):
-        verdict = grade_answer(p["pred"], p["ref"], p["query"])
-        table[p["expected"], verdict.correct] += 1
-        theirs[p["expected"], other(f"\\boxed{{{p['pred']}}}", p["ref"])] += 1
-        if verdict.correct and not p["expected"]:
-            kinds[verdict.rule] += 1
-    n_true = table[True, True] + table[True, False]
-    n_false = table[False, True] + table[False, False]
-    return {
-        "n": n_true + n_false,
-        "false_negatives": table[True, False] / n_true,
-        "false_positives": table[False, True] / n_false,
-        "false_positives_by_rule": dict(kinds),
-        "n_false_negatives": table[True, False],
-        "math_verify_false_negatives": theirs[True, False] / n_true,
-        "math_verify_false_positives": theirs[False, True] / n_false,
+    n = Counter(p["expected"] for p in rows)
+    left, table = [], {}
+    for name, grade in peers.items():
+        wrong = Counter()
+        for p in rows:
+            v = grade_answer(p["pred"], p["ref"], p["query"]) if grade is ours else None
+            right = v.correct if v else grade(f"\\boxed{{{p['pred']}}}", p["ref"])
+            wrong[p["expected"]] += right != p["expected"]
+            if v and right != p["expected"]:
+                reason = _PAIR_REASONS.get(short_hash(p["ref"], p["pred"]), "")
+                kind = "false negative" if p["expected"] else "false positive"
+                left.append([kind, p["ref"][:80], p["pred"][:80], v.rule, reason])
+        table[name] = {
+            "false_negatives": wrong[True] / n[True],
+            "false_positives": wrong[False] / n[False],
+        }
+    return {"n": len(rows), "n_same": n[True], "n_different": n[False]} | {
+        **table["dart_math_nb"],
+        "remaining": left,
+        "graders": table,
     }
 
 
-def rate(rows: list[dict], grade) -> float:
+# ---- speed
+
+
+def rate(rows: list[dict], grade: Callable[[dict], object]) -> float:
     "Responses per CPU second of one core."
     start = time.process_time()
     for r in rows:
@@ -131,60 +244,99 @@ def rate(rows: list[dict], grade) -> float:
     return len(rows) / (time.process_time() - start)
 
 
-def measure_speed(rows: list[dict], other) -> dict:
-    "Extract and grade, in one run with math-verify; modules are loaded before."
-    rng = random.Random(0)
-    rows = rng.sample(rows, 3_000)
-    ours = [rate(rows, lambda r: grade_response(r["resp"], r["ref"], r["query"])) for _ in range(3)]
-    theirs = rate(rows, lambda r: other(r["resp"], r["ref"]))
+def measure_speed(rows: list[dict], peers: dict[str, Grader]) -> dict:
+    "Extract and grade, all in one run; modules are loaded before. The slow peer takes a tenth."
+    rows = random.Random(0).sample(rows, 3_000)
+    both = [rate(rows, lambda r: grade_response(r["resp"], r["ref"], r["query"])) for _ in range(3)]
+    rates = {"dart_math_nb": statistics.median(both)}
+    for name, grade in peers.items():
+        if grade is not ours:
+            part = rows[:300] if name.startswith("sympy") else rows
+            rates[name] = rate(part, lambda r, g=grade: g(r["resp"], r["ref"]))
+    fast = rates["dart_math_nb"]
     return {
         "n": len(rows),
-        "responses_per_cpu_second": statistics.median(ours),
-        "math_verify_responses_per_cpu_second": theirs,
-        "ratio": statistics.median(ours) / theirs,
+        "responses_per_cpu_second": rates,
+        "three_rounds": both,
+        "ratio_to_math_verify": fast / rates["math-verify"],
     }
 
 
-def measure_hostile(n: int = 10_000) -> dict:
-    "Slowest verdict on random strings of fragments that break parsers."
-    rng = random.Random(1)
-    parts = [
-        *"^{}()[]!,;:=<|_&%$9x\0\u202e",
-        r"\frac",
-        r"\sqrt",
-        r"\ln",
-        r"\binom",
-        r"\pm",
-        r"\cup",
-        "\ud800",
-    ]
-    parts += [
-        "10^{10^8}",
-        "(10^7)!",
-        "9^{9^{9^9}}",
-        r"\begin{pmatrix}",
-        r"\end{pmatrix}",
-        "\\\\",
-        "1e999",
-    ]
-    parts += [
-        "__import__('os')",
-        "{0.__class__}",
-        r"\boxed{",
-        '"answer": "',
-        "answer is ",
-        "\\sin",
-        "1,234",
-    ]
-    slowest = 0.0
-    gc.freeze()  # rows read before are not this grader's memory
-    for i in range(n):
-        many = rng.choice([10, 1_000, 100_000]) if i % 10 == 0 else 1
-        text = "".join(rng.choices(parts, k=rng.choice([3, 10, 40]) if many == 1 else 1)) * many
+# ---- hostile answers
+
+
+def rss() -> float:
+    "Memory of this process now, MB."
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def caches() -> dict[str, list[int]]:
+    "Every cache of the package: entries now, most entries."
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("dart_math_nb."):
+            for key, f in vars(module).items():
+                if hasattr(f, "cache_info") and f.__module__ == name:
+                    info = f.cache_info()
+                    found[f"{name.removeprefix('dart_math_nb.')}.{key}"] = [
+                        info.currsize,
+                        info.maxsize,
+                    ]
+    return found
+
+
+def forget() -> None:
+    "Empty every cache, so that a repeated verdict costs what the first one did."
+    for module in [m for name, m in sys.modules.items() if name.startswith("dart_math_nb.")]:
+        for f in vars(module).values():
+            if hasattr(f, "cache_clear"):
+                f.cache_clear()
+
+
+def again(judge: Callable, text: str, ref: str) -> float:
+    "Least time of two more tries, ms: a pause of the machine is no cost of the grader."
+    times = []
+    for _ in range(2):
+        forget()
         start = time.process_time()
-        grade_response(text, rng.choice(["1", "x^2+1", r"\{1,2\}", "[0,1)", r"\sqrt{2}", "no"]))
-        slowest = max(slowest, time.process_time() - start)
-    return {"n": n, "exceptions": 0, "slowest_ms": 1e3 * slowest}
+        judge(text, ref)
+        times.append(1e3 * (time.process_time() - start))
+    return min(times)
+
+
+def measure_hostile(n: int = 10_000, rounds: int = 5) -> dict:
+    "Slowest verdict, exceptions, audit events and memory over rounds of hostile texts."
+    watch, slowest, memory, exceptions, errors = Watch(), {}, [], [], Counter()
+    for i in range(rounds):
+        for kind, role, text, ref in hostile_rows(n // rounds, seed=i):
+            judge = grade_response if role == "response" else grade_answer
+            watch.on, start = True, time.process_time()
+            try:
+                errors[str(judge(text, ref).error)] += 1
+            except Exception as e:  # the point of the bench
+                exceptions.append(f"{kind}: {e!r}"[:200])
+            spent, watch.on = 1e3 * (time.process_time() - start), False
+            if spent > 40:
+                spent = min(spent, again(judge, text, ref))
+            slowest[kind] = max(slowest.get(kind, 0), spent)
+        gc.collect()
+        memory.append(round(rss(), 1))
+    return {
+        "n": n,
+        "n_kinds": len(HOSTILE),
+        "exceptions": len(exceptions),
+        "exception_texts": exceptions[:10],
+        "slowest_ms": max(slowest.values()),
+        "slowest_ms_by_kind": dict(sorted(slowest.items(), key=lambda kv: -kv[1])),
+        "audit_events": dict(watch.seen),
+        "rss_mb_after_rounds": memory,
+        "rss_mb_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "errors": dict(errors),
+        "caches": caches(),
+    }
+
+
+# ---- real responses
 
 
 def measure_runs(files: list[Path]) -> dict:
@@ -192,7 +344,7 @@ def measure_runs(files: list[Path]) -> dict:
     runs, errors, slowest = {}, Counter(), 0.0
     for file in files:
         rows = read(file)
-        gc.freeze()
+        gc.freeze()  # rows read before are not this grader's memory
         for r in rows:
             start = time.process_time()
             v = grade_response(r["resp"], r["ref"], r["query"])
@@ -205,27 +357,47 @@ def measure_runs(files: list[Path]) -> dict:
     return {"n": n, "slowest_ms": 1e3 * slowest, "errors": dict(errors), "accuracy": accuracy}
 
 
+# ---- tables
+
+
 def table(r: dict) -> list[dict]:
     "Rows for people: what was measured, this grader, math-verify."
+    pairs, speed = r["pairs"]["graders"], r["speed"]["responses_per_cpu_second"]
+    us, them = "dart_math_nb", "math-verify"
+    cases = r["cases"]
     rows = [
-        ("cases without conflicts, accuracy", r["cases"]["accuracy_without_conflicts"], None),
-        ("cases, all, accuracy", r["cases"]["accuracy_all"], r["cases"]["accuracy_math_verify"]),
+        (
+            "cases without conflicts, accuracy",
+            cases["accuracy_without_conflicts"],
+            cases["others_without_conflicts"][them],
+        ),
+        ("cases in conflict", cases["n_conflicts"] / cases["n"], None),
         *(
-            (f"pairs, {k.replace('_', ' ')}", r["pairs"][k], r["pairs"][f"math_verify_{k}"])
+            (f"pairs, {k.replace('_', ' ')}", pairs[us][k], pairs[them][k])
             for k in ("false_negatives", "false_positives")
         ),
-        (
-            "responses per CPU second",
-            round(r["speed"]["responses_per_cpu_second"]),
-            round(r["speed"]["math_verify_responses_per_cpu_second"]),
-        ),
-        ("slowest hostile verdict, ms", round(r["hostile"]["slowest_ms"], 1), None),
+        ("responses per CPU second", round(speed[us]), round(speed[them])),
+        ("slowest hostile verdict, ms", r["hostile"]["slowest_ms"], None),
     ]
     if "runs" in r:
-        rows.append(("slowest real verdict, ms", round(r["runs"]["slowest_ms"], 1), None))
+        rows.append(("slowest real verdict, ms", r["runs"]["slowest_ms"], None))
     digits = lambda x: x if x is None else round(x, 4)  # noqa: E731
+    return [{"measure": m, us: digits(a), "math-verify 0.9": digits(b)} for m, a, b in rows]
+
+
+def graders(r: dict) -> list[dict]:
+    "One row per grader: accuracy beside speed."
+    accuracy = {"dart_math_nb": r["cases"]["accuracy_without_conflicts"]}
+    accuracy |= r["cases"]["others_without_conflicts"]
     return [
-        {"measure": m, "dart_math_nb": digits(a), "math-verify 0.9": digits(b)} for m, a, b in rows
+        {
+            "grader": name,
+            "cases right": round(accuracy[name], 4),
+            "pairs, false negatives": round(r["pairs"]["graders"][name]["false_negatives"], 4),
+            "pairs, false positives": round(r["pairs"]["graders"][name]["false_positives"], 4),
+            "responses per CPU second": round(per_second, 1),
+        }
+        for name, per_second in r["speed"]["responses_per_cpu_second"].items()
     ]
 
 
@@ -234,25 +406,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="grade all real responses too")
+    parser.add_argument("--full", action="store_true", help="all real responses and slow peers too")
     args = parser.parse_args()
     data = data_folder()
     if data is None:
         raise SystemExit("no data folder; set DART_MATH_DATA to run the bench")
-    other = math_verify_grader()
-    responses = data / "responses"
+    peers, responses, cases = load_peers(args.full), data / "responses", data / "grader_cases"
     result = {
+        "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}, one core, CPU time",
-        "cases": measure_cases(data / "grader_cases", other),
-        "pairs": measure_pairs(data / "grader_cases" / "answer_pairs.jsonl.gz", other),
-        "speed": measure_speed(read(responses / "zeroeval_math_l5.jsonl.gz"), other),
         "hostile": measure_hostile(),
+        "cases": measure_cases(case_rows(cases), peers),
+        "pairs": measure_pairs(read(cases / "answer_pairs.jsonl.gz"), peers),
+        "speed": measure_speed(read(responses / "zeroeval_math_l5.jsonl.gz"), peers),
     }
     if args.full:
         result["runs"] = measure_runs(sorted(responses.glob("zeroeval_*.jsonl.gz")))
-    result = {"table": table(result), **result}
+    result = {"table": table(result), "graders": graders(result), **result}
     write_json(RESULTS, result)
-    for row in result["table"]:
+    for row in [*result["table"], *result["graders"]]:
         print(*row.values(), sep=" | ")
 
 
