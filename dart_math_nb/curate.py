@@ -134,7 +134,7 @@ def distinct_counts(
     by = text.groupby(frame["query_id"].astype("str"), sort=False)
     return by.agg(n_responses="size", n_distinct="nunique").reset_index()
 
-# %% ../nbs/12_curate.ipynb #a9946501
+# %% ../nbs/12_curate.ipynb #09b2aa56
 def source_draws(
     folder: str | Path,  # Folder of a pool
     source_id: str | None = None,  # Which source; may be left out when the pool has one
@@ -146,7 +146,7 @@ def source_draws(
     source_id = sources[0] if source_id is None and len(sources) == 1 else source_id
     if source_id not in sources:
         raise ValueError(f"{folder}: source_id={source_id!r}; need one of {sources}")
-    return draws[draws["source_id"].eq(source_id)]
+    return draws if len(sources) == 1 else draws[draws["source_id"].eq(source_id)]
 
 # %% ../nbs/12_curate.ipynb #42e91487
 def query_states(
