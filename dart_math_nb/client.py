@@ -255,14 +255,14 @@ def note(self: Server, ok: bool) -> None:
     pause = min(2.0 ** (self.n_failed - 3), 30.0) if self.n_failed >= 3 else 0.0
     self.rest_until = time.monotonic() + pause if pause else 0.0
 
-# %% ../nbs/09d_client.ipynb #4ee20322
+# %% ../nbs/09d_client.ipynb #dbc576c1
 @patch
 def headers(self: OpenAIEngine, url: str) -> dict[str, str]:
     "Headers with the key, when there is one."
     key = find_key(url, self.key_from)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
-
+# %% ../nbs/09d_client.ipynb #06607214
 @patch
 async def send(
     self: OpenAIEngine,
@@ -279,6 +279,9 @@ async def send(
             return reply.status, await reply.read(), retry_after(reply.headers)
     except TimeoutError:
         why = f"no answer within {self.timeout:g} s"
+    except aiohttp.ClientConnectorError as e:
+        known = e.os_error.errno and e.os_error.errno > 0
+        why = "cannot connect: " + (os.strerror(e.os_error.errno) if known else str(e.os_error))
     except (aiohttp.ClientError, OSError) as e:
         why = str(e) or type(e).__name__
     del how  # tools that show the variables of a traceback would show the key

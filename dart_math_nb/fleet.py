@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/fleet.html.md"""
 # %% auto #0
 __all__ = ['OURS', 'need_vllm', 'vllm_options', 'split_options', 'VLLMEngine']
 
-# %% ../nbs/10_fleet.ipynb #df2a892b
+# %% ../nbs/10_fleet.ipynb #360afa12
 import asyncio
 import dataclasses
 import itertools
@@ -19,6 +19,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from .choose import prompt_ids
 from dart_math_nb.engine import (
     Completion,
     Draw,
@@ -114,13 +115,13 @@ def _stop_loop(self: VLLMEngine) -> None:
     self.thread.join()
     self.loop.close()
 
-# %% ../nbs/10_fleet.ipynb #4e9638c0
+# %% ../nbs/10_fleet.ipynb #e8c026b9
 @patch
 async def _draw(self: VLLMEngine, draw: Draw, params: SampleParams) -> Completion:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    ids = self.tokenizer(draw.prompt)["input_ids"]
+    ids = prompt_ids(self.tokenizer, draw.prompt)
     if not 0 < len(ids) < self.max_len:
         raise PromptTooLong(f"query {draw.query_id}: {len(ids)} prompt tokens; room {self.max_len}")
     how = {"temperature": params.temperature, "top_p": params.top_p, "stop": list(params.stop)}

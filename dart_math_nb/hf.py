@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/hf.html.md"""
 __all__ = ['MARGIN', 'RowCache', 'uniform_stream', 'token_cdf', 'pick_tokens', 'close_calls', 'Row', 'TransformersEngine',
            'load_model', 'is_exact', 'eos_ids', 'check_window', 'Worker']
 
-# %% ../nbs/09b_hf.ipynb #cedf7db5
+# %% ../nbs/09b_hf.ipynb #2dd178a4
 import asyncio
 import copy
 import queue
@@ -21,6 +21,7 @@ import torch
 from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from .choose import prompt_ids
 from .engine import Completion, Draw, PromptTooLong, SampleParams, run_async
 
 # %% ../nbs/09b_hf.ipynb #084fc14a
@@ -236,7 +237,7 @@ def check_window(
     if window and window < max_len and getattr(config, "use_sliding_window", True):
         raise ValueError(f"sliding window {window} < max_len {max_len}; set max_len={window}")
 
-# %% ../nbs/09b_hf.ipynb #07952991
+# %% ../nbs/09b_hf.ipynb #cc31a3fe
 @patch
 async def draw(
     self: TransformersEngine,
@@ -245,7 +246,7 @@ async def draw(
 ) -> Completion:
     """Draw one response.
     Raises PromptTooLong when the prompt leaves no room for a response."""
-    ids = self.tokenizer(draw.prompt)["input_ids"]
+    ids = prompt_ids(self.tokenizer, draw.prompt)
     if not 0 < len(ids) < self.max_len:
         raise PromptTooLong(f"query {draw.query_id}: {len(ids)} prompt tokens; room {self.max_len}")
     loop = asyncio.get_running_loop()
