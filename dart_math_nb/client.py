@@ -262,7 +262,7 @@ def headers(self: OpenAIEngine, url: str) -> dict[str, str]:
     key = find_key(url, self.key_from)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
-# %% ../nbs/09d_client.ipynb #06607214
+# %% ../nbs/09d_client.ipynb #4b9eb5b6
 @patch
 async def send(
     self: OpenAIEngine,
@@ -280,8 +280,8 @@ async def send(
     except TimeoutError:
         why = f"no answer within {self.timeout:g} s"
     except aiohttp.ClientConnectorError as e:
-        known = e.os_error.errno and e.os_error.errno > 0
-        why = "cannot connect: " + (os.strerror(e.os_error.errno) if known else str(e.os_error))
+        said = isinstance(e.os_error, ssl.SSLError) or (e.os_error.errno or 0) <= 0
+        why = f"cannot connect: {e.os_error if said else os.strerror(e.os_error.errno)}"
     except (aiohttp.ClientError, OSError) as e:
         why = str(e) or type(e).__name__
     del how  # tools that show the variables of a traceback would show the key
