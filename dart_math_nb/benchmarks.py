@@ -174,28 +174,32 @@ def _not_found(bench: Benchmark, failed: list[Exception]) -> Exception:
     why = str(failed[0]).removesuffix("; give a local file or folder instead")
     return ConnectionError(f"benchmark {bench.name!r}: no local file; {why}; {where}")
 
-# %% ../nbs/02_benchmarks.ipynb #bfd5a50b
+# %% ../nbs/02_benchmarks.ipynb #c8d95a7e
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
 
 def _is_path(source: str | Path) -> bool:
     path = Path(source)
-    if isinstance(source, Path) or str(source).endswith(_FILES) or path.exists():
+    if isinstance(source, Path) or source.endswith(_FILES) or source[:1] in (".", "~", "/"):
         return True
-    return path.is_absolute() or (len(path.parts) > 1 and path.parent.is_dir())
+    return source not in BENCHMARKS and (
+        path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
+    )
 
-# %% ../nbs/02_benchmarks.ipynb #64c5f077
+# %% ../nbs/02_benchmarks.ipynb #bb16f75a
 def split_source(
     source: str | Path,  # Perhaps "math;level=5;n=100"
     where: str | Iterable[str] = (),  # More filters
 ) -> tuple[str | Path, list[str]]:  # Without filters, all filters
-    "A source and its filters."
+    "A source and its filters. Raises ValueError when there is none."
     filters = [where] if isinstance(where, str) else list(where)
+    if not str(source).partition(";")[0].strip():
+        raise ValueError("no source of queries; need the name of a benchmark, a file or a folder")
     if isinstance(source, Path) or _is_path(source):
-        return source, filters
+        return Path(source).expanduser(), filters
     name, *more = (part.strip() for part in source.split(";"))
-    return name, [*more, *filters]
+    return name, [*(part for part in more if part), *filters]
 
 # %% ../nbs/02_benchmarks.ipynb #1f836579
 def _open_source(source: str | Path, columns: Columns, flags: dict, known: dict) -> list[Query]:

@@ -132,7 +132,7 @@ def find_columns(
         found.append(name)
     return found[0], found[1]
 
-# %% ../nbs/01d_queries.ipynb #d6b0c340
+# %% ../nbs/01d_queries.ipynb #cbde2054
 def text_and_ref(
     row: dict,
     i: int,  # Number of the row, from 1, for messages
@@ -141,7 +141,8 @@ def text_and_ref(
     ref_field: str,
 ) -> tuple[str, str]:  # Problem text and reference answer
     "What a row asks and the answer. Raises ValueError when one is no text or blank."
-    text, answer = row[query_field], ref_text(row[ref_field])
+    text, value = row[query_field], row[ref_field]
+    answer = None if isinstance(value, dict) else ref_text(value)
     for field, value in ((query_field, text), (ref_field, answer)):
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{where}, row {i}: {field}={value!r}; need text that is not blank")
@@ -172,7 +173,7 @@ def refuse_repeats(
         if (j := first.setdefault(q.query_id, i)) != i:
             raise ValueError(f"{where}: rows {j} and {i} are the same query: {q.query[:60]!r}")
 
-# %% ../nbs/01d_queries.ipynb #acdb872e
+# %% ../nbs/01d_queries.ipynb #bac3b276
 def queries_from(
     rows: Iterable[dict],
     name: str,  # Of the set; a field `benchmark` of a row goes before
@@ -191,7 +192,7 @@ def queries_from(
             meta = row_meta(row, columns.meta)
         except (TypeError, ValueError) as e:  # a level or a tolerance that is no number
             raise ValueError(f"{where}, row {i}: {e}") from None
-        queries.append(make_query(row.get("benchmark") or name, text, answer, **meta))
+        queries.append(make_query(str(row.get("benchmark") or name), text, answer, **meta))
     if not queries:
         raise ValueError(f"{where}: no rows; need at least one query")
     refuse_repeats(queries, where)
