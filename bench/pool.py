@@ -40,10 +40,11 @@ f"::int) good from read_parquet('{f}/part-*.parquet') group by all)").fetchall()
 "select count(*), sum(good) from (select query_id, source_id, trial, first((correct and finish_reason!='length')"
 f"::int) good from read_parquet('{f}/part-*.parquet') group by all)").fetchall()[0][0]""",
 }
-PROBE = """import json, resource, sys, time; f = sys.argv[1]; start = time.perf_counter()
+PROBE = """import json, sys, time; f = sys.argv[1]; start = time.perf_counter()
 {job}
-use = resource.getrusage(resource.RUSAGE_SELF); wall = time.perf_counter() - start
-print(json.dumps([int(n), wall, time.process_time(), use.ru_maxrss / 1024]))"""
+wall = time.perf_counter() - start  # the kernel's peak since exec; ru_maxrss starts at the parent's
+peak = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
+print(json.dumps([int(n), wall, time.process_time(), peak]))"""
 
 
 def make_pool(folder: Path) -> int:
@@ -74,6 +75,10 @@ def make_pool(folder: Path) -> int:
     return len(query)
 
 
+def _last_json(output: bytes) -> list:
+    return json.loads(output.splitlines()[-1])  # DuckDB may print something of its own before
+
+
 def measure_resume() -> list[dict]:
     "Seconds and memory of each job, in a process of its own; the middle one of three runs."
     rows, env = [], os.environ | {"OMP_NUM_THREADS": "1"}
@@ -81,7 +86,7 @@ def measure_resume() -> list[dict]:
         n_rows = make_pool(Path(tmp))
         for name, job in JOBS.items():
             code = [sys.executable, "-c", PROBE.replace("{job}", job), tmp]
-            runs = [json.loads(subprocess.check_output(code, env=env)) for _ in range(3)]
+            runs = [_last_json(subprocess.check_output(code, env=env)) for _ in range(3)]
             n, wall, cpu, peak = sorted(runs, key=lambda r: r[2])[1]
             if n != n_rows:
                 raise ValueError(f"{name}: {n} draws; need {n_rows}")
