@@ -104,7 +104,7 @@ def _side(toks: list[Token]) -> Node:
         return text_node(toks)
     return ("unit", node, text_node(toks[k:])[1]) if k else node
 
-# %% ../nbs/05d_answer.ipynb #7d490d88
+# %% ../nbs/05d_answer.ipynb #bb69cc4c
 _ARROW, _COLON = frozenset(("=>",)), frozenset((":",))
 
 
@@ -124,7 +124,7 @@ def _said(toks: list[Token]) -> list[Token]:
 
 def _item(toks: list[Token]) -> Node:
     toks = _split(toks, _ARROW)[0][-1] or toks
-    if toks[0].kind in ("text", "word") and any(t.value in RELATIONS for t in toks):
+    if toks[0].kind in ("text", "word") and any(t.value in RELATIONS - {"in"} for t in toks):
         toks = _said(toks)
     sides, ops = _split(toks, RELATIONS)
     if ops and all(sides):

@@ -55,7 +55,7 @@ def read_options(
     text = query[-10_000:]
     return {m[1]: _trim(text[m.end() : end]) for m, end in zip(marks, ends, strict=True)}
 
-# %% ../nbs/06f_choice.ipynb #25fcd9f3
+# %% ../nbs/06f_choice.ipynb #17944d56
 _STYLE = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\b|[{}$*~\s]|\\[ ,;!()\[\]]")
 _MANY = re.compile(r"[A-J](?:(?:[,;、&]|and|和)*[A-J])+")
 _HEAD = re.compile(
@@ -65,7 +65,7 @@ _HEAD = re.compile(
 
 
 def _letters(text: str) -> frozenset[str]:
-    bare = _STYLE.sub("", text[:80])
+    bare = re.sub(r"[()]", "", _STYLE.sub("", text[:80]))
     return frozenset(re.findall(r"[A-J]", bare)) if _MANY.fullmatch(bare) else frozenset()
 
 

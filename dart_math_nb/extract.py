@@ -264,8 +264,9 @@ def find_json(
             return Found(inner.ans if inner else ans, "json")
     return None
 
-# %% ../nbs/04_extract.ipynb #6767dee6
+# %% ../nbs/04_extract.ipynb #98986ec4
 _OUTPUT = re.compile(r"```(?:output|text|result)?\s*\n([^`]*?)\n?```\s*\Z")
+_SO = re.compile(r"\A(?:\W*(?:so|it'?s|it is|is)\b[,:]?\s+)+", re.IGNORECASE)
 _PROSE = re.compile(
     r"(?<![\\a-zA-Z])(?!sqrt|frac|sin|cos|tan|log|[pbvBV]?matrix|cases|array)[a-zA-Z]{3,}"
 )
@@ -279,7 +280,7 @@ def find_loose(
     if (m := _OUTPUT.search(tail)) and m[1].strip():
         return Found(m[1].strip().splitlines()[-1].strip(), "tool")
     if len(tail) < 300 and "\n" not in tail and _has_value(tail) and not _PROSE.search(tail):
-        return Found(_trim(tail), "short")
+        return Found(_trim(_SO.sub("", tail)), "short")
     last = next((line for line in reversed(tail.splitlines()) if _has_value(line)), "")
     return _find_styled(last, tail) or _find_number(last, tail)
 
@@ -307,13 +308,13 @@ def _find_styled(last: str, tail: str) -> Found | None:
         return Found(", ".join(map(_trim, formulas if stated else formulas[-1:])), "formula")
     return None
 
-# %% ../nbs/04_extract.ipynb #1e366124
+# %% ../nbs/04_extract.ipynb #8185dd61
 _THUS = re.compile(
     r"\b(?:therefore|thus|hence|so|in total|finally)\b|因此|所以|故|综上", re.IGNORECASE
 )
 _NUMBER = re.compile(r"-?(?<![A-Za-z0-9_.])\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?")
 _IS = re.compile(
-    r"(?:(?:\bis|\bare|\bequals|\bbe|\bget|\bhas|\bhave|=)\s+|(?:为|是|有|得|共|等于)\s*)(?=[\s$\\*({\[-]*[\d\\])"
+    r"(?:(?:\bis|\bare|\bequals|\bbe|\bget|\bgot|\bhas|\bhave|=)\s+|(?:为|是|有|得|共|等于)\s*)(?=[\s$\\*({\[-]*[\d\\])"
 )
 
 

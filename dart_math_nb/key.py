@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/key.html.md"""
 # %% auto #0
 __all__ = ['answer_key']
 
-# %% ../nbs/06h_key.ipynb #2a67e1dc
+# %% ../nbs/06h_key.ipynb #ee182960
 from .answer import parse_answer
 from .equal import points, symbols
 from .expr import Node
@@ -15,7 +15,7 @@ from .latex import TooCostly, Unparsable
 from .policy import Policy, choice_letter, read_policy, text_key
 from .region import region
 from .same import items, side_values
-from .units import split_unit
+from .units import read_unit, split_unit
 from .values import big_kit, exact, new_budget, value_at
 
 # %% ../nbs/06h_key.ipynb #a48d0287
@@ -50,10 +50,14 @@ def _relation_key(node: Node, policy: Policy) -> str:
     except Unparsable:
         return f"{node[1]}{[_key(s, policy) for s in node[2:]]}"
 
-# %% ../nbs/06h_key.ipynb #262f1343
+# %% ../nbs/06h_key.ipynb #73f3103b
 def _key(node: Node, policy: Policy) -> str:
-    node = split_unit(node)[0]
+    node, unit = split_unit(node)
+    if read_unit(unit).numbers:  # 4 ft x 12 ft
+        return f"{_key(node, policy)} {unit}"
     kind = node[0]
+    if kind in ("time", "date"):
+        return f"{node}"
     if kind == "text":
         return text_key(node[1])
     if kind == "label" or (kind == "pct" and policy.percent):

@@ -328,8 +328,10 @@ def _repeating(text: str) -> str:
         return text
     return _DOTTED.sub(_fraction, _REPEATING.sub(_fraction, text))
 
-# %% ../nbs/05_latex.ipynb #68b88ec9
-_ALL_TEXT = re.compile(r"\$?\\(?:text|textbf|mbox|mathrm|mathbf)\s*\{([^{}\\]{2,})\}[.$]*")
+# %% ../nbs/05_latex.ipynb #842e2692
+_ALL_TEXT = re.compile(
+    r"\$?\\(?:text|textbf|mbox|mathrm|mathbf)\s*\{((?:[^{}\\]|\\[$%]){2,})\}[.$]*"
+)
 _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?: +-?\d+(?:\.\d+)?)+")  # a list without commas
 _UNION = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")  # (0,1) U (2,3)
 _CLOCK = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)  # 4:30 p.m.

@@ -82,12 +82,12 @@ def _money(text: str) -> str:
     unit = _COINS[m[2].strip("\\ ")[0]]
     return rf"{m[1]}{m[3]}\text{{ {unit}}}{m[4] or ''}"
 
-# %% ../nbs/04c_notation.ipynb #11709701
+# %% ../nbs/04c_notation.ipynb #8521f30e
 _EULER = re.compile(r"(?<![\d.])(\d{1,3})e([+-])(\d)(?!\d)")
 _LOGS = re.compile(r"\b(?:\\)?log(2|10)\s*(?=\(|\{)")
 _LIST = re.compile(r"-?\d+(?:,-?\d+)+")
 _THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+")
-_PAIR = re.compile(r"([(\[]\s*-?\d{1,3}),(-?\d{3}\s*[)\]])")
+_GROUP = re.compile(r"(?:[(\[]|\\\{)\s*-?\d{1,3}(?:,-?\d{3})+\s*(?:\\right\s*)?\\?[)\]}]")
 
 
 def _numbers(text: str) -> str:
@@ -96,10 +96,10 @@ def _numbers(text: str) -> str:
     if "," in text:
         if _LIST.fullmatch(text) and not _THOUSANDS.fullmatch(text):
             return text.replace(",", ", ")
-        text = _PAIR.sub(r"\1, \2", text)
+        text = _GROUP.sub(lambda m: m[0].replace(",", ", "), text)
     return _LOGS.sub(r"\\log_{\1}", text) if "log" in text else text
 
-# %% ../nbs/04c_notation.ipynb #872009b6
+# %% ../nbs/04c_notation.ipynb #23cb4637
 _REALS = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\^\s*\{?\s*([+-])\s*\}?|_\s*\{\s*([<>])\s*0\s*\})")
 _WORDS_BETWEEN = (
     (re.compile(r"\A(-?[\d.]+)\s*(?:\\text\s*\{)?\s*to\s*\}?\s*([\d.]+)\Z"), r"\1:\2"),
@@ -111,11 +111,12 @@ _WORDS_BETWEEN = (
         r"\1 ",
     ),
     (re.compile(r"(?:\\?#\s*){2}"), " = "),
+    (re.compile(r"(?<=[a-z\d])\s+by\s+(?=\d)"), r" \\times "),
     (re.compile(r"\\(?:overrightarrow|vec)\s*\{\s*([A-Z])\s*([A-Z])\s*\}"), r"\\vec\1\2 "),
     (re.compile(r"\\text\s*\{\s*([;,])\s*(?=[^}\s])"), r"\1 \\text{"),
 )
 
-
+# %% ../nbs/04c_notation.ipynb #69f6de89
 _ANGLE = re.compile(r"\\angle\s*([A-Z])\s*([A-Z])\s*([A-Z])(?![A-Za-z_])")
 
 
@@ -126,16 +127,17 @@ def _between(text: str) -> str:
     if text.count("=") > 1 and "," not in text:
         text = re.sub(r"\\q?quad\b", ", ", text)
     if text.startswith("(1)") and "(2)" in text:
-        text = re.sub(r"[;,.]?\s*\(\d\)\.?\s*", ", ", text).lstrip(", ")
+        parts = re.sub(r"[;,.]?\s*\(\d\)\.?\s*", ", ", text).lstrip(", ")
+        text = f"({parts})"  # in order
     return _REALS.sub(lambda m: r"(0,\infty)" if (m[1] or m[2]) in "+>" else r"(-\infty,0)", text)
 
-# %% ../nbs/04c_notation.ipynb #61a53a1c
+# %% ../nbs/04c_notation.ipynb #c7ee3890
 _WHEN = re.compile(
     r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:if|for|when|where|,)\b\s*\$?([^{}$]*)\$?\s*\}"
     r"|(?<=&)\s*(?:if|for|when)\b()"
 )
 _ANY = re.compile(
-    r"[CP_]|log|\de[+-]|\+/-|°|\\circ|\\degree|[\][;<,&$£€¥]|Matrix|array|Rs|USD|EUR|comb|binomial|perm\(|\bto\b|mod|\band\b|#|\(2\)|\\mathbb|arrow|\\vec|angle|quad|\\text\{\s*[;,]"
+    r"[CP_]|log|\de[+-]|\+/-|°|\\circ|\\degree|[\][;<,&$£€¥]|Matrix|array|Rs|USD|EUR|comb|binomial|perm\(|\bto\b|mod|\band\b|\bby\b|#|\(2\)|\\mathbb|arrow|\\vec|angle|quad|\\text\{\s*[;,]"
 )
 
 

@@ -36,20 +36,22 @@ def is_prose(
         is_prose(n) for n in node[1:] if isinstance(n, tuple) and n and isinstance(n[0], str)
     )
 
-# %% ../nbs/06g_readings.ipynb #9a45261d
+# %% ../nbs/06g_readings.ipynb #ac42064a
 _NUM = re.compile(r"-?\$?(?<![A-Za-z0-9_.])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?%?")
 _REFUSED = re.compile(
     r"(?:\b(?:not|never|cannot be|no|than|over|under|between|exceeds?|nearly|almost)(?: equal to)?|n't)\s+\$?\\?\(?\Z",
     re.IGNORECASE,
 )
-_FORMULA = re.compile(r"[<>^]|\\(?:[gl]eq?|frac|sqrt|d?frac|sin|cos|tan|log|ln|pi)\b")
+_FORMULA = re.compile(
+    r"[<>^]|[(\[]\s*-?[\d.]+\s*,|\\(?:[gl]eq?|frac|sqrt|d?frac|sin|cos|tan|log|ln|pi)\b"
+)
 _LIMIT = re.compile(r"\W*at (?:least|most)\b", re.IGNORECASE)
 _BOUND = re.compile(r"at (?:least|most)|minimum|maximum|fewest|least|most", re.IGNORECASE)
 _EITHER = re.compile(r"\d\s*(?:or|to|and)\s+\$?\d|(?<!than )\bor\b", re.IGNORECASE)
 
-# %% ../nbs/06g_readings.ipynb #a46105e4
+# %% ../nbs/06g_readings.ipynb #b82db80a
 def _value(number: str) -> str:
-    number = number.strip("-$%").replace(",", "")
+    number = re.sub("[$%,]", "", number)
     return number.rstrip("0").rstrip(".") if "." in number else number
 
 
@@ -94,22 +96,29 @@ def _head(ans: str) -> str | None:
     behind = (ans[: m.start()] for m in numbers[1:])
     return numbers[0][0] if all(_TAIL.search(text) for text in behind) else None
 
-# %% ../nbs/06g_readings.ipynb #36bc4b9f
+# %% ../nbs/06g_readings.ipynb #67f20633
 _COMMA = re.compile(r"-?(\d+),(\d+)")
+_POWER = re.compile(r"(-?\d+)e([+-]\d)")  # 1e-1 was read as e minus 1
 _QUALIFIED = re.compile(r",?\s*(?:\\text\w*\s*\{\s*)?\b(?:for (?:all|some|every|any)|where)\b")
 
 
+def _of_numbers(ans: str) -> Iterator[str]:
+    if m := _POWER.fullmatch(ans):
+        yield f"{m[1]}*10^{{{m[2]}}}"
+    if (m := _COMMA.fullmatch(ans)) and (m[1] == "0" or len(m[2]) != 3):
+        yield ans.replace(",", ".")
+    steps = re.split(r";\s|\n", ans)
+    if len(steps) > 1 and all("=" in s for s in steps if s.strip()):
+        yield steps[-1].rsplit("=", 1)[1]
+
+# %% ../nbs/06g_readings.ipynb #b5949cd4
 def other_readings(
     ans: str,  # Answer, not understood or not right as it stands
     query: str = "",  # Problem text
     kind: str = "num",  # Kind of the reference
 ) -> Iterator[str]:
     "What else an answer may say."
-    if (m := _COMMA.fullmatch(ans)) and (m[1] == "0" or len(m[2]) != 3):
-        yield ans.replace(",", ".")
-    steps = re.split(r";\s|\n", ans)
-    if len(steps) > 1 and all("=" in s for s in steps if s.strip()):
-        yield steps[-1].rsplit("=", 1)[1]
+    yield from _of_numbers(ans)
     if len(ans) > 2_000 or not _WORD.search(ans):
         return
     found = find_answer(ans, strict=True)
@@ -141,7 +150,7 @@ def _parts(text: str, query: str, kind: str) -> Iterator[str]:
         yield from dict.fromkeys((text[m.end() :], _CUT.split(text[m.end() :], maxsplit=1)[0]))
     yield from filter(None, (_head(text), _stated(text, query)))
 
-# %% ../nbs/06g_readings.ipynb #097b29d1
+# %% ../nbs/06g_readings.ipynb #bcba829b
 def _spells(ans: str, query: str) -> bool:
     "Do all words of the answer stand in the query?"
     words = _WORD.findall(ans)
@@ -149,7 +158,18 @@ def _spells(ans: str, query: str) -> bool:
         re.search(rf"(?<![A-Za-z]){re.escape(w)}(?![A-Za-z])", query) for w in words
     )
 
-# %% ../nbs/06g_readings.ipynb #d94b4ee3
+
+def _is_open(ans: str, node: Node, query: str) -> bool:
+    "May it be read in another way? Not 10 feet or 5 million."
+    if node[0] == "unit" and not re.search(r"\d", node[2]):
+        return False
+    return (
+        is_prose(node)
+        or bool(_COMMA.fullmatch(ans) or _POWER.fullmatch(ans))
+        or _spells(ans, query)
+    )
+
+# %% ../nbs/06g_readings.ipynb #f7f3843a
 def compare(
     ans: str,  # Answer
     ref: Node,  # Reference
@@ -162,9 +182,7 @@ def compare(
     rule, error, node = _attempt(ans, ref, policy)
     if rule or strict or error == "too_costly":
         return rule, error
-    if node and node[0] == "unit" and not re.search(r"\d", node[2]):  # 10 feet, 5 million
-        return None, error
-    if node is None or is_prose(node) or _COMMA.fullmatch(ans) or _spells(ans, query):
+    if node is None or _is_open(ans, node, query):
         for text in dict.fromkeys(other_readings(ans, query, ref[0])):
             rule, why, _ = _attempt(text, ref, policy)
             if rule or why == "too_costly":

@@ -7,8 +7,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/region.html.md"""
 # %% auto #0
 __all__ = ['Piece', 'ORDER_OPS', 'FLIP', 'MAX_PARTS', 'region', 'same_region', 'scaled', 'same_inequality', 'difference']
 
-# %% ../nbs/06b_region.ipynb #e1cebcbb
+# %% ../nbs/06b_region.ipynb #b64649f6
 import re
+from collections.abc import Iterable
 from functools import reduce
 from itertools import product
 
@@ -128,15 +129,17 @@ def _one_sided(op: str, node: Node, bound) -> list[Piece]:
     pair = _below(op, node[2], bound), _below(FLIP[op], node[2], -bound)
     return _intersect(*pair) if op[0] == "<" else _merge([*pair[0], *pair[1]])
 
-# %% ../nbs/06b_region.ipynb #b8f1999e
+# %% ../nbs/06b_region.ipynb #e387b4f4
 _REALS = re.compile(r"(?:all )?(?:real numbers|reals)(?: except((?: (?:for|and|or|-? ?\d+))+))?")
-MAX_PARTS = 64  # Of a union or a list of inequalities
+MAX_PARTS = 24  # Of a union or a list of inequalities
 
-# %% ../nbs/06b_region.ipynb #77a9c9c8
+# %% ../nbs/06b_region.ipynb #b0b023df
 def region(
     node: Node,  # Interval, set, union, inequality ...
 ) -> list[Piece]:  # Sorted, disjoint
     "The set of real numbers an answer describes; raises `Unparsable` when it describes none."
+    if len(node) > MAX_PARTS:
+        raise TooCostly(f"{len(node)} regions; the limit is {MAX_PARTS}")
     kind, parts = node[0], node[1:]
     if kind == "rel":
         return _solve(node)
@@ -144,9 +147,7 @@ def region(
         lo_in, hi_in = node[1][0] == "[", node[1][1] == "]"
         return _merge([(_bound(node[2]), _bound(node[3]), lo_in, hi_in)])
     if kind == "set":
-        return _merge([(v, v, True, True) for v in map(_bound, parts)])
-    if len(parts) > MAX_PARTS:
-        raise TooCostly(f"{len(parts)} regions; the limit is {MAX_PARTS}")
+        return _points(map(_bound, parts))
     if kind == "inter" or (kind == "list" and all(n[0] == "rel" and n[1] != ("=",) for n in parts)):
         both = reduce(_intersect, map(region, parts))
         if both or kind == "inter":  # x > 0, x != 1; but x < 1, x > 2 is either
@@ -156,19 +157,20 @@ def region(
     if kind == "minus" or (kind == "add" and node[2][0] == "neg" and node[2][1][0] == "set"):
         away = node[2] if kind == "minus" else node[2][1]  # R - {0}
         return _intersect(region(node[1]), _complement(region(away)))
-    if node == ("sym", "bbR") or kind == "text":
-        return _real_line(node)
-    raise Unparsable(f"a {kind} is no set of real numbers")
+    return _real_line(node)
 
-# %% ../nbs/06b_region.ipynb #eb4e4a6d
+# %% ../nbs/06b_region.ipynb #da7091c8
 def _real_line(node: Node) -> list[Piece]:
     "All real numbers, without those that a text excepts."
     m = _REALS.fullmatch(node[1]) if node[0] == "text" else None
-    if node[0] == "text" and not m:
-        raise Unparsable("a text is no set of real numbers")
+    if not m and node != ("sym", "bbR"):
+        raise Unparsable(f"a {node[0]} is no set of real numbers")
     holes = re.findall(r"-? ?\d+", m[1] or "") if m else []
-    points = (big_kit().ctx.mpf(h.replace(" ", "")) for h in holes)
-    return _complement(_merge([(p, p, True, True) for p in points]))
+    return _complement(_points(big_kit().ctx.mpf(h.replace(" ", "")) for h in holes))
+
+
+def _points(values: Iterable) -> list[Piece]:
+    return _merge([(v, v, True, True) for v in values])
 
 # %% ../nbs/06b_region.ipynb #fb866b62
 def same_region(

@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/same.html.md"""
 # %% auto #0
 __all__ = ['MAX_UNORDERED', 'side_values', 'has_pm', 'items', 'items_of_pm', 'same_answer']
 
-# %% ../nbs/06e_same.ipynb #9b27c0f0
+# %% ../nbs/06e_same.ipynb #11e378da
 import re
 from fractions import Fraction
 from math import ceil, floor
@@ -20,7 +20,7 @@ from .latex import Unparsable
 from .policy import Policy, text_key
 from .region import ORDER_OPS, difference, region, same_inequality, same_region, scaled
 from .tree import ONE, ZERO, substitute
-from .units import quantities, split_unit
+from .units import has_pi, quantities, split_unit
 from .values import exact
 
 # %% ../nbs/06e_same.ipynb #85776a0e
@@ -104,11 +104,11 @@ def _same_base(ref: Node, ans: Node, policy: Policy) -> str | None:
         return None
     return "base" if other in map(parse_answer, (digits, digits.lower())) else None
 
-# %% ../nbs/06e_same.ipynb #d66aea99
+# %% ../nbs/06e_same.ipynb #55af811e
 def _same_moment(ref: Node, ans: Node, policy: Policy) -> str | None:
     kinds = {ref[0], ans[0]}
-    if kinds == {"date"}:
-        return "date" if same_date(ref, ans) else None
+    if "date" in kinds:
+        return "date" if kinds == {"date"} and same_date(ref, ans) else None
     if kinds <= {"time", "ratio"}:
         return "time" if same_time(ref, ans) else None
     time, other = (ref, ans) if ref[0] == "time" else (ans, ref)
@@ -182,17 +182,19 @@ def _has_function(node: Node) -> bool:
         return True
     return node[0] != "sym" and all(_has_function(p) for p in node[1:] if isinstance(p, tuple))
 
-# %% ../nbs/06e_same.ipynb #f43ec007
+# %% ../nbs/06e_same.ipynb #5b72cb21
 def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
     (left, *_, right), (a_left, *_, a_right) = ref[2:], ans[2:]
     lefts = (left, a_left)
     if _argument(left) and _argument(a_left) and left[1] == a_left[1]:  # f(t) as f(x)
         a_right = substitute(a_right, _argument(a_left), ("sym", _argument(left)))
         a_left = left
-    if left == a_left or (all(map(_is_name, lefts)) and _kind(left) != _kind(a_left)):
+    kinds = {_kind(left), _kind(a_left)}
+    derived = any(k[0] == "'" for k in kinds)
+    if left == a_left or (all(map(_is_name, lefts)) and len(kinds) == 2 and not derived):
         if _try(right, a_right, policy):
             return "equation"
-    if _kind(left) == _kind(a_left) == "derived" and _try(right, a_right, policy):
+    if derived and len(kinds) == 1 and _try(right, a_right, policy):
         return "equation"
     if len(ref) == len(ans) == 4:
         if _try(left, a_left, policy) and _try(right, a_right, policy):
@@ -204,11 +206,18 @@ def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
         return "equation" if any(values) else None
     return None
 
-# %% ../nbs/06e_same.ipynb #0dddffdf
+# %% ../nbs/06e_same.ipynb #3096f0e7
 def _kind(node: Node) -> str:
-    "Kind of a name: a derivative is none of a plain name or a call."
-    derived = node[0] == "div" or (node[0] == "sym" and node[1].endswith("'"))
-    return "derived" if derived else "call" if _is_call(node) else node[0]
+    "Kind of a name; a derivative (y', dy/dx) only equals one of the same order."
+    if (
+        node[0] == "div"
+        and node[1][0] == "mul"
+        and node[1][1] in (("sym", "d"), ("sym", "partial"))
+    ):
+        return "'"
+    if node[0] == "sym" and node[1].endswith("'"):
+        return "'" * node[1].count("'")
+    return "call" if _is_call(node) else node[0]
 
 
 def _argument(node: Node) -> str:
@@ -507,9 +516,11 @@ def _letter_off(node: Node, unit: str, other: Node, policy: Policy) -> tuple[Nod
         return node, unit
     return value, f"{last[1]} ^ {power[1]}" if power else last[1]
 
-# %% ../nbs/06e_same.ipynb #a9f10e48
+# %% ../nbs/06e_same.ipynb #83e13735
 def _integer_name(ref: Node, ans: Node, policy: Policy) -> Node:
-    "2n+1 as 2k+1: the answer with the letter of the reference for any integer."
+    "x = 2n+1 as x = 2k+1: the answer with the letter of the reference for any integer."
+    if not (ref[0] == ans[0] == "rel" or (has_pi(ref) and has_pi(ans))):
+        return ans
     extra, missing = symbols(ans) - symbols(ref), symbols(ref) - symbols(ans)
     if len(extra) == len(missing) == 1 and _INTEGERS.issuperset(extra | missing):
         if not (extra | missing) & policy.letters:

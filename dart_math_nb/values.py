@@ -8,9 +8,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/values.html.md"""
 __all__ = ['MAX_BITS', 'MAX_FACTORIAL', 'DIGITS', 'FLOAT', 'MAX_COST', 'exact', 'Unsure', 'big_kit', 'new_budget', 'Run',
            'evaluate', 'value_at']
 
-# %% ../nbs/05e_values.ipynb #7c81ea22
+# %% ../nbs/05e_values.ipynb #71e2c09e
 import cmath
 import math
+import re
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -103,7 +104,10 @@ def _small(x: Fraction) -> Fraction:
         raise TooCostly("a number of more than 17,000 digits")
     return x
 
-# %% ../nbs/05e_values.ipynb #5ea61768
+# %% ../nbs/05e_values.ipynb #10c04b25
+_MIXED = re.compile(r"(?<!\^ )\d")  # A unit that holds a number: 2 hours 30 minutes
+
+
 def exact(
     node: Node,  # Any tree
 ) -> Fraction | None:  # None when it is no rational number, or not seen to be one
@@ -112,6 +116,8 @@ def exact(
     if kind in ("num", "dec"):
         return node[1]
     if kind not in ("add", "mul", "div", "pow", "neg", "fn", "pct", "deg", "unit"):
+        return None
+    if kind == "unit" and _MIXED.search(node[2]):
         return None
     first = 2 if kind == "fn" else 1
     args = [exact(n) for n in (node[1:2] if kind == "unit" else node[first:])]
@@ -352,7 +358,7 @@ def evaluate(
     ]
     return _APPLY[kind](run, node, args)
 
-# %% ../nbs/05e_values.ipynb #9d73d140
+# %% ../nbs/05e_values.ipynb #471b35f7
 def _add(run: Run, node: Node, args: list):
     run.scale = max(run.scale, *(abs(x) for x in args))
     return sum(args)
@@ -364,16 +370,22 @@ def _mul(run: Run, node: Node, args: list):
         value = value * x
     return value
 
+# %% ../nbs/05e_values.ipynb #85f24586
+def _unit(run: Run, node: Node, args: list):
+    if _MIXED.search(node[2]):
+        raise Unparsable("a value with other numbers behind it")
+    return args[0]
+
 
 def _call(run: Run, node: Node, args: list):
     f = run.kit.fns.get(node[1])
-    if f is None:
+    if f is None or (len(args) < 2 and node[1] in ("max", "min")):
         raise Unparsable(f"no value for {node[1]}")
     return f(*args)
 
-# %% ../nbs/05e_values.ipynb #5a2cc14a
+# %% ../nbs/05e_values.ipynb #c5c695f2
 _APPLY = {
-    **{"add": _add, "mul": _mul, "fn": _call, "unit": lambda run, node, args: args[0]},
+    **{"add": _add, "mul": _mul, "fn": _call, "unit": _unit},
     **{"div": lambda run, node, args: args[0] / args[1], "neg": lambda run, node, args: -args[0]},
     **{
         "pow": lambda run, node, args: run.kit.pow(*args),
