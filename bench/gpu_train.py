@@ -162,8 +162,8 @@ def main() -> None:
     rows = []
     for name, attn, batches, numbers in ways:
         try:
-            pick_attention(attn, "cuda" if cuda else "cpu")
-            rows.append(measure(name, attn, batches, [lens[s] for s in numbers], args))
+            known = pick_attention(attn, "cuda" if cuda else "cpu")
+            rows.append(measure(name, known, batches, [lens[s] for s in numbers], args))
         except (RuntimeError, ValueError) as e:  # One way that fails must not cost the others
             rows.append({"way": name, "attn": attn, "error": f"{type(e).__name__}: {e}"[:500]})
         print(*rows[-1].values(), sep=" | ", flush=True)

@@ -353,7 +353,7 @@ def run_tokens(
     set_of = np.repeat(np.arange(len(sets)), [len(part) for part in sets]) if sets else None
     return tokens, None if set_of is None else set_of[tokens.rows]
 
-# %% ../nbs/14_train.ipynb #e18a9c03
+# %% ../nbs/14_train.ipynb #2f792bbf
 def pick_collate(
     cfg: TrainCfg,
     shape: Mapping,  # From batch_shape
@@ -364,7 +364,7 @@ def pick_collate(
     pad_id = next(i for i in pads if i is not None)
     if cfg.packing == "none":
         return partial(collate_padded, pad_id=pad_id)
-    if cfg.compile or pick_attention_for(cfg) == "flex_attention":
+    if cfg.compile or pick_attention_for(cfg) == "dart_flex":
         return partial(collate_packs, row_len=shape["packs_per_forward"] * cfg.room, pad_id=pad_id)
     return collate_packs
 
@@ -398,7 +398,7 @@ def deciding(
     "The fields of a configuration that decide the result."
     return {k: v for k, v in asdict(cfg).items() if k not in ASIDE}
 
-# %% ../nbs/14_train.ipynb #29d0cdd7
+# %% ../nbs/14_train.ipynb #7dfa7da5
 def train(
     cfg: TrainCfg,
     rows: Iterable[Mapping] | pd.DataFrame | None = None,  # None reads cfg.train_set
@@ -415,12 +415,12 @@ def train(
         run = open_run(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
     if (Path(cfg.out) / "train.json").exists():
         return load_result(cfg.out)
-    zero3 = is_deepspeed_zero3_enabled()
-    model = start_model(cfg, tokens, start, tokenizer, probe=not zero3)
+    late = torch.cuda.is_available() or is_deepspeed_zero3_enabled()
+    model = start_model(cfg, tokens, start, tokenizer, probe=not late)
     plan = plan_run(tokens.seq_lens, cfg, shape["accumulation"] * n_processes, set_of)
     collate = pick_collate(cfg, shape, tokenizer)
     trainer = make_trainer(model, tokens, plan, cfg, shape["accumulation"], collate, progress, args)
-    if zero3 and cfg.packing != "none":
+    if late and cfg.packing != "none":
         trainer.add_callback(ProbeFirst())
     trainer.train(resume_from_checkpoint=last_checkpoint(run))
     return finish(trainer, tokenizer, tokens, plan, shape, cfg)
