@@ -41,6 +41,7 @@ CONFLICTS = {
     "tolerance": "expects a tolerance that the benchmark does not state",
     "format": "refuses a right answer for its format alone",
     "empty": "expects an empty reference to be right",
+    "unit": "refuses an answer without the unit of the reference",
 }
 # Which cases: hash of reference and answer -> kind of conflict.
 _CONFLICT_CASES = {
@@ -60,9 +61,18 @@ _CONFLICT_CASES = {
     "0f65b52362c16e81": "format",
     "143fd9982a31c3a0": "format",
     "e74c250606cc33d9": "empty",
+    "2438123606d78852": "unit",
 }
-# Why a real pair is judged otherwise than its two graders did: hash of reference and answer.
-_PAIR_REASONS = {}
+# Pairs judged otherwise than their two graders did, read one by one: (reference, answer) -> who is
+# right, why. Choices are read by rule: each was held against the options of its query.
+_READ_PAIRS = {
+    (r"\frac{5}{143}", "0.034965"): ("policy", "five rounded digits for an exact fraction"),
+    (r"\frac{27}{128}", "0.210938"): ("policy", "six rounded digits for an exact fraction"),
+    ("A", "x+y=a"): ("ours", "option A of the query is another equation"),
+    (r"$ \frac{\pi}{8} + \frac{1}{4}$.", "(pi + 2) / 8"): ("ours", "the same value"),
+    ("-48*g", "-48g"): ("ours", "the same product"),
+}
+_READ_CHOICE = ("ours", "the letter or the text of the right option; the two compare text")
 
 Grader = Callable[[str, str], bool]  # (response with a box, reference) -> right?
 
@@ -208,6 +218,20 @@ def measure_cases(rows: list[dict], peers: dict[str, Grader]) -> dict:
     }
 
 
+def remaining_pair(p: dict, verdict) -> dict:
+    "A pair judged otherwise, as a row for people."
+    choice = verdict.rule == "choice" and verdict.correct
+    right, reason = _READ_PAIRS.get(
+        (p["ref"], p["pred"]), _READ_CHOICE if choice else ("not read", "")
+    )
+    kind = "false negative" if p["expected"] else "false positive"
+    return {"kind": kind, "reference": p["ref"][:80], "answer": p["pred"][:80]} | {
+        "rule": verdict.rule,
+        "right": right,
+        "reason": reason,
+    }
+
+
 def measure_pairs(rows: list[dict], peers: dict[str, Grader]) -> dict:
     "Real answers: false negatives and false positives against the agreement of two graders."
     n = Counter(p["expected"] for p in rows)
@@ -219,15 +243,16 @@ def measure_pairs(rows: list[dict], peers: dict[str, Grader]) -> dict:
             right = v.correct if v else grade(f"\\boxed{{{p['pred']}}}", p["ref"])
             wrong[p["expected"]] += right != p["expected"]
             if v and right != p["expected"]:
-                reason = _PAIR_REASONS.get(short_hash(p["ref"], p["pred"]), "")
-                kind = "false negative" if p["expected"] else "false positive"
-                left.append([kind, p["ref"][:80], p["pred"][:80], v.rule, reason])
+                left.append(remaining_pair(p, v))
         table[name] = {
             "false_negatives": wrong[True] / n[True],
             "false_positives": wrong[False] / n[False],
         }
+    errors = Counter(r["kind"] for r in left if r["right"] != "ours")
     return {"n": len(rows), "n_same": n[True], "n_different": n[False]} | {
         **table["dart_math_nb"],
+        "false_negatives_after_reading": errors["false negative"] / n[True],
+        "false_positives_after_reading": errors["false positive"] / n[False],
         "remaining": left,
         "graders": table,
     }
@@ -375,6 +400,10 @@ def table(r: dict) -> list[dict]:
         *(
             (f"pairs, {k.replace('_', ' ')}", pairs[us][k], pairs[them][k])
             for k in ("false_negatives", "false_positives")
+        ),
+        *(
+            (f"pairs, {k.replace('_', ' ')}", r["pairs"][k], None)
+            for k in ("false_negatives_after_reading", "false_positives_after_reading")
         ),
         ("responses per CPU second", round(speed[us]), round(speed[them])),
         ("slowest hostile verdict, ms", r["hostile"]["slowest_ms"], None),
