@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/cli.html.md"""
 __all__ = ['EXTRAS', 'COMMANDS', 'RESUME', 'RESTART', 'explain', 'nearest', 'flag_parser', 'read_flags', 'benchmarks', 'overview',
            'find_command', 'run_stage', 'main']
 
-# %% ../nbs/18_cli.ipynb #297c5a03
+# %% ../nbs/18_cli.ipynb #d51d48ff
 import os
 import sys
 import zlib
@@ -20,7 +20,7 @@ from importlib.metadata import version
 from fastcore.script import anno_parser
 
 from .data_stages import curate, grade, print_frame, printable, sample, status
-from .exchange import export, import_responses
+from .exchange import check, export, import_responses, pull, push
 from .model_stages import demo, evaluate, report, train
 
 # %% ../nbs/18_cli.ipynb #8bb401de
@@ -91,17 +91,21 @@ def read_flags(
         raise ValueError(f"{blank[0]}: empty; need a value")  # "" would be the current folder
     return {k: v for k, v in options.items() if k not in ("pdb", "xtra")}
 
-# %% ../nbs/18_cli.ipynb #98934f14
-def benchmarks() -> None:
+# %% ../nbs/18_cli.ipynb #3442914b
+def benchmarks(
+    *,
+    data_folder: str = None,  # Folder with the files of benchmarks
+) -> None:
     "List the benchmarks that are known by name."
     from dart_math_nb.benchmarks import benchmark_frame
 
-    print_frame(benchmark_frame()[["name", "n_rows", "levels", "license", "verified", "local"]])
+    shown = ["name", "n_rows", "levels", "license", "verified", "local"]
+    print_frame(benchmark_frame(data_folder)[shown])
 
 
 COMMANDS = {f.__name__: f for f in (demo, benchmarks, sample, status, grade, curate)}
 COMMANDS |= {"import": import_responses}
-COMMANDS |= {f.__name__: f for f in (export, train, evaluate, report)}
+COMMANDS |= {f.__name__: f for f in (export, check, push, pull, train, evaluate, report)}
 RESUME = "interrupted; run the same command again to continue"
 RESTART = "interrupted, nothing half-written is left; run the same command again"
 

@@ -6,12 +6,15 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/data_stages.html.md"""
 
 # %% auto #0
 __all__ = ['Out', 'NeededInt', 'SHARES', 'check_folder', 'file_facts', 'grade', 'save_grades', 'printable', 'print_frame',
-           'print_table', 'sample_table', 'strategy_setup', 'sampling_setup', 'sample', 'read_prior', 'sample_into',
-           'keep_queries', 'status', 'pick_strategies', 'curate', 'sampled', 'kept_queries', 'rows_of',
-           'avoided_queries', 'cards_table']
+           'print_table', 'sample_table', 'strategy_setup', 'sampling_setup', 'sample', 'cut_finished', 'read_prior',
+           'sample_into', 'keep_queries', 'pick_strategies', 'curate', 'sampled', 'kept_queries', 'remove_sets',
+           'print_cards', 'rows_of', 'avoided_queries', 'cards_table', 'status']
 
-# %% ../nbs/17e_data_stages.ipynb #dc12563e
+# %% ../nbs/17e_data_stages.ipynb #e3df390a
 import hashlib
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +23,7 @@ import pandas as pd
 from fastcore.meta import delegates
 
 from .dars import StrategyCfg
-from .draws import Many, Setup, draw_setup
+from .draws import Many, Setup, draw_setup, template_note
 from .files import open_run, write_json
 from .layout import RunFolder
 from .records import Query
@@ -188,19 +191,39 @@ def sampling_setup(
     how |= {"prior": read_prior(prior), "retries": retries, "timeout": timeout}
     return how | {"shard": parse_shard(shard)}, *strategy_setup(k, **kwargs)
 
-# %% ../nbs/17e_data_stages.ipynb #0a37340c
+# %% ../nbs/17e_data_stages.ipynb #33aba1d8
 @delegates(sampling_setup)
 def sample(
     *,
     out: Out,  # Run folder; continued when it exists
     k: NeededInt,  # Draws (vrt), responses (uniform) or those of the hardest query
+    cut: bool = False,  # Then cut the train set too; with shards, the last to finish does it
     **kwargs,
 ) -> pd.DataFrame:  # Where each query stopped
     "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."
     options, cfg, setup = sampling_setup(k, **kwargs)
+    if note := template_note(setup):
+        print(note, file=sys.stderr)
     result = sample_into(out, cfg, setup, **options)
     print_table(sample_table(result, setup.queries), RunFolder(out).path("pool"))
+    if cut:
+        cut_finished(out, cfg.name, options["shard"][1])
     return result
+
+# %% ../nbs/17e_data_stages.ipynb #f297c3d6
+def cut_finished(
+    run: str | Path,  # Run folder
+    name: str,  # Of the strategy
+    n_shares: int,  # Of the queries
+) -> None:
+    "Cut the set of a strategy once all shares are sampled, and print what it holds."
+    from dart_math_nb.layout import cut_sets
+
+    done = len(list(RunFolder(run).path("sample", name).glob("result*.parquet")))
+    if done < n_shares:
+        print(f"{done} of {n_shares} shares are finished; the last one cuts the train set")
+        return
+    print_cards(run, cut_sets(run, {name: sampled(run)[name]}))
 
 # %% ../nbs/17e_data_stages.ipynb #ef0f9ad8
 def read_prior(
@@ -250,17 +273,6 @@ def keep_queries(
         path.unlink()
     save_queries(path, queries)
 
-# %% ../nbs/17e_data_stages.ipynb #f385f752
-def status(
-    run: str,  # Run folder, or folder of a pool
-) -> pd.DataFrame:  # A row per shard, and one for all when there are several
-    "How far a run is: draws per second, share of quotas reached, time left, failures."
-    from dart_math_nb.status import status_table
-
-    table = status_table(run)
-    print_table(table.round(3), run)
-    return table
-
 # %% ../nbs/17e_data_stages.ipynb #3476acd4
 def pick_strategies(
     strategy: Many = None,  # vrt, uniform, prop2diff; what was sampled when absent
@@ -283,7 +295,7 @@ def pick_strategies(
     how = (max_trials, n_pilot, rounding, not no_cover)
     return {n: StrategyCfg(n, k, *how) for n, k in zip(names, ks, strict=True)}
 
-# %% ../nbs/17e_data_stages.ipynb #eced87b1
+# %% ../nbs/17e_data_stages.ipynb #9af6cb52
 @delegates(pick_strategies)
 def curate(
     run: str,  # Run folder; train_set/<strategy> is written
@@ -298,18 +310,18 @@ def curate(
     near: float = None,  # And those with this share of token pairs in common, such as 0.6
     seed: int = 0,  # Of the choice of rows when sets are cut to a size
     partial: bool = False,  # Take what the pool holds where draws are missing
+    replace: bool = False,  # A set of the same name that differs is removed first
     **kwargs,
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."
-    from dart_math_nb.layout import cut_sets, run_cards
+    from dart_math_nb.layout import cut_sets
 
     strategies = pick_strategies(**kwargs) or sampled(run)
     how = dict(source_id=source_id, distinct=dedupe, equal=equalize, seed=seed, partial=partial)
     how |= {"pool": pool, "queries": kept_queries(queries), "near": near}
     how |= {"n_rows": rows_of(run, equalize_with), "avoid": avoided_queries(decontaminate)}
-    sets = cut_sets(run, strategies, **how)
-    print_table(cards_table({n: run_cards(run)[n] for n in sets}), RunFolder(run).path("train_set"))
-    return sets
+    remove_sets(run, strategies if replace else ())
+    return print_cards(run, cut_sets(run, strategies, **how))
 
 # %% ../nbs/17e_data_stages.ipynb #3327e222
 def sampled(
@@ -330,6 +342,27 @@ def kept_queries(
     from dart_math_nb.queries import read_saved_queries
 
     return read_saved_queries(path) if path else None
+
+# %% ../nbs/17e_data_stages.ipynb #ba4b58e1
+def remove_sets(
+    run: str | Path,  # Run folder
+    names: Iterable[str],  # Of sets
+) -> None:
+    "Remove train sets; the pool they were cut from stays."
+    for name in names:
+        shutil.rmtree(RunFolder(run).path("train_set", name), ignore_errors=True)
+
+
+def print_cards(
+    run: str | Path,  # Run folder
+    sets: Mapping[str, pd.DataFrame],  # Name to train set
+) -> Mapping[str, pd.DataFrame]:  # The same
+    "Print what sets hold and cost."
+    from dart_math_nb.layout import run_cards
+
+    cards = run_cards(run)
+    print_table(cards_table({n: cards[n] for n in sets}), RunFolder(run).path("train_set"))
+    return sets
 
 # %% ../nbs/17e_data_stages.ipynb #6365d310
 def rows_of(
@@ -366,3 +399,15 @@ def cards_table(
         row |= {"n_trials": cost["n_trials"], "n_reached": cost["n_reached"]}
         table.append(row | {"n_exhausted": cost["n_exhausted"]})
     return pd.DataFrame(table)
+
+# %% ../nbs/17e_data_stages.ipynb #04ae6d9d
+def status(
+    run: str,  # Run folder, or folder of a pool
+) -> pd.DataFrame:  # A row per shard, and one for all when there are several
+    "How far a run is: draws per second, share of quotas reached, time left, failures."
+    from dart_math_nb.status import status_table
+
+    table = status_table(run)
+    zero = [c for c in table if c.startswith("n_") and not table[c].any()]
+    print_table(table.drop(columns=zero).round(3), run)
+    return table

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/draws.html.md"""
 
 # %% auto #0
 __all__ = ['Many', 'queries_in', 'replay_engine', 'simulated_engine', 'check_place', 'open_model', 'open_queries',
-           'server_writes', 'find_prompts', 'prompts_name', 'Setup', 'check_engine', 'bare_prompts', 'stand_in',
-           'named_source', 'attach_model', 'open_setup', 'draw_setup']
+           'server_writes', 'find_prompts', 'prompts_name', 'Setup', 'check_engine', 'template_note', 'bare_prompts',
+           'stand_in', 'named_source', 'attach_model', 'open_setup', 'hub_setup', 'draw_setup']
 
 # %% ../nbs/17d_draws.ipynb #9cc11aaf
 import hashlib
@@ -122,24 +122,26 @@ def open_model(
 # %% ../nbs/17d_draws.ipynb #9e3660ca
 Many = Annotated[str, {"nargs": "+", "action": "extend"}]  # A flag with one value or more
 
-# %% ../nbs/17d_draws.ipynb #d8034c95
+# %% ../nbs/17d_draws.ipynb #ed6efbd4
 def open_queries(
     queries: str | None,  # Name of a benchmark, or a file
     responses: str | None,  # File of responses, for replay
     query_field: str | None = None,  # Of the responses, else of the file of queries
     ref_field: str | None = None,  # Of the responses, else of the file of queries
     response_field: str | None = None,  # Of the responses
+    **options,  # Of `load_queries`
 ) -> tuple[list[Query], Fields | None]:  # Queries; fields of the responses
     "The queries of a command. Raises ValueError or FileNotFoundError."
     if responses is None:
         if queries is None:
             raise ValueError("no --queries; need the name of a benchmark or a file")
-        return load_queries(queries, query_field=query_field, ref_field=ref_field), None
+        names = {"query_field": query_field, "ref_field": ref_field}
+        return load_queries(queries, **names, **options), None
     need = ("response", "query") if queries else ("response", "query", "ref_ans")
     fields = find_fields(responses, query_field, ref_field, response_field, need=need)
     if queries is None:
         return queries_in(responses, fields), fields
-    return load_queries(queries), replace(fields, ref_ans=None)
+    return load_queries(queries, **options), replace(fields, ref_ans=None)
 
 # %% ../nbs/17d_draws.ipynb #69c7439c
 def server_writes(
@@ -217,6 +219,15 @@ def check_engine(
             raise ValueError(f"engine {engine!r} {'needs' if takes else 'takes no'} {flag}")
     if options and not of_model:
         raise ValueError(f"engine {engine!r} takes no --option, got {', '.join(options)}")
+
+# %% ../nbs/17d_draws.ipynb #6c173b91
+def template_note(
+    setup,  # A `Setup`
+) -> str:  # One line; empty when there is no template
+    "Which template was taken, and why."
+    prompt = next(iter(setup.prompts.values()))
+    why = getattr(prompt, "why", "")
+    return f"template {prompt.name}: {why}" if why and why != "asked for" else ""
 
 # %% ../nbs/17d_draws.ipynb #7add1e32
 def bare_prompts(
@@ -306,10 +317,27 @@ def open_setup(
         return stand_in(queries, how, responses, fields)
     return attach_model(queries, how, engine, model, options, n_shots)
 
-# %% ../nbs/17d_draws.ipynb #775a0e37
+# %% ../nbs/17d_draws.ipynb #fd5f1bb1
 @delegates(open_setup, but=["fields"])
+def hub_setup(
+    *,
+    meta_field: Many = None,  # Further fields of the queries, such as level=difficulty
+    config: str = None,  # Configuration of a data set of the hub
+    split: str = None,  # Its split
+    revision: str = None,  # Its commit
+    data_folder: str = None,  # Folder with the files of benchmarks
+    unverified: bool = False,  # Warn of wrong rows of a benchmark, do not refuse them
+    **kwargs,
+) -> tuple[dict, dict]:  # Options of `load_queries`; those of `open_setup`
+    "What says where queries come from, apart from the rest."
+    found = {"meta_fields": meta_field or (), "config": config, "split": split}
+    found |= {"revision": revision, "folder": data_folder, "unverified": unverified}
+    return found, kwargs
+
+# %% ../nbs/17d_draws.ipynb #bc76ae1c
+@delegates(hub_setup)
 def draw_setup(
-    queries: str = None,  # Benchmark or file; replay takes those of the responses when absent
+    queries: str = None,  # Benchmark, file or data set; replay takes those of its file when absent
     *,
     query_field: str = None,  # Field of the problem text in the responses, else in the queries
     ref_field: str = None,  # Field of the reference answer, as query_field
@@ -320,9 +348,11 @@ def draw_setup(
     **kwargs,
 ) -> Setup:
     "Queries and an engine, from the flags of a command."
+    options, kwargs = hub_setup(**kwargs)
     responses = kwargs.get("responses")
     check_engine(kwargs.get("engine", "hf"), kwargs.get("model"), responses)
-    found, fields = open_queries(queries, responses, query_field, ref_field, response_field)
+    fields = (query_field, ref_field, response_field)
+    found, fields = open_queries(queries, responses, *fields, **options)
     found = filter_queries(found, where or ())
     found = found if n_queries is None else draw_queries(found, n_queries, query_seed)
     return open_setup(found, fields, **kwargs)

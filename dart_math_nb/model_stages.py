@@ -7,8 +7,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/model_stages.html.md"""
 # %% auto #0
 __all__ = ['SHOWN', 'train', 'model_name', 'evaluate', 'EvalPlan', 'evaluate_into', 'print_tables', 'report', 'demo']
 
-# %% ../nbs/17g_model_stages.ipynb #13e27b1e
+# %% ../nbs/17g_model_stages.ipynb #d95aaba2
+import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +21,13 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 
 from .data_stages import Out, print_frame
-from .draws import Fields, Many, Setup, open_queries, open_setup
+from .draws import Fields, Many, Setup, open_queries, open_setup, template_note
 from .layout import RunFolder
 from .queries import draw_queries, filter_queries
 from .records import Query, Source
 from .suite import EvalCfg, eval_queries, evaluate_benchmarks
 
-# %% ../nbs/17g_model_stages.ipynb #b9028d5b
+# %% ../nbs/17g_model_stages.ipynb #5ff2d602
 def train(
     recipe: str,  # YAML file
     *,
@@ -40,8 +42,9 @@ def train(
     from dart_math_nb.train import train as train_model
 
     result = train_model(cfg)
-    print(result)
-    print(result.out)
+    if not int(os.environ.get("RANK", 0)):  # of several processes, one reports
+        print(result)
+        print(result.out)
     return Path(result.out)
 
 # %% ../nbs/17g_model_stages.ipynb #a0fadc91
@@ -126,7 +129,7 @@ def queries(
     how = (self.n_draws, self.seeds, self.where, self.n_queries, self.query_seed)
     return eval_queries(EvalCfg(tuple(benchmarks), source, *how)), fields
 
-# %% ../nbs/17g_model_stages.ipynb #aae83c88
+# %% ../nbs/17g_model_stages.ipynb #da161ee4
 def evaluate_into(
     folder: Path,  # A folder below eval/
     setup: Setup,
@@ -146,6 +149,8 @@ def evaluate_into(
     shots = {len(getattr(p, "examples", ())) for p in prompts.values()}
     n_shots = shots.pop() if len(shots) == 1 else None
     cfg = plan.config(exams, replace(setup, source=named), n_shots)
+    if note := template_note(setup):
+        print(note, file=sys.stderr)
     evaluate_benchmarks(cfg, setup.engine, folder, queries=exams, prompts=prompts)
     run_async(setup.engine.close())
     tables = write_results(folder, name, prompts=prompts, **options)

@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/run.html.md"""
 __all__ = ['new_axes', 'percent', 'with_interval', 'without_zeros', 'run_draws', 'fixed_prefix', 'difficulty_frame',
            'quarter_table', 'responses_section', 'coverage_section', 'paired_table', 'accuracy_section', 'cost_curve',
            'cost_table', 'cost_section', 'verdict_table', 'prefix_rates', 'verdict_section', 'shown', 'read_sets',
-           'plain_strategies', 'pool_sections', 'run_sections', 'write_run_report']
+           'plain_strategies', 'with_forms', 'pool_sections', 'run_sections', 'write_run_report']
 
 # %% ../nbs/16d_run.ipynb #3b529299
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ from dart_math_nb.dars import (
 )
 from .evaluate import accuracy, compare, wilson
 
-# %% ../nbs/16d_run.ipynb #95b68619
+# %% ../nbs/16d_run.ipynb #9529c068
 from .files import flat_config, read_json
 from dart_math_nb.layout import (
     RunFolder,
@@ -57,6 +57,7 @@ from .pool import read_narrow, read_sources
 from .queries import read_saved_queries
 from .records import ERRORS
 from .report import Figure, Section, Table, write_report
+from .state import read_draws
 
 # %% ../nbs/16d_run.ipynb #6b0fa547
 def new_axes(
@@ -344,7 +345,20 @@ def plain_strategies(
         if not any(isinstance(s.get(name), (dict, str)) for name in names)
     }
 
-# %% ../nbs/16d_run.ipynb #804e007c
+# %% ../nbs/16d_run.ipynb #4c711e78
+def with_forms(
+    run: str | Path,  # Run folder with a pool
+    draws: pd.DataFrame,  # Of one source
+    strategies: Iterable[StrategyCfg],
+) -> pd.DataFrame:  # With `form` where a strategy counts distinct responses
+    "Draws with what the strategies count."
+    distinct = next((s for s in strategies if s.quota_distinct), None)
+    if distinct is None:
+        return draws
+    source_id, ids = draws["source_id"].iloc[0], draws["query_id"].unique()
+    return read_draws(RunFolder(run).path("pool"), distinct, source_id, ids)
+
+# %% ../nbs/16d_run.ipynb #77af92f0
 def pool_sections(
     run: str | Path,  # Run folder with a pool
     queries: pd.DataFrame,  # query_id, level
@@ -359,13 +373,15 @@ def pool_sections(
     asked = sampled_strategies(run).values()  # what every query has, not what a set would need
     n_every = int(prefix.groupby("query_id").size().min())
     n_first, out = fixed_prefix(asked) if asked else n_every, []
+    verdicts = verdict_section(draws, queries, n_first)
     if sets:
         rates = difficulty_frame(draws, queries, n_first)
         out.append(responses_section(sets, rates, n_first))
     if cut:
+        draws = with_forms(run, draws, cut.values())
         curve = cost_curve(draws, cut, queries["query_id"].tolist())
         out.append(cost_section(cards, curve))
-    return [*out, verdict_section(draws, queries, n_first)]
+    return [*out, verdicts]
 
 # %% ../nbs/16d_run.ipynb #3b084610
 def run_sections(
