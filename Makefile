@@ -4,9 +4,10 @@ export PYTHON
 BIN := .venv/bin
 READY := .venv/.ready
 VLLM := .venv/.vllm
+DEEPSPEED := .venv/.deepspeed
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything (skipped when up to date)
 
@@ -26,6 +27,14 @@ $(VLLM): $(READY) constraints-vllm.txt
 
 test-vllm: $(VLLM) ## run the pages with cells that need vLLM, those cells included
 	@$(BIN)/python tools/test.py --flags vllm --flagged --workers 1
+
+deepspeed: $(DEEPSPEED) ## add DeepSpeed to .venv
+
+$(DEEPSPEED): $(READY)
+	@sh tools/setup.sh deepspeed
+
+test-launch: $(DEEPSPEED) ## train with several processes, ZeRO included (2 minutes; run it alone)
+	@$(BIN)/python tools/test.py --flags slow --workers 1 nbs/14b_launch.ipynb
 
 check: $(READY) ## run the checks alone (seconds)
 	@$(BIN)/python tools/check.py --prose
@@ -47,4 +56,4 @@ clean: ## remove what was built; keeps .venv and runs/
 	@rm -rf _docs _proc build dist .ruff_cache .hypothesis *.egg-info nbs/nbdev.yml
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test vllm test-vllm check lab docs bench pins clean
+.PHONY: help setup demo test vllm test-vllm deepspeed test-launch check lab docs bench pins clean

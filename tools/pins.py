@@ -1,6 +1,6 @@
 """Write constraints.txt from what is installed: `make pins`, after changing requirements and testing.
 
-Pins the packages that `.[dev]` needs, directly or through others, and nothing else. With vLLM installed,
+Pins the packages that `.[dev,deepspeed]` needs, directly or through others, and nothing else. With vLLM installed,
 what it needs beyond those goes to constraints-vllm.txt.
 """
 
@@ -50,7 +50,7 @@ def write_pins(file: str, header: str, found: dict[str, str], known: set[str]) -
 def main() -> None:
     "Write the files."
     found: dict[str, str] = {}
-    closure("dart_math_nb", frozenset({"dev"}), found)
+    closure("dart_math_nb", frozenset({"dev", "deepspeed"}), found)
     known = write_pins("constraints.txt", HEADER, found, {"dart-math-nb"})
     found = {}
     closure(VLLM, frozenset(), found)

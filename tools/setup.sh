@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make .venv with everything that the notebooks, the tests and the demo need (make setup).
 # With the word "vllm": add vLLM for a CPU to it, for the tests of the engines (make vllm).
+# With the word "deepspeed": add DeepSpeed, for the tests with several processes (make deepspeed).
 # torch is the CPU build where there is no NVIDIA GPU: pip's own index brings gigabytes of CUDA else.
 set -eu
 cd "$(dirname "$0")/.."
@@ -45,6 +46,13 @@ add_vllm() {
     touch .venv/.vllm
 }
 
+add_deepspeed() {
+    echo "setup: installing DeepSpeed, whose operators are built when they are used"
+    DS_BUILD_OPS=0 $pip install -qq --no-build-isolation -c constraints.txt -e '.[deepspeed]'
+    .venv/bin/python -c 'import importlib.metadata as m; print("setup: ready, deepspeed", m.version("deepspeed"))'
+    touch .venv/.deepspeed
+}
+
 python=$(find_python)
 if ! [ -x .venv/bin/python ]; then
     echo "setup: making .venv with $("$python" --version)"
@@ -54,10 +62,10 @@ if ! [ -x .venv/bin/python ]; then
     }
 fi
 pip=".venv/bin/python -m pip --disable-pip-version-check"
-if [ "${1:-}" = vllm ]; then
-    add_vllm
-    exit
-fi
+case "${1:-}" in
+vllm) add_vllm; exit ;;
+deepspeed) add_deepspeed; exit ;;
+esac
 version=$(sed -n 's/^torch==//p' constraints.txt)
 same="import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$version')"
 .venv/bin/python -c "$same" 2>/dev/null || install_torch
