@@ -76,11 +76,12 @@ def _unit_start(toks: list[Token]) -> int | None:
             depth += (tok.value in OPEN) - (tok.value in CLOSE)
     return None
 
-# %% ../nbs/05d_answer.ipynb #0fd2ce3a
+# %% ../nbs/05d_answer.ipynb #1df0d2fe
 _FILLERS = frozenset(
     "approximately about approx roughly exactly around only simply just is are be therefore thus answer "
     "point points vertex interval set either both totally total".split()
 )
+_ROMAN = re.compile("[IVX]{2,}")
 _ARTICLES = frozenset(("a", "an", "the", "A", "An", "The"))
 
 
@@ -91,6 +92,8 @@ def _is_name(toks: list[Token]) -> bool:
 def _side(toks: list[Token]) -> Node:
     while len(toks) > 1 and _wordy(toks[0]) and toks[0].value.lower().strip() in _FILLERS:
         toks = toks[1:]
+    if len(toks) == 1 and _ROMAN.fullmatch(toks[0].value):
+        return text_node(toks)
     if len(toks) > 1 and toks[0].value in _ARTICLES and _wordy(toks[1]):
         return text_node(toks)
     k = _unit_start(toks)
@@ -133,7 +136,7 @@ def _item(toks: list[Token]) -> Node:
         return _item(sides[1]) if len(sides) == 2 and sides[1] else text_node(toks)
     return _labelled(toks) or _side(toks)
 
-# %% ../nbs/05d_answer.ipynb #5859d376
+# %% ../nbs/05d_answer.ipynb #4d4c964a
 def _labelled(toks: list[Token]) -> Node | None:
     first = toks[0]
     if first.kind == "text" and first.value.rstrip().endswith(":") and len(toks) > 1:
@@ -142,7 +145,7 @@ def _labelled(toks: list[Token]) -> Node | None:
         return ("label", text_node(toks[:1])[1], _side(toks[1:]))
     name = _split(toks, _COLON)[0][0]
     value = toks[len(name) + 1 :]
-    if value and name and (_wordy(name[-1]) or _is_name(name)):
+    if value and len(name) < 8 and name and (_wordy(name[-1]) or _is_name(name)):
         return ("label", text_node(name)[1], _side(value))
     return None
 

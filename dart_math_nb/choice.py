@@ -18,9 +18,9 @@ from .policy import Policy, choice_letter
 from .same import same_answer
 from .values import new_budget
 
-# %% ../nbs/06f_choice.ipynb #90f1b244
+# %% ../nbs/06f_choice.ipynb #819fe952
 _LABEL = re.compile(
-    r"(?:(?<=[\s{(\\$;,])|^)(?:\\(?:text|textbf|mathrm|mathbf|rm|bf)\s*\{?\s*)?\(?\s*([A-J])\s*[).:]\s*\}?(?=[^A-Za-z]|[A-Za-z])"
+    r"(?:(?<=[\s{(\\$;,])|^)(?:\\(?:text|textbf|mathrm|mathbf|rm|bf)\s*\{?\s*)?\(?\s{0,3}([A-J])\s{0,3}[).:]\s{0,3}\}?(?=[^A-Za-z]|[A-Za-z])"
 )
 _PYTHON = re.compile(r"\[\s*(['\"].*['\"])\s*\]\s*\Z", re.DOTALL)
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
@@ -55,7 +55,7 @@ def read_options(
     text = query[-10_000:]
     return {m[1]: _trim(text[m.end() : end]) for m, end in zip(marks, ends, strict=True)}
 
-# %% ../nbs/06f_choice.ipynb #17944d56
+# %% ../nbs/06f_choice.ipynb #ff483c56
 _STYLE = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\b|[{}$*~\s]|\\[ ,;!()\[\]]")
 _MANY = re.compile(r"[A-J](?:(?:[,;、&]|and|和)*[A-J])+")
 _HEAD = re.compile(
@@ -66,7 +66,8 @@ _HEAD = re.compile(
 
 def _letters(text: str) -> frozenset[str]:
     bare = re.sub(r"[()]", "", _STYLE.sub("", text[:80]))
-    return frozenset(re.findall(r"[A-J]", bare)) if _MANY.fullmatch(bare) else frozenset()
+    letters = re.findall(r"[A-J]", bare) if _MANY.fullmatch(bare) else []
+    return frozenset(letters if len(set(letters)) == len(letters) else [])  # II is a number
 
 
 def _rest(ans: str) -> str:

@@ -18,17 +18,21 @@ from .latex import TooCostly, Unparsable
 from .tree import substitute
 from .values import FLOAT, Unsure, big_kit, exact, value_at
 
-# %% ../nbs/06_equal.ipynb #4a4bba99
+# %% ../nbs/06_equal.ipynb #b63b5654
 _RANGES = ((0.2, 0.95), (1.1, 2.9), (3.1, 7.9), (-0.95, -0.2), (-2.9, -1.1))
 _MAX_SYMBOLS = 24
 
 
 def _draw_points() -> list[list[Fraction]]:
     rng = random.Random(20240701)
-    return [
+    points = [
         [Fraction(round(rng.uniform(lo, hi) * 2**20), 2**20) for _ in range(_MAX_SYMBOLS)]
         for lo, hi in _RANGES
     ]
+    for sign in (1, -1):  # |x+y| is |x|+|y| where both have one sign
+        mixed = (sign * (-1) ** k * abs(x) for k, x in enumerate(points[1]))
+        points.append([x + Fraction(k, 64) for k, x in enumerate(mixed)])
+    return points
 
 
 _POINTS = _draw_points()

@@ -176,7 +176,7 @@ def _postfix(c: Cursor, node: Node) -> Node:
             break
     return node
 
-# %% ../nbs/05b_expr.ipynb #9bdbe108
+# %% ../nbs/05b_expr.ipynb #f86d8d5b
 def _exponent(c: Cursor) -> Node:
     _down(c)
     node = _script(c)
@@ -195,6 +195,8 @@ def _script(c: Cursor) -> Node:
     elif c.peek().kind == "text":
         node = ("sym", c.take().value.strip())
     else:
+        if c.peek().kind == "word":
+            _first_letter(c)  # x^ab is x^a b, as TeX reads it
         node = _atom(c)
     c.depth -= 1
     return node

@@ -84,7 +84,7 @@ _HEADING = re.compile(
 )
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
 
-# %% ../nbs/04_extract.ipynb #1e3b577e
+# %% ../nbs/04_extract.ipynb #e92d5858
 _LINK = r"(?:is|are|=|:|would\s+be|should\s+be|must\s+be)(?:\s*:)?"
 _ANNOUNCED = tuple(
     (key, re.compile(pattern, re.IGNORECASE))
@@ -105,7 +105,7 @@ _ANNOUNCED = tuple(
     )
 )
 _CHINESE = re.compile(
-    r"(?:答案(?:应该|就)?(?:是|为|：|:)|【答案】[:：]?|答[:：]|正确选项(?:是|为)?)(?:\s*选项)?"
+    r"(?:答案(?:应该|就)?(?:是|为|：|:)|【答案】[:：]?|答[:：]|正确选项(?:是|为)?|Ответ\s?[:：])(?:\s*选项)?"
     r"|结果(?:是|为)|故?选(?:择|项)?\s*[:：]?(?=\s*[（(]?[A-J])"
 )
 _TITLE = re.compile(r"[#*\s]*(?:final )?a", re.IGNORECASE)
@@ -264,9 +264,10 @@ def find_json(
             return Found(inner.ans if inner else ans, "json")
     return None
 
-# %% ../nbs/04_extract.ipynb #98986ec4
+# %% ../nbs/04_extract.ipynb #a2d4a70f
 _OUTPUT = re.compile(r"```(?:output|text|result)?\s*\n([^`]*?)\n?```\s*\Z")
 _SO = re.compile(r"\A(?:\W*(?:so|it'?s|it is|is)\b[,:]?\s+)+", re.IGNORECASE)
+_LETTER_FIRST = re.compile(r"\s{0,20}\(?([A-J])\)?[.)]?[ \t]*\n")  # A letter, then why
 _PROSE = re.compile(
     r"(?<![\\a-zA-Z])(?!sqrt|frac|sin|cos|tan|log|[pbvBV]?matrix|cases|array)[a-zA-Z]{3,}"
 )
@@ -281,6 +282,8 @@ def find_loose(
         return Found(m[1].strip().splitlines()[-1].strip(), "tool")
     if len(tail) < 300 and "\n" not in tail and _has_value(tail) and not _PROSE.search(tail):
         return Found(_trim(_SO.sub("", tail)), "short")
+    if m := _LETTER_FIRST.match(text):
+        return Found(m[1], "short")
     last = next((line for line in reversed(tail.splitlines()) if _has_value(line)), "")
     return _find_styled(last, tail) or _find_number(last, tail)
 
@@ -308,13 +311,15 @@ def _find_styled(last: str, tail: str) -> Found | None:
         return Found(", ".join(map(_trim, formulas if stated else formulas[-1:])), "formula")
     return None
 
-# %% ../nbs/04_extract.ipynb #8185dd61
+# %% ../nbs/04_extract.ipynb #3b9ae2ce
 _THUS = re.compile(
     r"\b(?:therefore|thus|hence|so|in total|finally)\b|因此|所以|故|综上", re.IGNORECASE
 )
-_NUMBER = re.compile(r"-?(?<![A-Za-z0-9_.])\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?")
+_NUMBER = re.compile(
+    r"\b\d{1,2}:\d\d\b|-?(?<![A-Za-z0-9_.])\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?"
+)
 _IS = re.compile(
-    r"(?:(?:\bis|\bare|\bequals|\bbe|\bget|\bgot|\bhas|\bhave|=)\s+|(?:为|是|有|得|共|等于)\s*)(?=[\s$\\*({\[-]*[\d\\])"
+    r"(?:(?:\bis|\bare|\bequals|\bbe|\bget|\bgot|\bhas|\bhave|=)(?:\s+at)?\s+|(?:为|是|有|得|共|等于)\s*)(?=[\s$\\*({\[-]*[\d\\])"
 )
 
 
@@ -330,6 +335,7 @@ def _find_number(last: str, tail: str) -> Found | None:
     if numbers:
         return Found(numbers[-1], "number")
     word = tail.strip()
+    word = _SO.sub("", word)
     return Found(_trim(word), "short") if word and len(word) <= 60 else None
 
 # %% ../nbs/04_extract.ipynb #b5bf7fc6

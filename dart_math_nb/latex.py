@@ -44,7 +44,7 @@ _HIDDEN = "\0\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\
 _FRACTIONS = "½12 ⅓13 ⅔23 ¼14 ¾34 ⅕15 ⅖25 ⅗35 ⅘45 ⅙16 ⅚56 ⅛18 ⅜38 ⅝58 ⅞78"
 _SUPER, _SUB = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "₀₁₂₃₄₅₆₇₈₉₋₊ₙ"
 
-# %% ../nbs/05_latex.ipynb #32c973a7
+# %% ../nbs/05_latex.ipynb #c20ebed7
 def _unicode_table() -> dict[int, str]:
     table = {s[0]: s[1:] + " " for s in _COMMANDS.split()} | {s[0]: s[1:] for s in _CHARS.split()}
     table |= {chr(0x3B1 + i): f"\\{name} " for i, name in enumerate(_GREEK.split())}
@@ -52,7 +52,7 @@ def _unicode_table() -> dict[int, str]:
     table |= {chr(0xFF10 + i): str(i) for i in range(10)}  # full-width digits and letters
     for i in range(26):
         table |= {chr(0xFF21 + i): chr(65 + i), chr(0xFF41 + i): chr(97 + i)}
-    table |= {"元": " yuan ", "¢": " cents "}
+    table |= {"元": " yuan ", "¢": " cents ", "✓": "", "✔": "", "✅": ""}
     table |= {
         chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0x1D400, 0x1D800)
     }  # italic, bold ... letters and digits

@@ -116,7 +116,7 @@ _WORDS_BETWEEN = (
     (re.compile(r"\\text\s*\{\s*([;,])\s*(?=[^}\s])"), r"\1 \\text{"),
 )
 
-# %% ../nbs/04c_notation.ipynb #69f6de89
+# %% ../nbs/04c_notation.ipynb #32b3c01f
 _ANGLE = re.compile(r"\\angle\s*([A-Z])\s*([A-Z])\s*([A-Z])(?![A-Za-z_])")
 
 
@@ -124,6 +124,8 @@ def _between(text: str) -> str:
     for pattern, new in _WORDS_BETWEEN:
         text = pattern.sub(new, text)
     text = _ANGLE.sub(lambda m: rf"\angle{min(a := ''.join(m.groups()), a[::-1])} ", text)
+    if "\n" in text and all("=" in line for line in text.split("\n")):
+        text = text.replace("\n", ", ")  # one equation a line
     if text.count("=") > 1 and "," not in text:
         text = re.sub(r"\\q?quad\b", ", ", text)
     if text.startswith("(1)") and "(2)" in text:
@@ -131,13 +133,13 @@ def _between(text: str) -> str:
         text = f"({parts})"  # in order
     return _REALS.sub(lambda m: r"(0,\infty)" if (m[1] or m[2]) in "+>" else r"(-\infty,0)", text)
 
-# %% ../nbs/04c_notation.ipynb #c7ee3890
+# %% ../nbs/04c_notation.ipynb #33e12166
 _WHEN = re.compile(
     r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:if|for|when|where|,)\b\s*\$?([^{}$]*)\$?\s*\}"
     r"|(?<=&)\s*(?:if|for|when)\b()"
 )
 _ANY = re.compile(
-    r"[CP_]|log|\de[+-]|\+/-|°|\\circ|\\degree|[\][;<,&$£€¥]|Matrix|array|Rs|USD|EUR|comb|binomial|perm\(|\bto\b|mod|\band\b|\bby\b|#|\(2\)|\\mathbb|arrow|\\vec|angle|quad|\\text\{\s*[;,]"
+    r"[CP_]|log|\de[+-]|\+/-|°|\\circ|\\degree|[\][;<,&$£€¥]|Matrix|array|Rs|USD|EUR|comb|binomial|perm\(|\bto\b|mod|\band\b|\bby\b|#|\(2\)|\\mathbb|arrow|\\vec|angle|quad|\\text\{\s*[;,]|\n"
 )
 
 

@@ -182,10 +182,12 @@ def _has_function(node: Node) -> bool:
         return True
     return node[0] != "sym" and all(_has_function(p) for p in node[1:] if isinstance(p, tuple))
 
-# %% ../nbs/06e_same.ipynb #5b72cb21
+# %% ../nbs/06e_same.ipynb #61ddd4f0
 def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
     (left, *_, right), (a_left, *_, a_right) = ref[2:], ans[2:]
     lefts = (left, a_left)
+    if left[0] == a_left[0] == "sym" and (_root(left) == a_left[1] or left[1] == _root(a_left)):
+        a_left = left  # x_1 as x
     if _argument(left) and _argument(a_left) and left[1] == a_left[1]:  # f(t) as f(x)
         a_right = substitute(a_right, _argument(a_left), ("sym", _argument(left)))
         a_left = left
@@ -206,7 +208,12 @@ def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
         return "equation" if any(values) else None
     return None
 
-# %% ../nbs/06e_same.ipynb #3096f0e7
+# %% ../nbs/06e_same.ipynb #8473586d
+def _root(sym: Node) -> str:
+    "Name without its number: x of x_1."
+    return re.sub(r"_?\d+\Z", "", sym[1])
+
+
 def _kind(node: Node) -> str:
     "Kind of a name; a derivative (y', dy/dx) only equals one of the same order."
     if (
@@ -439,13 +446,15 @@ def _integers(node: Node) -> Node:
     least = 1 if head[3][1] == "bbN" else -(10**9)
     return ("set", *(("num", Fraction(n)) for n in sorted(numbers) if n >= least))
 
-# %% ../nbs/06e_same.ipynb #4d5ce4ef
+# %% ../nbs/06e_same.ipynb #c840d06b
 def _one_form(ref: Node, ans: Node) -> tuple[Node, Node]:
     "Both sides, each brought to the form of the other."
     pair = []
     for node, other in ((ref, ans), (ans, ref)):
         if node[:2] == ("fn", "setof"):
             node = _integers(node)
+        if node[0] == "tuple" and other[0] in ("list", "set"):
+            node = ("list", *both) if len(both := items_of_pm(node)) > 1 else node
         if node[0] in ("mul", "div", "neg") or (node[0] == "add" and other[0] == "mat"):
             node = _scaled_matrix(node)
             if node[0] == "mul":

@@ -16,13 +16,13 @@ from typing import NamedTuple
 from .expr import Node
 from .tree import size
 
-# %% ../nbs/06c_units.ipynb #39f21749
+# %% ../nbs/06c_units.ipynb #3ff2ff4c
 _NAMES = """mm millimeter millimetre|cm centimeter centimetre cms|dm|m meter metre|km kilometer kilometre kms
 |in inch inches|ft foot feet|yd yard|mi mile|g gram gm gs|kg kilogram kilo kgs|mg milligram|s sec second|min minute
 |h hr hour|day|week|month|year yr|l liter litre|ml milliliter millilitre|gal gallon|qt quart|pint
 |deg degree °|usd dollar buck|cent penny pennies ¢|eur euro|gbp|yen|yuan 元|rupees rupee|lb pound|oz ounce
 |rad radian|sq square squared|cubic cubed cu|unit|n newton|j joule|w watt|v volt|pa pascal
-|celsius c|fahrenheit f|k kelvin|cc|mol mole|hz hertz|ton tonne|acre|wpm"""
+|celsius c|fahrenheit f|k kelvin|cc|mol mole|hz hertz|ton tonne|acre|wpm|people person"""
 _UNIT = {name: group.split()[0] for group in _NAMES.split("|") for name in group.split()}
 
 # %% ../nbs/06c_units.ipynb #5289197d

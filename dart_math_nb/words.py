@@ -29,7 +29,7 @@ _PARTS = {w: i for i, w in enumerate(_ORDINALS, 1) if i > 2} | {
     "hundredth": 100,
 }
 
-# %% ../nbs/04b_words.ipynb #d0168475
+# %% ../nbs/04b_words.ipynb #e4b355de
 _TWO = rf"(?:(?:{'|'.join(_TENS)})(?:[\s-]+(?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL[::-1])})"
 _THREE = rf"(?:(?:{'|'.join(_SMALL[9:0:-1])}|an?)[\s-]+hundred(?:\s+(?:and\s+)?{_TWO}\b)?|{_TWO})"
 _GROUP = rf"{_THREE}[\s-]+(?:thousand|million|billion|trillion)"
@@ -41,7 +41,7 @@ _SHARE = re.compile(
     rf"({_CARDINAL}|\ban?\b)[\s-]+({'|'.join(_PARTS)})(?:s\b|\b)(?![\s-]+(?:of\s+)?hour)",
     re.IGNORECASE,
 )
-_MINUS = re.compile(r"\b(?:negative|minus)\s+(?=[\d.$\\(])", re.IGNORECASE)
+_MINUS = re.compile(r"\b(?:negative|minus)\s+(?=[\d.$\\(]|infinity)", re.IGNORECASE)
 _ORDINAL = re.compile(
     rf"(?:the\s+)?(?:({'|'.join(_TENS)})[\s-])?({'|'.join(_ORDINALS)})", re.IGNORECASE
 )
