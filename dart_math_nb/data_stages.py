@@ -172,7 +172,7 @@ def strategy_setup(
     cfg = StrategyCfg(strategy, k, *how, quota_distinct=distinct, min_yield=min_yield)
     return cfg, draw_setup(**kwargs)
 
-# %% ../nbs/17e_data_stages.ipynb #c195fb55
+# %% ../nbs/17e_data_stages.ipynb #a7e864de
 @delegates(strategy_setup)
 def sampling_setup(
     k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
@@ -184,11 +184,14 @@ def sampling_setup(
     reuse: bool = False,  # Go on in a folder with other settings where its draws can be used
     retries: int = 3,  # Further attempts for a draw that failed
     timeout: float = None,  # Seconds for one attempt; none when absent
+    keep_wrong: str = "text",  # counts: leave out the texts of wrong responses, for space
+    sync_every: float = 5.0,  # Seconds of draws that a power cut may cost; 0 loses none
     **kwargs,
 ) -> tuple[dict, StrategyCfg, Setup]:  # Options of `sample_into`; what to collect; what from
     "All that `sample` is asked, checked before a model is loaded."
     how = {"rates_from": fail_rates_from, "rates_source": fail_rates_source, "reuse": reuse}
     how |= {"prior": read_prior(prior), "retries": retries, "timeout": timeout}
+    how |= {"store": {"keep_wrong": keep_wrong, "sync_every": sync_every}}
     return how | {"shard": parse_shard(shard)}, *strategy_setup(k, **kwargs)
 
 # %% ../nbs/17e_data_stages.ipynb #33aba1d8

@@ -8,9 +8,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/resume.html.md"""
 __all__ = ['KEPT', 'config_changes', 'check_changes', 'alone_in', 'enter', 'asked_config', 'was_asked', 'decide',
            'sample_strategy', 'own_pilot', 'keep_result']
 
-# %% ../nbs/11f_resume.ipynb #47ce81ee
+# %% ../nbs/11f_resume.ipynb #ed0ab136
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +177,7 @@ def _replace(folder: Path, before: dict, asked: dict, reuse: bool) -> None:
     for file in [*folder.glob("quotas.parquet"), *folder.glob("result*.parquet")]:
         file.rename(folder / f"old-{old.stem.removeprefix('config-')}-{file.name}")
 
-# %% ../nbs/11f_resume.ipynb #e42598de
+# %% ../nbs/11f_resume.ipynb #f00cf050
 def sample_strategy(
     folder: str | Path,  # Stage folder, sample/<strategy> of a run
     pool_folder: str | Path,  # Folder of the pool
@@ -190,13 +190,14 @@ def sample_strategy(
     prior: str | Sequence[float] | None = None,  # "fit", two numbers, or None: the plain ratio
     shard: tuple[int, int] = (0, 1),  # Share of the queries, from 0, and number of shares
     reuse: bool = False,  # Go on with other settings where the draws can be used
+    store: Mapping[str, object] = {},  # noqa: B006  Of `open_pool`: keep_wrong, sync_every
     **options,  # Of `sample_pool`: source, params, prompt_of, grade, progress ...
 ) -> pd.DataFrame:  # As from `sample_pool`, for the queries of the share
     "Decide the quotas, fill them, and write down where each query stopped."
     mine = shard_queries(list(queries), *shard)
     if rates_from is None and prior not in (None, "fit"):  # numbers need no other query's pilot
         strategy, prior = replace(strategy, prior=tuple(prior)), None
-    with open_pool(pool_folder, shard_name(*shard)) as pool:
+    with open_pool(pool_folder, shard_name(*shard), **store) as pool:
         if prior is not None and rates_from is None:
             rates_from = own_pilot(mine, engine, pool, strategy, prior, shard, **options)
         done = decide(folder, strategy, queries, rates_from, prior, reuse, rates_source)
