@@ -164,7 +164,8 @@ def check_depth(
             return
     raise TooCostly(f"a tree deeper than {MAX_TREE_DEPTH}")
 
-# %% ../nbs/05d_answer.ipynb #7b2071b4
+# %% ../nbs/05d_answer.ipynb #c3097d05
+_LOGIC = re.compile(r"\\(?:land|lor|wedge|vee)\b")
 _COMMAS = frozenset((",", ";", "and", "or", "\\\\"))
 
 
@@ -183,6 +184,8 @@ def _parse(text: str) -> Node:
         check_depth(nodes)
     if len(nodes) == 1:
         return nodes[0]
+    if _LOGIC.search(body) and all(n[0] != "rel" for n in nodes):  # p and q is no list
+        return ("fn", f"logic {' '.join(commas)}", *nodes)
     both = "and" in commas and all(n[0] == "rel" and n[1] != ("=",) for n in nodes)
     return ("inter" if both else "list", *nodes)
 

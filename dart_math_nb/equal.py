@@ -37,7 +37,7 @@ def _draw_points() -> list[list[Fraction]]:
 
 _POINTS = _draw_points()
 
-# %% ../nbs/06_equal.ipynb #c722b8a6
+# %% ../nbs/06_equal.ipynb #9b01a6a0
 def symbols(
     node: Node,  # Any tree
 ) -> set[str]:  # Names of its variables
@@ -47,6 +47,13 @@ def symbols(
     return {s for part in node[1:] if isinstance(part, tuple) and part for s in symbols(part)}
 
 
+def _has_order(node: Node) -> bool:
+    "Is there an absolute value, a maximum or a minimum?"
+    if node[:1] == ("fn",) and node[1] in ("abs", "max", "min"):
+        return True
+    return any(isinstance(p, tuple) and p and _has_order(p) for p in node)
+
+
 def points(
     *nodes: Node,
 ) -> list[dict[str, Fraction]]:  # Values for all variables of the nodes
@@ -54,7 +61,8 @@ def points(
     names = sorted(set().union(*(symbols(n) for n in nodes)))
     if len(names) > _MAX_SYMBOLS:
         raise TooCostly(f"{len(names)} variables; the limit is {_MAX_SYMBOLS}")
-    return [dict(zip(names, p, strict=False)) for p in _POINTS] if names else [{}]
+    drawn = _POINTS if any(map(_has_order, nodes)) else _POINTS[: len(_RANGES)]
+    return [dict(zip(names, p, strict=False)) for p in drawn] if names else [{}]
 
 # %% ../nbs/06_equal.ipynb #cfee3e35
 def _agree(a: Node, b: Node, kit: SimpleNamespace, point: dict) -> tuple[bool | None, bool]:
