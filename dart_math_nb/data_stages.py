@@ -10,10 +10,9 @@ __all__ = ['Out', 'NeededInt', 'SHARES', 'check_folder', 'file_facts', 'grade', 
            'sample_into', 'keep_queries', 'pick_strategies', 'curate', 'sampled', 'kept_queries', 'remove_sets',
            'print_cards', 'rows_of', 'avoided_queries', 'cards_table', 'status']
 
-# %% ../nbs/17e_data_stages.ipynb #e3df390a
+# %% ../nbs/17e_data_stages.ipynb #05c94c39
 import hashlib
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ import pandas as pd
 from fastcore.meta import delegates
 
 from .dars import StrategyCfg
-from .draws import Many, Setup, draw_setup, template_note
+from .draws import Many, Setup, connect, draw_setup
 from .files import open_run, write_json
 from .layout import RunFolder
 from .records import Query
@@ -194,7 +193,7 @@ def sampling_setup(
     how |= {"store": {"keep_wrong": keep_wrong, "sync_every": sync_every}}
     return how | {"shard": parse_shard(shard)}, *strategy_setup(k, **kwargs)
 
-# %% ../nbs/17e_data_stages.ipynb #33aba1d8
+# %% ../nbs/17e_data_stages.ipynb #4a61f91a
 @delegates(sampling_setup)
 def sample(
     *,
@@ -205,8 +204,6 @@ def sample(
 ) -> pd.DataFrame:  # Where each query stopped
     "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."
     options, cfg, setup = sampling_setup(k, **kwargs)
-    if note := template_note(setup):
-        print(note, file=sys.stderr)
     result = sample_into(out, cfg, setup, **options)
     print_table(sample_table(result, setup.queries), RunFolder(out).path("pool"))
     if cut:
@@ -241,7 +238,7 @@ def read_prior(
         raise ValueError(f"--prior {' '.join(words)}; need fit, or two numbers above 0") from None
     return a, b
 
-# %% ../nbs/17e_data_stages.ipynb #be70a3e4
+# %% ../nbs/17e_data_stages.ipynb #d2acf6ee
 def sample_into(
     out: str | Path,  # Run folder
     cfg: StrategyCfg,
@@ -254,6 +251,7 @@ def sample_into(
     from dart_math_nb.engine import run_async
     from dart_math_nb.resume import enter, sample_strategy
 
+    connect(setup)
     folder = RunFolder(enter(out, setup.config, reuse))
     keep_queries(folder.path("queries.jsonl"), setup.queries, reuse)
     how = {"source": setup.source, "params": setup.params, "prompt_of": setup.prompt_of}

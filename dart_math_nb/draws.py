@@ -7,13 +7,14 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/draws.html.md"""
 # %% auto #0
 __all__ = ['Many', 'queries_in', 'replay_engine', 'simulated_engine', 'check_place', 'open_model', 'open_queries',
            'server_writes', 'find_prompts', 'prompts_name', 'Setup', 'check_engine', 'template_note', 'bare_prompts',
-           'stand_in', 'named_source', 'attach_model', 'open_setup', 'hub_setup', 'draw_setup']
+           'stand_in', 'named_source', 'attach_model', 'open_setup', 'connect', 'hub_setup', 'draw_setup']
 
-# %% ../nbs/17d_draws.ipynb #9cc11aaf
+# %% ../nbs/17d_draws.ipynb #33996d25
 import hashlib
 import json
 import logging
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 
 from fastcore.meta import delegates
 
-# %% ../nbs/17d_draws.ipynb #8c29b4ee
+# %% ../nbs/17d_draws.ipynb #9176d2a3
 from .benchmarks import draw_queries, filter_queries, load_queries
 from .choose import Prompt, choose_template, rule_for
 from dart_math_nb.engine import (
@@ -32,6 +33,7 @@ from dart_math_nb.engine import (
     SimulatedEngine,
     check_names,
     params_of,
+    run_async,
 )
 from .engines import KINDS, make_engine, read_options, text_options
 from .files import folder_revision
@@ -316,6 +318,17 @@ def open_setup(
     if model is None:
         return stand_in(queries, how, responses, fields)
     return attach_model(queries, how, engine, model, options, n_shots)
+
+# %% ../nbs/17d_draws.ipynb #bfe8ef61
+def connect(
+    setup: Setup,
+) -> None:
+    """Reach the engine, and say on standard error which template was taken and why.
+    Raises ConnectionError or ValueError."""
+    if hasattr(setup.engine, "open"):
+        run_async(setup.engine.open())
+    if note := template_note(setup):
+        print(note, file=sys.stderr)
 
 # %% ../nbs/17d_draws.ipynb #fd5f1bb1
 @delegates(open_setup, but=["fields"])

@@ -7,10 +7,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/model_stages.html.md"""
 # %% auto #0
 __all__ = ['SHOWN', 'train', 'model_name', 'evaluate', 'EvalPlan', 'evaluate_into', 'print_tables', 'report', 'demo']
 
-# %% ../nbs/17g_model_stages.ipynb #d95aaba2
+# %% ../nbs/17g_model_stages.ipynb #ef70fa21
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,14 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 
 from .data_stages import Out, print_frame
-from .draws import Fields, Many, Setup, open_queries, open_setup, template_note
+from dart_math_nb.draws import (
+    Fields,
+    Many,
+    Setup,
+    connect,
+    open_queries,
+    open_setup,
+)
 from .layout import RunFolder
 from .queries import draw_queries, filter_queries
 from .records import Query, Source
@@ -129,7 +135,7 @@ def queries(
     how = (self.n_draws, self.seeds, self.where, self.n_queries, self.query_seed)
     return eval_queries(EvalCfg(tuple(benchmarks), source, *how)), fields
 
-# %% ../nbs/17g_model_stages.ipynb #da161ee4
+# %% ../nbs/17g_model_stages.ipynb #becd965c
 def evaluate_into(
     folder: Path,  # A folder below eval/
     setup: Setup,
@@ -149,8 +155,7 @@ def evaluate_into(
     shots = {len(getattr(p, "examples", ())) for p in prompts.values()}
     n_shots = shots.pop() if len(shots) == 1 else None
     cfg = plan.config(exams, replace(setup, source=named), n_shots)
-    if note := template_note(setup):
-        print(note, file=sys.stderr)
+    connect(setup)
     evaluate_benchmarks(cfg, setup.engine, folder, queries=exams, prompts=prompts)
     run_async(setup.engine.close())
     tables = write_results(folder, name, prompts=prompts, **options)

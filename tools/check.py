@@ -325,7 +325,9 @@ def check_pins(root: Path) -> Iterator[str]:
 
     config = configparser.ConfigParser(delimiters=["="])
     config.read(root / "settings.ini", encoding="utf-8")
-    keys = ("requirements", "dev_requirements", "plot_requirements", "train_requirements")
+    extras = re.search(r"for name in \((.*?)\)", (root / "setup.py").read_text(encoding="utf-8"))
+    names = [*re.findall(r"\w+", extras[1] if extras else ""), "dev", "deepspeed"]
+    keys = ("requirements", *(f"{n}_requirements" for n in names))
     wanted = {plain(r) for k in keys for r in config["DEFAULT"].get(k, "").split()}
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {plain(s) for s in lines if "==" in s and not s.startswith("#")}
