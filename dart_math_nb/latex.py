@@ -235,13 +235,23 @@ _RENAME = {
     "•": "*",
 }
 
-# %% ../nbs/05_latex.ipynb #260965bb
+# %% ../nbs/05_latex.ipynb #aa855e43
+_GREEK_WORDS = frozenset(_GREEK.split()) - {"nu", "xi", "mu", "eta"} | {
+    "phi",
+    "omega",
+    "sigma",
+    "tau",
+}
+
+
 def _word(name: str) -> tuple[str, str]:
     if name in _WORDS:
         return "op", _WORDS[name]
     if name in _FN_NAMES:
         return "fn", _FN_NAMES[name]
-    return ("sym", "pi") if name in ("pi", "Pi") else ("word", name)
+    if name == "Pi" or name in _GREEK_WORDS:
+        return "sym", name.lower()
+    return "word", name
 
 
 def _command(name: str) -> tuple[str, str] | None:
