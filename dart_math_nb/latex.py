@@ -235,7 +235,7 @@ _RENAME = {
     "•": "*",
 }
 
-# %% ../nbs/05_latex.ipynb #aa855e43
+# %% ../nbs/05_latex.ipynb #35fd10ba
 _GREEK_WORDS = frozenset(_GREEK.split()) - {"nu", "xi", "mu", "eta"} | {
     "phi",
     "omega",
@@ -253,7 +253,7 @@ def _word(name: str) -> tuple[str, str]:
         return "sym", name.lower()
     return "word", name
 
-
+# %% ../nbs/05_latex.ipynb #1c1849a8
 def _command(name: str) -> tuple[str, str] | None:
     if name in _SKIP:
         return None
