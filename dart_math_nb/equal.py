@@ -64,17 +64,18 @@ def points(
     drawn = _POINTS if any(map(_has_order, nodes)) else _POINTS[: len(_RANGES)]
     return [dict(zip(names, p, strict=False)) for p in drawn] if names else [{}]
 
-# %% ../nbs/06_equal.ipynb #cfee3e35
+# %% ../nbs/06_equal.ipynb #0309520d
 def _agree(a: Node, b: Node, kit: SimpleNamespace, point: dict) -> tuple[bool | None, bool]:
     "(equal here, both real here); equal is None where the point says nothing."
-    (x, sx), (y, sy) = value_at(a, kit, point), value_at(b, kit, point)
+    way = []
+    (x, sx), (y, sy) = value_at(a, kit, point, way), value_at(b, kit, point, way)
     if x is None or y is None:
         return None, False
     tol = kit.eps * max(sx, sy) if kit is FLOAT else kit.eps * max(abs(x), abs(y), min(1, sx, sy))
     real = abs(x.imag) <= tol, abs(y.imag) <= tol
     if real[0] != real[1]:
         return None, False
-    return bool(abs(x - y) <= tol), real[0]
+    return bool(abs(x - y) <= tol), real[0] and not way
 
 
 def _agree_at(a: Node, b: Node, point: dict, sure: bool) -> tuple[bool | None, bool]:

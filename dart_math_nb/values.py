@@ -329,15 +329,15 @@ def _spend(cost: int) -> None:
     if _LOCAL.spent > MAX_COST:
         raise TooCostly(f"a comparison of more than {MAX_COST:,} steps")
 
-# %% ../nbs/05e_values.ipynb #2983921f
+# %% ../nbs/05e_values.ipynb #209805b9
 class Run:
     "One evaluation: where, in which kit, and what it has cost."
 
     def __init__(self, kit: SimpleNamespace, point: dict[str, Fraction]):
-        self.kit, self.scale = kit, 1.0
+        self.kit, self.scale, self.left_reals = kit, 1.0, False
         self.point = {k: kit.num(v) for k, v in point.items()}
 
-# %% ../nbs/05e_values.ipynb #21de7537
+# %% ../nbs/05e_values.ipynb #8c476758
 def evaluate(
     node: Node,  # An expression
     run: Run,
@@ -356,7 +356,14 @@ def evaluate(
     args = [
         evaluate(n, run) for n in node[2 if kind == "fn" else 1 : 2 if kind == "unit" else None]
     ]
-    return _APPLY[kind](run, node, args)
+    value = _APPLY[kind](run, node, args)
+    if kind in ("pow", "fn") and not _is_real(value) and all(map(_is_real, args)):
+        run.left_reals = True  # the root or logarithm of a negative number
+    return value
+
+
+def _is_real(x) -> bool:
+    return not x.imag or abs(x.imag) <= 1e-9 * abs(x)
 
 # %% ../nbs/05e_values.ipynb #471b35f7
 def _add(run: Run, node: Node, args: list):
@@ -394,11 +401,12 @@ _APPLY = {
     **{"ratio": lambda run, node, args: args[0] / args[1], "deg": lambda run, node, args: args[0]},
 }
 
-# %% ../nbs/05e_values.ipynb #4528365d
+# %% ../nbs/05e_values.ipynb #85d5a2c6
 def value_at(
     node: Node,  # An expression
     kit: SimpleNamespace,  # Precision
     point: dict[str, Fraction],  # Value of each variable
+    way: list | None = None,  # Gets an item when an imaginary number was met on the way
 ) -> tuple:  # (value, largest summand met); value is None where it has none
     "Value at a point, or None at a pole or outside every domain."
     run = Run(kit, point)
@@ -412,6 +420,7 @@ def value_at(
         return None, run.scale
     except TypeError as e:  # a function with the wrong number of arguments
         raise Unparsable(str(e)) from None
+    way is None or way.extend([node] * run.left_reals)
     size = abs(value)
     if not size < kit.limit:
         if kit is FLOAT:
