@@ -1,6 +1,7 @@
-"""Measure the pool: `python bench/pool.py [resume append keep_wrong]`; writes bench/results/pool.json.
+"""Measure the pool: `python bench/pool.py [resume large append keep_wrong]`; writes bench/results/pool.json.
 
-`resume`: 20 million synthetic draws in 400 parts (takes 0.3 GB of disk, a minute). `append`: rows per
+`resume`: 20 million synthetic draws in 400 parts (takes 0.3 GB of disk, a minute). `large`: 160
+million in 3,200 parts (1.8 GB, some minutes). `append`: rows per
 second by batch and fsync policy. `keep_wrong`: bytes on disk with and without the texts of wrong
 responses, on real ones; needs the optional data folder (`dart_math_nb.benchmarks.data_folder`).
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dart_math_nb.benchmarks import data_folder
 from dart_math_nb.files import write_json
@@ -40,6 +42,12 @@ f"::int) good from read_parquet('{f}/part-*.parquet') group by all)").fetchall()
 "select count(*), sum(good) from (select query_id, source_id, trial, first((correct and finish_reason!='length')"
 f"::int) good from read_parquet('{f}/part-*.parquet') group by all)").fetchall()[0][0]""",
 }
+LARGE = """from dart_math_nb.pool import open_pool; from dart_math_nb.state import load_states
+from dart_math_nb.dars import StrategyCfg; from dart_math_nb.records import Query, short_hash
+p = open_pool(f, "new"); ids = [short_hash("bench", i) for i in range(15000)]
+qs = [Query(s + q, "b", s + q, "1", {}) for s in ["", *"bcdefgh"] for q in ids]
+states = load_states(qs, p, "0123456789abcdef", StrategyCfg("prop2diff", 192, 400000, 32))
+n = len(p.keys); p.close()"""
 PROBE = """import json, sys, time; f = sys.argv[1]; start = time.perf_counter()
 {job}
 wall = time.perf_counter() - start  # the kernel's peak since exec; ru_maxrss starts at the parent's
@@ -93,6 +101,29 @@ def measure_resume() -> list[dict]:
             row = {"what": name, "draws": n, "wall_s": round(wall, 2), "cpu_s": round(cpu, 2)}
             rows.append(row | {"peak_mb": round(peak), "cpu_s_150M": round(cpu * 150e6 / n, 1)})
     return rows
+
+
+def copy_shards(folder: Path, letters: str) -> None:
+    "The same parts again for further shards, with a letter before each query id."
+    for path in sorted(folder.glob("part-0-*.parquet")):
+        table = pq.read_table(path, partitioning=None, read_dictionary=["query_id"])
+        column = table.combine_chunks()["query_id"].chunk(0)
+        for letter in letters:
+            names = pa.array([letter + name for name in column.dictionary.to_pylist()])
+            query = pa.DictionaryArray.from_arrays(column.indices, names).cast(pa.string())
+            name = folder / path.name.replace("part-0", f"part-{letter}")
+            write_part(name, table.set_column(0, "query_id", query))
+
+
+def measure_large() -> dict:
+    "A resume at 160 million draws: open the pool, then enter its draws into the sampling loop."
+    with tempfile.TemporaryDirectory() as tmp:
+        make_pool(Path(tmp))
+        copy_shards(Path(tmp), "bcdefgh")
+        code = [sys.executable, "-c", PROBE.replace("{job}", LARGE), tmp]
+        n, wall, cpu, peak = _last_json(subprocess.check_output(code))
+    row = {"draws": n, "queries": 8 * N_QUERIES, "parts": 3200, "wall_s": round(wall, 1)}
+    return row | {"cpu_s": round(cpu, 1), "peak_mb": round(peak)}
 
 
 def measure_append() -> list[dict]:
@@ -158,6 +189,7 @@ def main(which: list[str]) -> None:
     "Measure what is named, keep the rest of the results."
     old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     jobs = {"resume": measure_resume, "append": measure_append, "keep_wrong": measure_keep_wrong}
+    jobs |= {"large": measure_large}
     new = {name: jobs[name]() for name in which or jobs}
     cores = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     facts = {"date": date.today().isoformat(), "machine": cores, "fsync_ms": fsync_ms()}
