@@ -46,13 +46,13 @@ def explain(
     line = printable(" ".join(str(error).split()))  # it may quote the input
     return line if isinstance(error, (ValueError, OSError)) else None
 
-# %% ../nbs/18_cli.ipynb #f8950da8
+# %% ../nbs/18_cli.ipynb #6423f4a2
 def nearest(
     word: str,  # What came
     known: list[str],  # What there is
 ) -> str:  # For a message
     "Nearest known word, or all of them."
-    near = get_close_matches(word, known, 1, 0.5)
+    near = get_close_matches(word, known, 1, 0.6)
     return f"nearest: {near[0]}" if near else f"need one of {', '.join(known)}"
 
 
@@ -69,7 +69,7 @@ def flag_parser(
     parser.allow_abbrev, parser.error, parser.epilog = False, refuse, None
     return parser
 
-# %% ../nbs/18_cli.ipynb #c3c48439
+# %% ../nbs/18_cli.ipynb #628eabab
 def read_flags(
     name: str,  # Of the stage
     command: Callable,  # Its function
@@ -87,7 +87,8 @@ def read_flags(
                 raise ValueError(f"unknown flag {flag}; {nearest(flag, flags)}")
         words.append(f"{flag}{equals}{value}")
     options = vars(parser.parse_args(words))
-    if blank := [k for k, v in options.items() if isinstance(v, str) and not v.strip()]:
+    given = {k: v for k, v in options.items() if v != parser.get_default(k)}
+    if blank := [k for k, v in given.items() if isinstance(v, str) and not v.strip()]:
         raise ValueError(f"{blank[0]}: empty; need a value")  # "" would be the current folder
     return {k: v for k, v in options.items() if k not in ("pdb", "xtra")}
 

@@ -10,7 +10,7 @@ __all__ = ['TRAIN_COLUMNS', 'train_types', 'pick_draws', 'cut_train_set', 'dedup
            'near_queries', 'overlaps', 'decontaminate', 'content_hash', 'card_of', 'read_card', 'check_train_set',
            'write_train_sets', 'write_train_set', 'read_train_set', 'to_messages', 'readme']
 
-# %% ../nbs/12_curate.ipynb #bbdfbf30
+# %% ../nbs/12_curate.ipynb #7da382ff
 import hashlib
 import json
 import re
@@ -29,7 +29,7 @@ from .benchmarks import queries_frame
 from .dars import StrategyCfg, normalize_response
 from .files import read_json, write_json, write_parquet
 from .journal import iter_pool
-from .pool import read_narrow
+from .pool import read_narrow, read_sources
 from .records import KEY, Query, short_hash
 from .state import State, enter_codes, read_forms, result_table, settle
 from .trials import CORRECT, WRONG
@@ -134,7 +134,7 @@ def distinct_counts(
     by = text.groupby(frame["query_id"].astype("str"), sort=False)
     return by.agg(n_responses="size", n_distinct="nunique").reset_index()
 
-# %% ../nbs/12_curate.ipynb #09b2aa56
+# %% ../nbs/12_curate.ipynb #b8bfae08
 def source_draws(
     folder: str | Path,  # Folder of a pool
     source_id: str | None = None,  # Which source; may be left out when the pool has one
@@ -145,7 +145,10 @@ def source_draws(
     sources = draws["source_id"].cat.categories.tolist()
     source_id = sources[0] if source_id is None and len(sources) == 1 else source_id
     if source_id not in sources:
-        raise ValueError(f"{folder}: source_id={source_id!r}; need one of {sources}")
+        known = read_sources(folder)
+        names = ", ".join(f"{s} ({known[s].model})" if s in known else s for s in sources)
+        what = "several sources" if source_id is None else f"no source_id={source_id!r}"
+        raise ValueError(f"{folder}: {what}; name one by --source-id: {names}")
     return draws if len(sources) == 1 else draws[draws["source_id"].eq(source_id)]
 
 # %% ../nbs/12_curate.ipynb #42e91487
@@ -185,7 +188,7 @@ def accepted_of(
     trials = np.concatenate([*found.values(), np.zeros(0, np.int64)])
     return pd.DataFrame({"query_id": np.repeat(np.array(list(found), object), n), "trial": trials})
 
-# %% ../nbs/12_curate.ipynb #c2497da6
+# %% ../nbs/12_curate.ipynb #92c2dbd0
 def cut_strategy(
     folder: str | Path,  # Folder of a pool
     draws: pd.DataFrame,  # Of one of its sources, as from `source_draws`
@@ -202,7 +205,7 @@ def cut_strategy(
     points = result_table(states, strategy)
     if n := int(points["stop"].isna().sum()):
         what = f"{folder}: {n} of {len(queries)} queries need further draws for {strategy.name}"
-        raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (partial)")
+        raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (--partial)")
     chosen = accepted_of(states).assign(source_id=source_id)
     return cut_train_set(folder, queries, chosen), points
 
@@ -389,7 +392,7 @@ def read_card(
         raise FileNotFoundError(f"{path}: no such file; the train set was not written or finished")
     return read_json(path)
 
-# %% ../nbs/12_curate.ipynb #6bf5cac9
+# %% ../nbs/12_curate.ipynb #6fdd8194
 _INFORMATION = ("dart_math_nb",)  # Names of a card that do not tell two sets apart
 
 
@@ -409,7 +412,9 @@ def check_train_set(
     old = read_card(folder) if (folder / "card.json").exists() else full
     names = set(old | full) - set(_INFORMATION)
     if differ := sorted(k for k in names if old.get(k) != full.get(k)):
-        raise ValueError(f"{folder}: holds another train set ({differ} differ); use another folder")
+        raise ValueError(
+            f"{folder}: holds another train set ({differ} differ); use another folder, or --replace"
+        )
     return full | {k: old[k] for k in _INFORMATION if k in old}
 
 # %% ../nbs/12_curate.ipynb #c4c2b7a5

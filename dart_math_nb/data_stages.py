@@ -6,9 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/data_stages.html.md"""
 
 # %% auto #0
 __all__ = ['Out', 'NeededInt', 'SHARES', 'check_folder', 'file_facts', 'grade', 'save_grades', 'printable', 'print_frame',
-           'print_table', 'sample_table', 'strategy_setup', 'sampling_setup', 'sample', 'cut_finished', 'read_prior',
-           'sample_into', 'keep_queries', 'pick_strategies', 'curate', 'sampled', 'kept_queries', 'remove_sets',
-           'print_cards', 'rows_of', 'avoided_queries', 'cards_table', 'status']
+           'print_table', 'sample_table', 'strategy_setup', 'sampling_setup', 'sample', 'check_stage', 'cut_finished',
+           'read_prior', 'sample_into', 'keep_queries', 'pick_strategies', 'curate', 'sampled', 'kept_queries',
+           'remove_sets', 'print_cards', 'rows_of', 'avoided_queries', 'cards_table', 'status']
 
 # %% ../nbs/17e_data_stages.ipynb #05c94c39
 import hashlib
@@ -28,7 +28,7 @@ from .layout import RunFolder
 from .records import Query
 from .shards import parse_shard
 
-# %% ../nbs/17e_data_stages.ipynb #952d2202
+# %% ../nbs/17e_data_stages.ipynb #349800fa
 Out = Annotated[str, {"opt": True, "required": True}]  # A flag that must be given
 NeededInt = Annotated[int, {"opt": True, "required": True}]  # Another
 
@@ -51,11 +51,12 @@ def file_facts(
 ) -> dict:  # Name and hash
     "What names the content of a file. Raises FileNotFoundError."
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        what = "a folder; need a file" if Path(path).is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}")
     with open(path, "rb") as f:
         return {"file": Path(path).name, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
 
-# %% ../nbs/17e_data_stages.ipynb #5a7b06b7
+# %% ../nbs/17e_data_stages.ipynb #88feba67
 def grade(
     file: str,  # Responses: .jsonl, .jsonl.gz or .parquet
     *,
@@ -74,6 +75,8 @@ def grade(
     from dart_math_nb.inputs import find_fields, grade_rows
 
     found, by = file_facts(file), list(by or [])
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit {limit}; need at least 1")
     fields = find_fields(file, query_field, ref_field, response_field, level_field, also=by)
     config = found | {"fields": asdict(fields), "limit": limit, "strict": strict, "by": by}
     folder = check_folder(out, config)
@@ -137,7 +140,7 @@ def print_table(
     print_frame(table)
     print(path)
 
-# %% ../nbs/17e_data_stages.ipynb #4e54ed01
+# %% ../nbs/17e_data_stages.ipynb #e8faadb8
 def sample_table(
     result: pd.DataFrame,  # From `sample_pool`
     queries: list[Query],
@@ -150,9 +153,9 @@ def sample_table(
     stops = pd.crosstab(frame["level"], frame["stop"].fillna("open"))
     sums = frame.groupby("level")[["n_trials", "n_correct", "n_accepted"]].sum()
     sums.insert(0, "n_queries", frame.groupby("level").size())
-    return sums.join(stops).reset_index()
+    return sums.join(stops.add_prefix("ended: ")).reset_index()
 
-# %% ../nbs/17e_data_stages.ipynb #996e4644
+# %% ../nbs/17e_data_stages.ipynb #29c77f33
 @delegates(draw_setup)
 def strategy_setup(
     k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
@@ -165,13 +168,13 @@ def strategy_setup(
     distinct: bool = False,  # Count only responses that differ after normalization
     min_yield: float = 0.0,  # Correct per 1,000 draws; a query surely below ends early
     **kwargs,
-) -> tuple[StrategyCfg, Setup]:
-    "What to collect, and what from; the strategy is checked before a model is loaded."
+) -> tuple[StrategyCfg, dict]:
+    "What to collect, and the flags of what it is drawn from."
     how = (max_trials, n_pilot, rounding, not no_cover)
     cfg = StrategyCfg(strategy, k, *how, quota_distinct=distinct, min_yield=min_yield)
-    return cfg, draw_setup(**kwargs)
+    return cfg, kwargs
 
-# %% ../nbs/17e_data_stages.ipynb #a7e864de
+# %% ../nbs/17e_data_stages.ipynb #44ed12c7
 @delegates(strategy_setup)
 def sampling_setup(
     k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
@@ -186,14 +189,14 @@ def sampling_setup(
     keep_wrong: str = "text",  # counts: leave out the texts of wrong responses, for space
     sync_every: float = 5.0,  # Seconds of draws that a power cut may cost; 0 loses none
     **kwargs,
-) -> tuple[dict, StrategyCfg, Setup]:  # Options of `sample_into`; what to collect; what from
-    "All that `sample` is asked, checked before a model is loaded."
+) -> tuple[dict, StrategyCfg, dict]:  # Options of `sample_into`; what to collect; other flags
+    "How a process goes about it, apart from the rest."
     how = {"rates_from": fail_rates_from, "rates_source": fail_rates_source, "reuse": reuse}
     how |= {"prior": read_prior(prior), "retries": retries, "timeout": timeout}
     how |= {"store": {"keep_wrong": keep_wrong, "sync_every": sync_every}}
     return how | {"shard": parse_shard(shard)}, *strategy_setup(k, **kwargs)
 
-# %% ../nbs/17e_data_stages.ipynb #4a61f91a
+# %% ../nbs/17e_data_stages.ipynb #b42766a1
 @delegates(sampling_setup)
 def sample(
     *,
@@ -203,12 +206,30 @@ def sample(
     **kwargs,
 ) -> pd.DataFrame:  # Where each query stopped
     "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."
-    options, cfg, setup = sampling_setup(k, **kwargs)
+    options, cfg, flags = sampling_setup(k, **kwargs)
+    check_stage(out, cfg, options)
+    setup = draw_setup(**flags)
     result = sample_into(out, cfg, setup, **options)
     print_table(sample_table(result, setup.queries), RunFolder(out).path("pool"))
     if cut:
         cut_finished(out, cfg.name, options["shard"][1])
     return result
+
+# %% ../nbs/17e_data_stages.ipynb #e97ac497
+def check_stage(
+    run: str | Path,  # Run folder
+    cfg: StrategyCfg,
+    options: Mapping,  # Of `sample_into`
+) -> None:
+    "Raise ValueError when the folder of a strategy was made for another, and not to be reused."
+    from dart_math_nb.resume import asked_config, check_changes, config_changes, was_asked
+
+    folder = RunFolder(run).path("sample", cfg.name)
+    if (before := was_asked(folder)) is not None:
+        asked = asked_config(cfg, options["rates_from"], options["prior"])
+        changes = config_changes(before, asked)
+        if not changes.empty:
+            check_changes(folder, changes, options["reuse"])
 
 # %% ../nbs/17e_data_stages.ipynb #f297c3d6
 def cut_finished(

@@ -231,7 +231,7 @@ def template_note(
     why = getattr(prompt, "why", "")
     return f"template {prompt.name}: {why}" if why and why != "asked for" else ""
 
-# %% ../nbs/17d_draws.ipynb #7add1e32
+# %% ../nbs/17d_draws.ipynb #8ab7713c
 def bare_prompts(
     queries: Sequence[Query],
     name: str = "",  # For Source.template
@@ -246,7 +246,9 @@ def stand_in(
     path: str | None,  # File of responses; None throws dice
     fields: Fields | None = None,  # Of the responses
 ) -> Setup:
-    "Open stored responses, or dice, for queries."
+    "Open stored responses, or dice, for queries; a template is checked, though they take none."
+    if how.template not in ("", "auto", "chat"):
+        get_template(how.template)
     plain = replace(how, template="", model="simulated")
     engine = simulated_engine(queries, how.run_seed) if path is None else None
     if path is not None:
@@ -292,7 +294,7 @@ def attach_model(
     params = params_of(source, next(iter(prompts.values())).stop)
     return Setup(list(queries), engine, source, params, prompts)
 
-# %% ../nbs/17d_draws.ipynb #961d703e
+# %% ../nbs/17d_draws.ipynb #b5a69ca8
 def open_setup(
     queries: Sequence[Query],
     fields: Fields = None,  # Of the responses, for replay
@@ -300,7 +302,7 @@ def open_setup(
     engine: str = "hf",  # hf, vllm (both in this process), openai (servers), replay, simulated
     model: str = None,  # Folder or hub id of the model, or the name that a server knows
     responses: str = None,  # .jsonl[.gz] or .parquet file of responses, for replay
-    base_url: Many = None,  # Addresses of servers, for openai
+    base_url: Many = None,  # Addresses of servers, for openai (http://127.0.0.1:8000/v1)
     option: Many = None,  # Further options of the engine as name=value, such as dtype=bfloat16
     template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
     n_shots: int = None,  # Worked examples in the prompt; auto takes some for known base models

@@ -112,7 +112,7 @@ def write_parquet(
         pq.write_table(table, p, compression="zstd")
     return Path(path)
 
-# %% ../nbs/00b_files.ipynb #79d74001
+# %% ../nbs/00b_files.ipynb #54076d63
 _decode = json.JSONDecoder(parse_constant=lambda c: None if c == "NaN" else float(c)).decode
 
 
@@ -133,7 +133,9 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
                 why = getattr(e, "msg", e)
                 raise ValueError(f"{path}, line {i}: not JSON ({why}); need JSON lines") from None
             if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {i}: a {type(row).__name__}; need a JSON object")
+                raise ValueError(
+                    f"{path}, line {i}: a {type(row).__name__}; need JSON lines, an object on each"
+                )
             yield i, _whole_text(row) if "\\ud" in line.lower() else row
 
 # %% ../nbs/00b_files.ipynb #c50cba70
@@ -144,7 +146,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
             i += 1
             yield i, {k: None if v != v else v for k, v in row.items()}
 
-# %% ../nbs/00b_files.ipynb #c09df684
+# %% ../nbs/00b_files.ipynb #ea250d55
 def _numbered_rows(path: Path) -> Iterator[tuple[int, dict]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -169,7 +171,8 @@ def read_rows(
         for name in required:
             if row.get(name) is None:
                 have = ", ".join(row)[:200]
-                raise ValueError(f"{path}, line {i}: no field {name!r}; it has: {have}")
+                what = "null in" if name in row else "no"
+                raise ValueError(f"{path}, line {i}: {what} field {name!r}; it has: {have}")
         yield row
 
 # %% ../nbs/00b_files.ipynb #16743d90

@@ -125,7 +125,7 @@ def cut_sets(
         sets, how = equalize(sets, seed, n_rows), how | {"equal_seed": seed}
     return _write_sets(folder, sets, cards, how)
 
-# %% ../nbs/16c_layout.ipynb #1d948758
+# %% ../nbs/16c_layout.ipynb #5d15492b
 def _cut(pool, draws, queries, strategies, left) -> tuple[dict, dict]:  # Sets and cards
     cut = {n: cut_strategy(pool, draws, queries, s, left) for n, s in strategies.items()}
     cards = {n: set_card(points, strategies[n]) for n, (_, points) in cut.items()}
@@ -134,7 +134,10 @@ def _cut(pool, draws, queries, strategies, left) -> tuple[dict, dict]:  # Sets a
 
 def _clean(frame: pd.DataFrame, distinct: bool, avoid: Sequence[Query], near) -> pd.DataFrame:
     frame = dedupe(frame) if distinct else frame
-    return decontaminate(frame, avoid, near=near)[0] if avoid else frame
+    clean = decontaminate(frame, avoid, near=near)[0] if avoid else frame
+    if len(frame) and not len(clean):
+        raise ValueError(f"all {frame['query_id'].nunique()} queries overlap with those to avoid")
+    return clean
 
 
 def _write_sets(folder: RunFolder, sets: Mapping, cards: Mapping, how: dict) -> Mapping:
@@ -153,7 +156,7 @@ def run_cards(
     cards = {n: read_card(folder.path("train_set", n)) for n in names}
     return {n: c for n, c in cards.items() if isinstance(c.get("strategy"), dict) and "cost" in c}
 
-# %% ../nbs/16c_layout.ipynb #ce3e1db7
+# %% ../nbs/16c_layout.ipynb #cc93376f
 def read_eval(
     folder: str | Path,  # A folder below eval/
 ) -> pd.DataFrame | None:  # One row per draw, with level and benchmark; None when it is unfinished
@@ -163,8 +166,8 @@ def read_eval(
     except Unfinished:
         return None
     level = draws["level"] if "level" in draws else pd.Series("none", draws.index)
-    if level.isna().any():  # of several benchmarks, some have no levels
-        level = level.astype(object).where(level.notna(), "none").astype(str)
+    if pd.api.types.is_float_dtype(level):  # of several benchmarks, some have no levels
+        level = level.astype("Int64").astype(object).where(level.notna(), "none").astype(str)
     return draws.assign(level=level)
 
 

@@ -57,7 +57,7 @@ def config_changes(
     ]
     return pd.DataFrame(rows, columns=["field", "was", "now", "draws"])
 
-# %% ../nbs/11f_resume.ipynb #cc0e40ea
+# %% ../nbs/11f_resume.ipynb #917952c2
 def check_changes(
     folder: Path,  # For the message
     changes: pd.DataFrame,  # From `config_changes`, not empty
@@ -72,7 +72,7 @@ def check_changes(
         raise ValueError(f"{what}; {lost}; use another folder")
     if not reuse:
         raise ValueError(
-            f"{what}; its draws can be used: ask for that (reuse), or use another folder"
+            f"{what}; its draws can be used: ask for that (--reuse), or use another folder"
         )
 
 # %% ../nbs/11f_resume.ipynb #b897347b

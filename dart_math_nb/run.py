@@ -6,9 +6,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/run.html.md"""
 
 # %% auto #0
 __all__ = ['new_axes', 'percent', 'with_interval', 'without_zeros', 'run_draws', 'fixed_prefix', 'difficulty_frame',
-           'quarter_table', 'responses_section', 'coverage_section', 'paired_table', 'accuracy_section', 'cost_curve',
-           'cost_table', 'cost_section', 'verdict_table', 'prefix_rates', 'verdict_section', 'shown', 'read_sets',
-           'plain_strategies', 'with_forms', 'pool_sections', 'run_sections', 'write_run_report']
+           'quarter_table', 'responses_section', 'coverage_section', 'paired_table', 'accuracy_section',
+           'benchmark_rows', 'comparable', 'benchmark_section', 'accuracy_sections', 'cost_curve', 'cost_table',
+           'cost_section', 'verdict_table', 'prefix_rates', 'verdict_section', 'shown', 'read_sets', 'plain_strategies',
+           'with_forms', 'pool_sections', 'run_sections', 'write_run_report']
 
 # %% ../nbs/16d_run.ipynb #3b529299
 from collections.abc import Iterable, Mapping, Sequence
@@ -202,10 +203,11 @@ def paired_table(
     columns = ["model", "baseline", "n_queries", "diff", "low", "high", "p_value", "test"]
     return compare(models, baseline)[columns]
 
-# %% ../nbs/16d_run.ipynb #7f2932c9
+# %% ../nbs/16d_run.ipynb #ad4ec144
 def accuracy_section(
-    models: Mapping[str, pd.DataFrame],  # Model to graded draws with level
+    models: Mapping[str, pd.DataFrame],  # Model to graded draws with level, of one benchmark
     unfinished: Sequence[str] = (),  # Models left out
+    title: str = "Accuracy per level",
 ) -> Section:
     "Accuracy per level of all models, and paired differences."
     frame, paired = accuracy_frame(models), paired_table(models)
@@ -222,7 +224,64 @@ def accuracy_section(
     if paired is not None:
         signed = dict.fromkeys(("diff", "low", "high"), "{:+.1%}") | {"p_value": "{:.2g}"}
         items.append(Table(paired, "Differences on the same queries, 95% bootstrap.", signed))
-    return Section("Accuracy per level", prose, items)
+    return Section(title, prose, items)
+
+# %% ../nbs/16d_run.ipynb #3a3b3465
+def benchmark_rows(
+    models: Mapping[str, pd.DataFrame],  # Model to graded draws with benchmark
+) -> pd.DataFrame:  # benchmark, model, n_queries, n, accuracy, low, high, and a column per reason
+    "Accuracy of every model on every benchmark."
+    parts = [accuracy(f, "benchmark").assign(model=name) for name, f in models.items()]
+    table = pd.concat(parts, ignore_index=True).sort_values("benchmark", kind="stable")
+    first = ["benchmark", "model", "n_queries", "n", "accuracy", "low", "high"]
+    rest = [c for c in table if c not in (*first, "method")]
+    return without_zeros(table[[*first, *rest]], ["n_correct"]).reset_index(drop=True)
+
+
+def comparable(
+    models: Mapping[str, pd.DataFrame],  # Model to graded draws with benchmark
+) -> pd.DataFrame:  # As from `paired_table`, with benchmark first; perhaps no row
+    "Paired differences on each benchmark."
+    parts = []
+    for name in sorted({b for f in models.values() for b in f["benchmark"].unique()}):
+        some = {m: f[f["benchmark"] == name] for m, f in models.items()}
+        table = paired_table({m: f for m, f in some.items() if len(f)})
+        if table is not None:
+            parts.append(table.assign(benchmark=name))
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"benchmark": []})
+    return table[["benchmark", *(c for c in table if c != "benchmark")]]
+
+# %% ../nbs/16d_run.ipynb #1e8afd48
+def benchmark_section(
+    models: Mapping[str, pd.DataFrame],  # Model to graded draws with benchmark
+    unfinished: Sequence[str] = (),  # Models left out
+) -> Section:
+    "Accuracy of models on benchmarks, with intervals and paired differences."
+    prose = "95% intervals over queries and draws; they exclude what training with another seed would change. Benchmarks are not pooled, since models differ in which they answered."
+    prose += f" Unfinished and left out: {', '.join(unfinished)}." if unfinished else ""
+    shares = dict.fromkeys(("accuracy", "low", "high"), "{:.1%}")
+    items, paired = [Table(benchmark_rows(models), "Accuracy.", shares)], comparable(models)
+    if len(paired):
+        signed = dict.fromkeys(("diff", "low", "high"), "{:+.1%}") | {"p_value": "{:.2g}"}
+        items.append(Table(paired, "Differences on the same queries, 95% bootstrap.", signed))
+    return Section("Accuracy per benchmark", prose, items)
+
+# %% ../nbs/16d_run.ipynb #c40118d1
+def accuracy_sections(
+    models: Mapping[str, pd.DataFrame],  # Model to graded draws with level and benchmark
+    unfinished: Sequence[str] = (),  # Models left out
+) -> list[Section]:
+    "One section per level where all models answered one benchmark, else one per benchmark too."
+    names = list(dict.fromkeys(b for f in models.values() for b in f["benchmark"].unique()))
+    if len(names) == 1:
+        return [accuracy_section(models, unfinished)]
+    out = [benchmark_section(models, unfinished)]
+    for name in names:
+        some = {m: f[f["benchmark"] == name] for m, f in models.items()}
+        some = {m: f for m, f in some.items() if len(f) and (f["level"] != "none").any()}
+        if some:
+            out.append(accuracy_section(some, (), f"Accuracy per level: {name}"))
+    return out
 
 # %% ../nbs/16d_run.ipynb #986188cc
 def cost_curve(
@@ -383,7 +442,7 @@ def pool_sections(
         out.append(cost_section(cards, curve))
     return [*out, verdicts]
 
-# %% ../nbs/16d_run.ipynb #3b084610
+# %% ../nbs/16d_run.ipynb #9ae7f31e
 def run_sections(
     run: str | Path,  # Run folder
 ) -> list[Section]:
@@ -398,8 +457,7 @@ def run_sections(
         if sets := shown(read_sets(run)):
             out.insert(min(1, len(out)), coverage_section(sets, queries))
     models, unfinished = read_evals(run)
-    if models:
-        out.append(accuracy_section(shown(models), unfinished))
+    out += accuracy_sections(shown(models), unfinished) if models else []
     if not out:
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
     return out
