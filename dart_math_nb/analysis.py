@@ -92,11 +92,11 @@ def responses_frame(
     columns = ["strategy", *ranked, "n_responses"]
     return pd.concat(parts, ignore_index=True)[columns]
 
-# %% ../nbs/16_analysis.ipynb #545a4417
+# %% ../nbs/16_analysis.ipynb #ac9ca564
 def _trend(ax: Axes, part: pd.DataFrame, step: int, label: str, **look) -> None:
     n, thin = len(part), part.iloc[::step]
     ax.scatter(thin["rank"], thin["n_responses"], s=7, alpha=0.25, linewidths=0, **look)
-    mean = part["n_responses"].rolling(max(1, n // 50), center=True, min_periods=1).mean()
+    mean = part["n_responses"].rolling(max(n // 50, min(n, 15)), center=True, min_periods=1).mean()
     ax.plot(part["rank"], mean, color="white", lw=3.6)  # Sets the line off from the points
     ax.plot(part["rank"], mean, lw=1.8, label=label, ms=5, markevery=(n // 16, n // 8 or 1), **look)
 

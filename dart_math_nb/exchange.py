@@ -68,7 +68,7 @@ def import_responses(
     print_imported(found, pool)
     return found.table
 
-# %% ../nbs/17f_exchange.ipynb #53980e31
+# %% ../nbs/17f_exchange.ipynb #996d5eb7
 def print_imported(
     found,  # From `import_pool`
     pool: Path,
@@ -77,6 +77,9 @@ def print_imported(
     print_table(found.table, pool)
     for why, n in found.left_out.items():
         print(f"left out, {why}: {n:,} responses", file=sys.stderr)
+    if found.n_differs:
+        what = f"{found.n_differs:,} of {found.n_new:,} responses"
+        print(f"the file's own labels say otherwise for {what}", file=sys.stderr)
 
 # %% ../nbs/17f_exchange.ipynb #cb65eb45
 def export(

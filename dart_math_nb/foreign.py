@@ -293,7 +293,7 @@ def _labelled(item: Item, labels: str) -> Verdict:
     ans = extract_answer(item.response) if item.response else None
     return Verdict(label and not cut, ans, "label", "truncated" if cut else None)
 
-# %% ../nbs/12b_foreign.ipynb #9d151444
+# %% ../nbs/12b_foreign.ipynb #df2ab98c
 @dataclass(eq=False)
 class Import:
     "One import."
@@ -303,6 +303,7 @@ class Import:
     numbering: Numbering
     how: dict  # What `imports/` says: files, options, sources
     left_out: Counter = field(default_factory=Counter)  # Rows by reason
+    n_differs: int = 0  # Rows whose own label says otherwise than the verdict
     queries: dict[str, Query] = field(default_factory=dict)  # That have a response
 
 
@@ -340,7 +341,7 @@ def new_rows(
         else:
             yield key, query, item
 
-# %% ../nbs/12b_foreign.ipynb #e84d8396
+# %% ../nbs/12b_foreign.ipynb #1ece0ad2
 @patch
 def append_all(self: Import, graded: Iterable[tuple[tuple, Item, Verdict]]) -> int:
     "Write graded responses to the pool; how many?"
@@ -351,10 +352,12 @@ def append_all(self: Import, graded: Iterable[tuple[tuple, Item, Verdict]]) -> i
             for key, item, verdict in batch
         ]
         self.pool.append([pool_row(*row) for row in rows])
+        labels = ((item.label, verdict.correct) for _, item, verdict in batch)
+        self.n_differs += sum(a is not None and a != b for a, b in labels)
         n += len(batch)
     return n
 
-# %% ../nbs/12b_foreign.ipynb #aaeb6ea8
+# %% ../nbs/12b_foreign.ipynb #aa5bee51
 class Imported(NamedTuple):
     "What an import brought."
 
@@ -362,6 +365,7 @@ class Imported(NamedTuple):
     queries: list[Query]  # That have a response in the files
     n_new: int  # Rows added now
     left_out: Counter  # Rows left out, by reason: "in the pool", "other query", "repeat"
+    n_differs: int  # Rows added now whose own label says otherwise than the verdict
 
 # %% ../nbs/12b_foreign.ipynb #13548fca
 def import_table(
@@ -397,7 +401,7 @@ class ImportCfg:
         more = {"file": ["label"], "grade": [] if given else ["ref_ans"], "correct": []}
         return ["query", "response", *more[self.labels]]
 
-# %% ../nbs/12b_foreign.ipynb #c29951b3
+# %% ../nbs/12b_foreign.ipynb #c63ed81b
 def import_pool(
     files: str | Path | Sequence[str | Path],  # .jsonl, .jsonl.gz or .parquet, in order
     folder: str | Path,  # Of the pool; made when absent
@@ -422,4 +426,4 @@ def import_pool(
         rows = run.new_rows(i for path in files for i in read_items(path, cfg.fields, need))
         n_new = run.append_all(verdicts_of(rows, cfg.labels, n_procs))
     table = import_table(pool.folder, numbering)
-    return Imported(table, list(run.queries.values()), n_new, run.left_out)
+    return Imported(table, list(run.queries.values()), n_new, run.left_out, run.n_differs)

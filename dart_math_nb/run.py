@@ -462,7 +462,7 @@ def run_sections(
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
     return out
 
-# %% ../nbs/16d_run.ipynb #aaaef09f
+# %% ../nbs/16d_run.ipynb #0fc132de
 def write_run_report(
     run: str | Path,  # Run folder
     title: str | None = None,  # Of the report; None names the folder
@@ -473,5 +473,6 @@ def write_run_report(
     folder = RunFolder(run)
     config, path = folder.path("config.json"), folder.path("report", "index.html")
     facts = flat_config(read_json(config)) if config.exists() else {}
+    facts = {name: value for name, value in facts.items() if value not in ("", [])}
     sections = [*run_sections(run), *extra]
     return write_report(path, title or f"Run {Path(run).resolve().name}", sections, lead, facts)
