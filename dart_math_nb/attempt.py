@@ -35,7 +35,7 @@ class Attempts:
 class DrawFailed(RuntimeError):
     "A draw failed as often as it may."
 
-# %% ../nbs/10e_attempt.ipynb #13d71bf0
+# %% ../nbs/10e_attempt.ipynb #185f0902
 async def draw_with_retries(
     engine: Engine,  # Engine to draw from
     draw: Draw,  # Request
@@ -47,12 +47,13 @@ async def draw_with_retries(
     Raises DrawFailed after the last attempt; Exhausted, ValueError and TypeError at once."""
     for attempt in range(attempts.retries + 1):
         try:
-            if attempts.timeout is None:
+            async with asyncio.timeout(attempts.timeout):
                 return await engine.draw(draw, params)
-            return await asyncio.wait_for(engine.draw(draw, params), attempts.timeout)
         except (Exhausted, ValueError, TypeError):
             raise
-        except Exception as e:
+        except (Exception, asyncio.CancelledError) as e:
+            if asyncio.current_task().cancelling():
+                raise
             if on_failure is not None:
                 on_failure(e)
             if attempt == attempts.retries:

@@ -215,14 +215,14 @@ def ran_out(self: Run, state: State, draw: Draw, why: Exhausted) -> None:
         self.first.setdefault("too_long", why)
     state.gone = draw.trial if state.gone is None else min(draw.trial, state.gone)
 
-# %% ../nbs/11c_sample.ipynb #adaadf71
+# %% ../nbs/11c_sample.ipynb #0a7c230e
 BATCH, CHUNK = 2048, 128  # Responses graded and written together; those of one task of a process
 
 
 @patch
 async def work(self: Run) -> None:
     "Draw for whoever is next, until the run stops."
-    while True:
+    while not self.ending:  # an engine may swallow the cancellation
         state = self.lines.pop() if len(self.todo) < 2 * BATCH else None
         if state is not None:
             await self.draw_one(state)
@@ -336,7 +336,7 @@ async def tell_loop(self: Run, every: float) -> None:
         await asyncio.sleep(every)
         await asyncio.get_running_loop().run_in_executor(self.thread, self.tell)
 
-# %% ../nbs/11c_sample.ipynb #dd071554
+# %% ../nbs/11c_sample.ipynb #f7a50a9b
 @patch
 async def go(self: Run, bar: tqdm) -> None:
     "Run to the end; on the way out, grade and keep all that was drawn."
@@ -356,6 +356,8 @@ async def go(self: Run, bar: tqdm) -> None:
     for end in ends:
         if isinstance(end, Exception):
             raise end
+    if self.status.n_open:
+        raise RuntimeError(f"a worker was cancelled with {self.status.n_open} queries open")
 
 # %% ../nbs/11c_sample.ipynb #3c9e6b90
 @patch
