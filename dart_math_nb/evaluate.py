@@ -23,7 +23,7 @@ from .pool import open_pool, read_pool
 from .records import KEY, Query, Source
 from .sample import sample_pool
 
-# %% ../nbs/15_evaluate.ipynb #6f606bf5
+# %% ../nbs/15_evaluate.ipynb #d4b3b0fc
 def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}; need a number between 0 and 1, such as 0.95")
@@ -45,7 +45,7 @@ def wilson(
         i = np.flatnonzero(bad)[0]
         raise ValueError(f"n_correct={c.flat[i]:g}, n={n.flat[i]:g}; need 0 <= n_correct <= n > 0")
     low, high = proportion_confint(c, n, 2 * _tail(confidence), "wilson")
-    return np.maximum(low, 0), np.minimum(high, 1)
+    return np.where(c == 0, 0, low), np.where(c == n, 1, high)  # exactly, not 1e-16 beside it
 
 # %% ../nbs/15_evaluate.ipynb #e8f9a15f
 def clustered(
@@ -64,7 +64,7 @@ def clustered(
     low, high = wilson(p * n_eff, n_eff, confidence)
     return float(low), float(high)
 
-# %% ../nbs/15_evaluate.ipynb #c7516502
+# %% ../nbs/15_evaluate.ipynb #dee0bd68
 def check_draws(
     frame: pd.DataFrame,  # One row per graded draw
     by: Sequence[str] = (),  # Columns to group by
@@ -77,7 +77,7 @@ def check_draws(
         raise ValueError("graded draws: no rows; need at least one")
     if frame["correct"].isna().any():
         raise ValueError(f"graded draws: {frame['correct'].isna().sum()} rows have no verdict")
-    keys = [c for c in dict.fromkeys([*by, *KEY]) if c in frame]
+    keys = [c for c in dict.fromkeys([*by, *KEY, "run_seed"]) if c in frame]
     if "trial" in keys and frame.duplicated(keys).any():
         row = frame.loc[frame.duplicated(keys), keys].iloc[0].to_dict()
         raise ValueError(f"graded draws: {row} occurs twice; each draw counts once")
@@ -194,7 +194,7 @@ class Paired:
             f"{self.n_queries:,} queries, {self.n_only_a} against {self.n_only_b}; {need})"
         )
 
-# %% ../nbs/15_evaluate.ipynb #c26fa6ed
+# %% ../nbs/15_evaluate.ipynb #aa410e7a
 def _differences(a: pd.DataFrame, b: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, bool]:
     check_draws(a)
     check_draws(b)
@@ -212,7 +212,7 @@ def _p_values(diff: np.ndarray, single: bool) -> tuple[float, float]:
     n = more + less
     if n == 0:
         return 1.0, 1.0
-    if single:
+    if single or np.ptp(diff) < 1e-9:  # a t test needs a spread; a sign test does not
         exact = float(stats.binomtest(more, n).pvalue)
         mid = 1.0 if more == less else exact - stats.binom.pmf(more, n, 0.5)
         return float(mid), exact
@@ -227,7 +227,7 @@ def _n_needed(diff: np.ndarray) -> int | None:
     spread = {"std_null": np.sqrt((diff**2).mean()), "std_alternative": diff.std()}
     return max(int(np.ceil(normal_sample_size_one_tail(effect, 0.8, 0.025, **spread))), 1)
 
-# %% ../nbs/15_evaluate.ipynb #9840b610
+# %% ../nbs/15_evaluate.ipynb #cef922d3
 def paired_test(
     a: pd.DataFrame,  # Graded draws of one model
     b: pd.DataFrame,  # Graded draws of the other, for the same queries
@@ -238,13 +238,15 @@ def paired_test(
     """Is `a` more often correct than `b`? McNemar's test and a paired bootstrap interval.
     Raises ValueError when they did not answer the same queries."""
     x, y, single = _differences(a, b)
-    diff, ends = x - y, (float((x - y).mean()),) * 2
-    if diff.std() > 0:
+    diff = x - y
+    unseen = float(wilson(0, len(diff), confidence)[1])
+    ends = tuple(np.clip(diff.mean() + np.array([-unseen, unseen]), -1, 1).tolist())
+    if not (flat := bool(np.ptp(diff) < 1e-9)):
         how = {"n_resamples": n_boot, "batch": 100, "method": "percentile", "rng": seed}
         ends = stats.bootstrap((diff,), np.mean, confidence_level=confidence, **how)
         ends = tuple(map(float, ends.confidence_interval))
     head = (len(diff), float(x.mean()), float(y.mean()), float(diff.mean()), *ends)
-    test = ("paired t", "McNemar mid-P")[single]
+    test = ("paired t", "McNemar mid-P")[single or flat]
     wins = int((diff > 0).sum()), int((diff < 0).sum())
     p_value, p_exact = _p_values(diff, single)
     return Paired(*head, p_value, test, *wins, _n_needed(diff), p_exact)

@@ -51,7 +51,7 @@ def averages(
         rows.append(rows[0] | {"average": f"macro over {name}", "n_groups": len(table)} | found)
     return pd.DataFrame(rows)
 
-# %% ../nbs/15b_summaries.ipynb #2785ad07
+# %% ../nbs/15b_summaries.ipynb #fcee9544
 def _by_seed(frame: pd.DataFrame, seed: str) -> pd.Series:
     check_draws(frame, [seed])
     n = frame.groupby([seed, "query_id"]).size().unstack(seed, fill_value=0)
@@ -75,7 +75,8 @@ def over_seeds(
     low, high = clustered(*c, confidence)
     n, sd = len(means), means.std()
     half = stats.t.isf((1 - confidence) / 2, max(n - 1, 1)) * sd / np.sqrt(n)
-    ends = {"low_seeds": means.mean() - half, "high_seeds": means.mean() + half}
+    ends = np.clip(means.mean() + np.array([-half, half]), 0, 1)  # two seeds can reach beyond
+    ends = dict(zip(("low_seeds", "high_seeds"), ends, strict=True))
     return pd.DataFrame([{"n_seeds": n, **row, "sd_seeds": sd, "low": low, "high": high, **ends}])
 
 # %% ../nbs/15b_summaries.ipynb #c3de053e
