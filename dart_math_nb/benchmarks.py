@@ -73,14 +73,14 @@ def local_file(
     found = (p / name for p in (place / "problems", place) for name in names)
     return next((p for p in found if p.is_file()), None)
 
-# %% ../nbs/02_benchmarks.ipynb #8f38f633
+# %% ../nbs/02_benchmarks.ipynb #75074f2b
 def get_benchmark(
     name: str,  # A key of BENCHMARKS
 ) -> Benchmark:
     "A known benchmark. Raises ValueError with the nearest names."
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    near = get_close_matches(name, BENCHMARKS, n=3, cutoff=0.4) or sorted(BENCHMARKS)
+    near = get_close_matches(name.lower(), BENCHMARKS, n=3, cutoff=0.4) or sorted(BENCHMARKS)
     raise ValueError(
         f"unknown benchmark {name!r}; nearest: {', '.join(near)}; or give a .jsonl or .parquet "
         "file, a folder, or owner/name of the hub"

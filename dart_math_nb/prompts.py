@@ -152,7 +152,7 @@ def read_template(
     name = f"{value.get('name') or path.stem}-{template_hash(found)[:8]}"
     return replace(found, name=name, source=str(value.get("source") or path.name))
 
-# %% ../nbs/03_prompts.ipynb #21469baf
+# %% ../nbs/03_prompts.ipynb #f04ef05e
 def get_template(
     name: str | Path,  # A key of TEMPLATES, or a .yaml, .yml or .json file
 ) -> Template:
@@ -163,7 +163,7 @@ def get_template(
         return read_template(name)
     if name in ("auto", "chat"):
         raise ValueError(f"template {name!r} depends on the model; need choose_template")
-    near = get_close_matches(str(name), TEMPLATES, n=3, cutoff=0.4) or sorted(TEMPLATES)
+    near = get_close_matches(str(name).lower(), TEMPLATES, n=3, cutoff=0.4) or sorted(TEMPLATES)
     raise ValueError(
         f"unknown template {str(name)!r}; nearest: {', '.join(near)}; or a .yaml or .json file"
     )

@@ -10,11 +10,12 @@ __all__ = ['QUERY_FIELDS', 'REF_FIELDS', 'META_FIELDS', 'FIXED', 'last_boxed', '
            'read_queries', 'parse_filter', 'draw_queries', 'filter_queries', 'queries_frame', 'read_saved_queries',
            'save_queries']
 
-# %% ../nbs/01d_queries.ipynb #e9b82a15
+# %% ../nbs/01d_queries.ipynb #d7b8d0d8
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 
 import pandas as pd
@@ -41,14 +42,14 @@ def last_boxed(
             return text[start:i]
     return None
 
-# %% ../nbs/01d_queries.ipynb #cadb1277
+# %% ../nbs/01d_queries.ipynb #2e15280b
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
 def ref_text(
     value,  # Reference as the file has it: text, number, truth value or list of these
 ) -> str:
-    "A reference answer as text."
+    "A reference answer as text. Raises ValueError for null, infinity, or an object."
     if isinstance(value, str):
         _, marked, answer = value.rpartition("\n#### ")
         if marked:
@@ -58,7 +59,9 @@ def ref_text(
         return (value if boxed is None else boxed).strip()
     if isinstance(value, Sequence):
         return ", ".join(ref_text(v) for v in value)
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+    if not isinstance(value, Number) or value != value or abs(value) == math.inf:
+        raise ValueError(f"{value!r:.60} is no answer; need text, a number, or a list of these")
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
 
@@ -132,7 +135,7 @@ def find_columns(
         found.append(name)
     return found[0], found[1]
 
-# %% ../nbs/01d_queries.ipynb #cbde2054
+# %% ../nbs/01d_queries.ipynb #d369e999
 def text_and_ref(
     row: dict,
     i: int,  # Number of the row, from 1, for messages
@@ -142,7 +145,10 @@ def text_and_ref(
 ) -> tuple[str, str]:  # Problem text and reference answer
     "What a row asks and the answer. Raises ValueError when one is no text or blank."
     text, value = row[query_field], row[ref_field]
-    answer = None if isinstance(value, dict) else ref_text(value)
+    try:
+        answer = ref_text(value)
+    except ValueError as e:
+        raise ValueError(f"{where}, row {i}: {ref_field}: {e}") from None
     for field, value in ((query_field, text), (ref_field, answer)):
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{where}, row {i}: {field}={value!r}; need text that is not blank")
@@ -173,7 +179,7 @@ def refuse_repeats(
         if (j := first.setdefault(q.query_id, i)) != i:
             raise ValueError(f"{where}: rows {j} and {i} are the same query: {q.query[:60]!r}")
 
-# %% ../nbs/01d_queries.ipynb #bac3b276
+# %% ../nbs/01d_queries.ipynb #b328d606
 def queries_from(
     rows: Iterable[dict],
     name: str,  # Of the set; a field `benchmark` of a row goes before
@@ -185,7 +191,7 @@ def queries_from(
     for i, row in enumerate(rows, 1):
         q, ref = fields = fields or find_columns(row, columns, where)
         if missing := [f for f in (q, ref) if row.get(f) is None]:
-            have = ", ".join(row)[:200]
+            have = ", ".join(k for k, v in row.items() if v is not None)[:200]
             raise ValueError(f"{where}, line {i}: no field {missing[0]!r}; it has: {have}")
         text, answer = text_and_ref(row, i, where, q, ref)
         try:

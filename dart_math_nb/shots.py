@@ -215,7 +215,7 @@ _theorem += (
     ),
 )
 
-# %% ../nbs/03b_shots.ipynb #63e40507
+# %% ../nbs/03b_shots.ipynb #12e3a45e
 EXAMPLES = {
     **{"math": _math, "gsm8k": _gsm8k, "college-math": _college, "deepmind-math": _deepmind},
     **{"olympiadbench": _olympiad, "theoremqa": _theorem},
@@ -235,7 +235,8 @@ def examples_for(
     "Worked examples for a benchmark. Raises ValueError when there are none, or not that many."
     name = _RELATIVES.get(benchmark, benchmark)
     if name not in EXAMPLES:
-        near = get_close_matches(benchmark, [*EXAMPLES, *_RELATIVES], 3, 0.4) or sorted(EXAMPLES)
+        known = [*EXAMPLES, *_RELATIVES]
+        near = get_close_matches(benchmark.lower(), known, 3, 0.4) or sorted(EXAMPLES)
         raise ValueError(f"no worked examples for {benchmark!r}; nearest: {', '.join(near)}")
     every = EXAMPLES[name]
     n = len(every) if n_shots is None else n_shots
