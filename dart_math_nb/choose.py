@@ -26,7 +26,7 @@ from dart_math_nb.prompts import (
 from .records import Query
 from .shots import Example, examples_for, few_shot_prompt, shots_name
 
-# %% ../nbs/03c_choose.ipynb #cc64df74
+# %% ../nbs/03c_choose.ipynb #2c453bc7
 @dataclass(frozen=True)
 class ModelRule:
     "Models that were tuned in one frame."
@@ -37,9 +37,12 @@ class ModelRule:
     tools: str = ""  # Template for tool-integrated reasoning; empty when it was not tuned for that
     is_base: bool = False  # Follows no instruction; needs worked examples
 
-
+# %% ../nbs/03c_choose.ipynb #70f43107
+_size = r"\d+(\.\d+)?[bm]"
 _base = r"deepseek-math-7b-base|mistral-7b-v0\.[13]|llama-2-(7|13|70)b(-hf)?"
-_base += r"|(meta-)?llama-3(\.1)?-(8|70)b|llemma_(7|34)b|qwen1\.5-72b"
+_base += rf"|(meta-)?llama-3(\.[12])?-{_size}|llemma_(7|34)b|qwen(1\.5|2|2\.5)(-math)?-{_size}"
+_base += rf"|qwen3-{_size}-base|gemma-(2-)?{_size}|gemma-3-{_size}-pt|olmo-2-\d{{4}}-{_size}"
+_base += rf"|smollm2?-{_size}|pythia-{_size}(-deduped)?|gpt2(-medium|-large|-xl)?"
 
 MODEL_RULES = (
     ModelRule(r".*-mmiqc", "alpaca-mmiqc", "models tuned on MMIQC"),
