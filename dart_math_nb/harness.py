@@ -211,15 +211,21 @@ def read_harness(
             rows.append(row | {"n": found.get("sample_len")})
     return pd.DataFrame(rows, columns=["task", "metric", "filter", "value", "stderr", "n"])
 
-# %% ../nbs/15e_harness.ipynb #4b11fd2e
+# %% ../nbs/15e_harness.ipynb #b05f13b8
 def read_harness_samples(
     path: str | Path,  # samples_<task>_<time>.jsonl
     metric: str = "exact_match",  # Score that says right (above 0.5) or wrong
+    by: str | None = None,  # Filter of the harness, such as "flexible-extract"; None: the only one
 ) -> pd.DataFrame:  # query_id, filter, correct, error
-    "Samples as graded draws, one per query and filter; queries are named by their text's hash."
+    """Samples as graded draws, one per query; queries are named by their text's hash.
+    Raises ValueError when there are several filters and none is named."""
     rows = [
         {"query_id": short_hash(row["doc_hash"]), "filter": row.get("filter", "none")}
         | {"correct": row[metric] > 0.5, "error": None}
         for row in read_rows(path, ["doc_hash", metric])
     ]
-    return pd.DataFrame(rows, columns=["query_id", "filter", "correct", "error"])
+    frame = pd.DataFrame(rows, columns=["query_id", "filter", "correct", "error"])
+    names = sorted(set(frame["filter"]))
+    if len(names) > 1 if by is None else by not in names:
+        raise ValueError(f"{path}: filter {by!r}; need one of {', '.join(names)}")
+    return frame if by is None else frame[frame["filter"] == by].reset_index(drop=True)

@@ -52,7 +52,7 @@ class EvalCfg:
             how = f"n_draws={self.n_draws} at temperature {self.source.temperature}"
             raise ValueError(f"{how}; need 1, or more at a temperature > 0")
 
-# %% ../nbs/15c_suite.ipynb #85cc80ca
+# %% ../nbs/15c_suite.ipynb #4578a66f
 def short_name(
     benchmark: str,  # Known name, or file
 ) -> str:  # Name of a folder
@@ -71,7 +71,8 @@ def eval_queries(
         if cfg.n_queries is not None and cfg.n_queries < len(queries):
             queries = load_queries(name, where=cfg.where, n=cfg.n_queries, seed=cfg.query_seed)
         if short_name(name) in found:
-            raise ValueError(f"benchmarks: two are called {short_name(name)!r}; rename a file")
+            what = f"benchmarks: two are called {short_name(name)!r}"
+            raise ValueError(f"{what}; ask them in evaluations of their own, or rename a file")
         found[short_name(name)] = queries
     return found
 
@@ -96,14 +97,16 @@ def eval_prompts(
     names = map(short_name, cfg.benchmarks)
     return {b: choose_template(name, benchmark=b, n_shots=cfg.n_shots, **how) for b in names}
 
-# %% ../nbs/15c_suite.ipynb #8e599a3a
+# %% ../nbs/15c_suite.ipynb #44cb2ed9
 def eval_config(
     cfg: EvalCfg,
     queries: Mapping[str, Sequence[Query]],  # By short name
     prompts: Mapping[str, Prompt | PlainPrompt],  # By short name
 ) -> dict:  # JSON values
-    "What `config.json` says of an evaluation."
+    "What `config.json` says of an evaluation. Raises ValueError for queries of other benchmarks."
     found = {}
+    if (names := [short_name(b) for b in cfg.benchmarks]) != list(queries):
+        raise ValueError(f"queries of {list(queries)}; the configuration has {names}")
     for name, some in queries.items():
         found[name] = {
             "n_queries": len(some),
