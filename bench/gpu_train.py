@@ -1,19 +1,24 @@
 """Speed of training on packs on one GPU: `python bench/gpu_train.py`. Writes bench/results/gpu_train.json.
 
-Needs nothing but this repository, torch and transformers. A Llama of 1.2 billion parameters (the shape of
-Llama-3.2-1B) with random weights, bf16 products, AdamW, packs of 4,096 tokens with DART-Math-Hard's lengths
-(log-normal, mean 577, sigma 0.6), each attention that is there; then the same samples a row each, padded to
-4,096 (without a mask, which is in its favor: padding stands at the end, so causal attention never sees it).
+Needs nothing but this repository, torch (2.11 or later) and transformers 5. A Llama of 1.2 billion parameters
+(the shape of Llama-3.2-1B) with random weights, bf16 products, AdamW, packs of 4,096 tokens with
+DART-Math-Hard's lengths (log-normal, mean 577, sigma 0.6); then a row per sample, padded to 4,096. Padding
+stands at the end, where causal attention never sees it, so the padded rows need no mask and take the fastest
+attention too. Before that, the proof: gradients of a pack against its samples apart, on this GPU's kernels.
 
 FLOPs = 6 N + attention, per token and per pair of tokens that see each other, forward and backward; nothing
-recomputed is counted; N has all weights but the input embedding (tied to the output, so it counts once).
-MFU = FLOPs / seconds / peak. Memory, times and the probe for leaks are printed for each way.
+recomputed is counted, nor tokens that only fill; N has all weights but the input embedding (tied to the
+output, so it counts once). MFU = FLOPs / seconds / peak.
+
+Quick ways come first; the file is written after each, and none is begun after `--limit` seconds.
 """
 
 import argparse
+import gc
 import json
 import sys
 import time
+import traceback
 from datetime import date
 from pathlib import Path
 
@@ -21,14 +26,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+import transformers
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from dart_math_nb.attention import check_packing
+from dart_math_nb.attention import check_packing, packing_error, to_device
 from dart_math_nb.kernels import available_attentions, pick_attention
 from dart_math_nb.pack import IGNORE_ID, collate_packs, fill, pack_lengths
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOM, MEAN, SIGMA = 4096, 577, 0.6
+ROOM, MEAN, SIGMA, N_WARM = 4096, 577, 0.6, 4
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
 
 
 def arguments() -> argparse.Namespace:
@@ -40,52 +48,74 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peak", type=float, default=989.0, help="dense bf16 TFLOP/s of the GPU")
     parser.add_argument("--packs", type=int, default=4, help="packs, or padded rows, per step")
     parser.add_argument("--steps", type=int, default=10, help="measured steps")
-    parser.add_argument(
-        "--attn", nargs="*", help="which attentions; all that are there when absent"
-    )
+    parser.add_argument("--limit", type=float, default=400, help="seconds; no way begins later")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument(
-        "--tiny", action="store_true", help="a small shape, to try the script on a CPU"
-    )
+    parser.add_argument("--tiny", action="store_true", help="a small shape, for a CPU")
     return parser.parse_args()
 
 
-def make_model(attn: str, tiny: bool) -> LlamaForCausalLM:
-    "Random weights in float32; the products are bf16 by autocast."
+def make_model(attn: str, tiny: bool, dtype: torch.dtype) -> LlamaForCausalLM:
+    "Random weights."
     shape = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
     shape |= {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64}
     shape |= {"vocab_size": 128256, "max_position_embeddings": 8192, "tie_word_embeddings": True}
     if tiny:
-        shape |= {
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "vocab_size": 98,
-        }
+        shape |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
         shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+        shape |= {"vocab_size": 98}
     torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        return LlamaForCausalLM._from_config(LlamaConfig(**shape), attn_implementation=attn)
+    with torch.device(DEVICE):
+        return LlamaForCausalLM._from_config(
+            LlamaConfig(**shape), attn_implementation=attn, dtype=dtype
+        )
 
 
 def samples(lens: np.ndarray, n_vocab: int) -> list[dict]:
     "Random tokens; a sixth of each sample is its prompt."
-    rng = np.random.default_rng(0)
+    rng, made = np.random.default_rng(0), []
     for n in lens:
         ids = rng.integers(1, n_vocab, n)
-        yield {"input_ids": ids, "labels": np.where(np.arange(n) < n // 6, IGNORE_ID, ids)}
+        made.append({"input_ids": ids, "labels": np.where(np.arange(n) < n // 6, IGNORE_ID, ids)})
+    return made
+
+
+def run_on(features: list) -> dict:
+    "A broken collator, to see that the proof would see it: positions run on through the pack."
+    batch = collate_packs(features)
+    ids = batch["input_ids"]
+    positions = torch.arange(ids.shape[1])[None]
+    return {"input_ids": ids, "labels": batch["labels"], "position_ids": positions}
+
+
+def prove(attn: str) -> list[dict]:
+    "Loss and gradients of a pack against its samples apart, in bf16, on small models."
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+    shape |= {"vocab_size": 98, "attn_implementation": attn}
+    kinds = {"Llama, grouped heads": (LlamaForCausalLM, LlamaConfig, {})}
+    window = {"sliding_window": 64}
+    kinds["Mistral, window 64"] = (MistralForCausalLM, MistralConfig, window)
+    some, rows = samples(np.array([5, 300, 1, 170, 90, 2]), 98), []
+    for name, (cls, config, more) in kinds.items():
+        torch.manual_seed(0)
+        model = cls(config(**shape, **more)).to(DEVICE)
+        with torch.autocast(DEVICE, torch.bfloat16):
+            right, wrong = packing_error(model, some), packing_error(model, some, run_on)
+        rows.append({"attn": attn, "model": name, "loss": right["loss"], "grad": right["grad"]})
+        rows[-1] |= {"grad_if_broken": wrong["grad"]}
+    return rows
 
 
 def padded(rows: list[dict]) -> dict:
-    "A row of ROOM tokens for each sample, no mask."
+    "A row of ROOM tokens for each sample."
     ids, labels = torch.zeros(len(rows), ROOM).long(), torch.full((len(rows), ROOM), IGNORE_ID)
     for i, row in enumerate(rows):
         n = len(row["input_ids"])
-        ids[i, :n], labels[i, 1:n] = (
-            torch.as_tensor(row["input_ids"]),
-            torch.as_tensor(row["labels"][1:]),
-        )
-    return {"input_ids": ids, "labels": labels, "use_cache": False}
+        ids[i, :n], labels[i, 1:n] = map(torch.as_tensor, (row["input_ids"], row["labels"][1:]))
+    positions = torch.arange(ROOM).repeat(len(rows), 1)
+    ends = torch.arange(len(rows) + 1, dtype=torch.int32) * ROOM
+    batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "use_cache": False}
+    return batch | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
 
 
 def flops(model: LlamaForCausalLM, lens: np.ndarray) -> float:
@@ -96,100 +126,129 @@ def flops(model: LlamaForCausalLM, lens: np.ndarray) -> float:
     return 6 * n * float(lens.sum()) + per_pair * pairs
 
 
-def measure(name: str, attn: str, batches: list[dict], lens: list[np.ndarray], args) -> dict:
+def measure(way: dict, batches: list[dict], lens: list[np.ndarray], args) -> dict:
     "Seconds per step, MFU and memory of one way."
-    cuda = torch.cuda.is_available()
-    device = "cuda" if cuda else "cpu"
-    model = make_model(attn, args.tiny).train()
-    with torch.autocast(device, torch.bfloat16):
-        leak = check_packing(model) if name != "padded" else None
+    begun = time.perf_counter()
+    model = make_model(way["attn"], args.tiny, getattr(torch, way["weights"])).train()
+    with torch.autocast(DEVICE, torch.bfloat16):
+        leak = check_packing(model) if way["rows"] == "packs" else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0, fused=True)
-    step = model if args.no_compile else torch.compile(model)
-    if cuda:
+    step, losses = torch.compile(model) if way["compiled"] else model, []
+    if CUDA:
         torch.cuda.reset_peak_memory_stats()
-    n_warm, losses = len(batches) - args.steps, []
     for i, batch in enumerate(batches):
-        if i == n_warm:
-            losses and losses[-1].item()  # waits for the GPU
+        if i == N_WARM:
+            losses[-1].item()  # Waits for the GPU
             start = time.perf_counter()
-        batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
-        with torch.autocast(device, torch.bfloat16):
+        batch = to_device(batch, DEVICE) | dict.fromkeys(("max_length_q", "max_length_k"), ROOM)
+        for name in ("cu_seq_lens_q", "cu_seq_lens_k"):
+            torch._dynamo.maybe_mark_dynamic(batch[name], 0)  # One compilation for all steps
+        with torch.autocast(DEVICE, torch.bfloat16):
             loss = step(**batch).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
-    last = losses[-1].item()
-    seconds = time.perf_counter() - start
-    seen = lens[n_warm:]
-    work, n_tokens = sum(flops(model, x) for x in seen), int(sum(x.sum() for x in seen))
+    last, seconds = losses[-1].item(), time.perf_counter() - start
+    work, n_tokens = sum(flops(model, x) for x in lens[N_WARM:]), sum(map(sum, lens[N_WARM:]))
     return {
-        "way": name,
-        "attn": attn,
-        "compiled": not args.no_compile,
         "tokens_per_s": round(n_tokens / seconds),
         "mfu": round(work / seconds / (1e12 * args.peak), 4),
         "ms_per_step": round(1e3 * seconds / args.steps, 1),
-        "peak_gb": round(torch.cuda.max_memory_allocated() / 2**30, 1) if cuda else None,
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 2**30, 1) if CUDA else None,
         "leak_sd": leak,
         "loss": round(last, 4),
+        "s_in_all": round(time.perf_counter() - begun, 1),
     }
+
+
+def ways(args: argparse.Namespace) -> list[dict]:
+    "What to measure, the quick ones first."
+    here = [a for a in available_attentions(DEVICE) if a not in ("eager", "sdpa")]
+    best = here[0]  # eager and sdpa would build a mask over 16,384 tokens
+    keys = ("rows", "attn", "weights", "compiled")
+    plain = [("packs", best, "float32", False), ("padded", best, "float32", False)]
+    plain += [("padded", "sdpa", "float32", False)]
+    compiled = [("packs", best, "float32", True), ("padded", best, "float32", True)]
+    compiled += [("packs", best, "bfloat16", True)]
+    rest = [("packs", a, "float32", a == "flex_attention") for a in here[1:]]
+    chosen = [w for w in plain + compiled + rest if not (args.no_compile and w[3])]
+    return [dict(zip(keys, w, strict=True)) for w in chosen]
+
+
+def guarded(f, about: dict, *args) -> dict:
+    "What f returns, or its error: one way that fails must not cost the others."
+    try:
+        return about | f(*args)
+    except Exception as e:
+        traceback.print_exc()
+        return about | {"error": f"{type(e).__name__}: {e}"[:500]}
+    finally:
+        torch._dynamo.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def fastest(rows: list[dict], kind: str) -> dict | None:
+    "The best way of a kind, with weights in float32 (what `dart-math train` keeps)."
+    have = [r for r in rows if r["rows"] == kind and "mfu" in r and r["weights"] == "float32"]
+    return max(have, key=lambda r: r["tokens_per_s"], default=None)
+
+
+def summary(rows: list[dict]) -> dict:
+    "The two figures: MFU of packs, and packs over padded rows, each at its best."
+    packs, pad = fastest(rows, "packs"), fastest(rows, "padded")
+    over = packs and pad and round(packs["tokens_per_s"] / pad["tokens_per_s"], 2)
+    return {"best_mfu": packs and packs["mfu"], "packed_over_padded": over}
+
+
+def write(path: str, result: dict) -> None:
+    "Keep what is known so far."
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    whole = result | summary(result["rows"])
+    Path(path).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    "Measure, print, write."
-    args, cuda = arguments(), torch.cuda.is_available()
-    if not cuda and not args.tiny:
+    "Prove, measure, print, write."
+    args, begun = arguments(), time.perf_counter()
+    if not CUDA and not args.tiny:
         print("no CUDA device, nothing measured; --tiny tries the script on a CPU")
         return
-    torch.backends.cuda.matmul.allow_tf32 = True
-    n_steps, rng = args.steps + 4, np.random.default_rng(0)
+    n_steps, rng = args.steps + N_WARM, np.random.default_rng(0)
     raw = rng.lognormal(np.log(MEAN) - SIGMA**2 / 2, SIGMA, 20 * args.packs * n_steps)
     lens = np.clip(raw, 16, ROOM).astype(np.int64)
-    every = list(samples(lens, 98 if args.tiny else 128256))
-    packs = pack_lengths(lens, ROOM)[: args.packs * n_steps]
-    steps = [np.concatenate(packs[i : i + args.packs]) for i in range(0, len(packs), args.packs)]
+    every = samples(lens, 98 if args.tiny else 128256)
+    packs = pack_lengths(lens, ROOM)
+    steps = [np.concatenate(packs[i * args.packs :][: args.packs]) for i in range(n_steps)]
+    alone = [np.arange(i * args.packs, (i + 1) * args.packs) for i in range(n_steps)]
     row_len = ROOM * args.packs
-    packed = [collate_packs([every[i] for i in s], row_len=row_len) for s in steps]
-    alone = [np.arange(i, i + args.packs) for i in range(0, args.packs * n_steps, args.packs)]
-    ways = [
-        ("packs", a, packed, steps)
-        for a in args.attn or available_attentions("cuda" if cuda else "cpu")
-    ]
-    ways = [
-        w for w in ways if w[1] not in ("eager", "sdpa") or args.tiny
-    ]  # A mask over 16,384 tokens
-    ways += [("padded", "sdpa", [padded([every[i] for i in s]) for s in alone], alone)]
-    rows = []
-    for name, attn, batches, numbers in ways:
-        try:
-            known = pick_attention(attn, "cuda" if cuda else "cpu")
-            rows.append(measure(name, known, batches, [lens[s] for s in numbers], args))
-        except (RuntimeError, ValueError) as e:  # One way that fails must not cost the others
-            rows.append({"way": name, "attn": attn, "error": f"{type(e).__name__}: {e}"[:500]})
-        print(*rows[-1].values(), sep=" | ", flush=True)
-        if cuda:
-            torch.cuda.empty_cache()
-    best = max(
-        (r for r in rows if r["way"] == "packs" and "mfu" in r),
-        key=lambda r: r["mfu"],
-        default=None,
-    )
-    pad = next((r for r in rows if r["way"] == "padded" and "mfu" in r), None)
-    result = {
-        "date": date.today().isoformat(),
-        "machine": torch.cuda.get_device_name() if cuda else "CPU, tiny shape",
-        "torch": torch.__version__,
-        "peak_tflops": args.peak,
-        "packs_per_step": args.packs,
-        "fill": round(fill(pack_lengths(lens, ROOM), lens, ROOM), 4),
-        "rows": rows,
-        "best_mfu": best and best["mfu"],
-        "packed_over_padded": best and pad and round(best["tokens_per_s"] / pad["tokens_per_s"], 2),
-    }
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.out).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({k: v for k, v in result.items() if k != "rows"}, indent=2))
+    result = {"date": date.today().isoformat(), "torch": torch.__version__}
+    result |= {"machine": torch.cuda.get_device_name() if CUDA else "CPU, tiny shape"}
+    result |= {"transformers": transformers.__version__, "peak_tflops": args.peak}
+    result |= {"packs_per_step": args.packs, "fill": round(fill(packs, lens, ROOM), 4)}
+    result |= {"proof": [], "rows": []}
+    kernels = [a for a in available_attentions(DEVICE) if a != "eager"]
+    jobs = [{"prove": a} for a in kernels] + ways(args)
+    jobs.sort(key=lambda job: "flex_attention" in job.values())  # Compiles long
+    for way in jobs:
+        if time.perf_counter() - begun > args.limit:
+            print(way, f"not begun: {args.limit} s were over")
+        elif "prove" in way:
+            attn = pick_attention(way["prove"], DEVICE)
+            done = guarded(lambda a=attn: {"errors": prove(a)}, {"attn": attn})
+            result["proof"] += done.get("errors", [done])
+            print(*result["proof"][-2:], sep="\n", flush=True)
+        else:
+            batches = [padded([every[i] for i in s]) for s in alone]
+            if way["rows"] == "packs":
+                batches = [collate_packs([every[i] for i in s], row_len=row_len) for s in steps]
+            numbers = [lens[s] for s in (steps if way["rows"] == "packs" else alone)]
+            way = way | {"attn": pick_attention(way["attn"], DEVICE)}
+            result["rows"].append(guarded(measure, way, way, batches, numbers, args))
+            print(*result["rows"][-1].values(), sep=" | ", flush=True)
+        write(args.out, result)
+    print(json.dumps(summary(result["rows"]), indent=2))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/attention.html.md"""
 
 # %% auto #0
 __all__ = ['REFUSED', 'segment_ends', 'segment_rows', 'attend_segments', 'refuse', 'boundaries', 'segment_attention', 'no_mask',
-           'register_segments', 'sum_loss', 'packing_error', 'check_packing']
+           'register_segments', 'sum_loss', 'to_device', 'packing_error', 'check_packing']
 
 # %% ../nbs/13b_attention.ipynb #ec135e56
 from collections.abc import Callable, Sequence
@@ -171,7 +171,7 @@ def register_segments() -> str:  # "dart_segments"
     AttentionMaskInterface.register("dart_segments", no_mask)
     return "dart_segments"
 
-# %% ../nbs/13b_attention.ipynb #2305142b
+# %% ../nbs/13b_attention.ipynb #f09bb03c
 def sum_loss(
     logits: Tensor,  # [n_rows, n_tokens, n_vocab]
     labels: Tensor,  # [n_rows, n_tokens] int64
@@ -181,11 +181,19 @@ def sum_loss(
     return F.cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=IGNORE_ID, reduction="sum")
 
 
+def to_device(
+    batch: dict,  # From a collator
+    device: Any,  # Such as "cuda"
+) -> dict:
+    "A batch with its tensors on a device."
+    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+
 def _loss_and_grads(model: Any, batches: list[dict]) -> tuple[float, dict[str, Tensor]]:
     n_labels = sum(int((b["labels"][:, 1:] != IGNORE_ID).sum()) for b in batches)
     model.zero_grad()
     total = 0.0
-    for batch in batches:
+    for batch in (to_device(b, model.device) for b in batches):
         inputs = {k: v for k, v in batch.items() if k != "labels"}
         loss = sum_loss(model(**inputs).logits, batch["labels"]) / n_labels
         loss.backward()
@@ -210,7 +218,7 @@ def packing_error(
     worst = max(errors, key=errors.get)
     return {"loss": abs(packed - apart) / abs(apart), "grad": errors[worst], "worst": worst}
 
-# %% ../nbs/13b_attention.ipynb #faaf0435
+# %% ../nbs/13b_attention.ipynb #99537925
 def check_packing(
     model: Any,  # Causal language model of transformers
 ) -> float:  # Largest change, in standard deviations of the logits
@@ -223,7 +231,7 @@ def check_packing(
         logits = []
         for first in (a, b):
             batch = collate_packs([{"input_ids": first.numpy()}, {"input_ids": c.numpy()}])
-            batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+            batch = to_device(batch, model.device)
             del batch["labels"]
             logits.append(model(**batch).logits[0, 12:].float())
     model.train(was_training)

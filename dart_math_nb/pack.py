@@ -378,7 +378,7 @@ def _sequences(features: Sequence, row_len: int | None, pad_id: int) -> tuple[li
     labels += [np.full(n, IGNORE_ID) for n in filler]
     return ids, labels, np.append(lens, filler).astype(np.int64)
 
-# %% ../nbs/13_pack.ipynb #0023c125
+# %% ../nbs/13_pack.ipynb #67a3137e
 def collate_packs(
     features: Sequence,  # Samples or packs, each sample with input_ids and perhaps labels
     row_len: int | None = None,  # Tokens per row, filled with sequences without labels; None: as is
@@ -394,7 +394,10 @@ def collate_packs(
     ends = torch.tensor([*starts, len(labels)], dtype=torch.int32)
     out = {k: torch.from_numpy(v)[None] for k, v in rows.items()}
     out |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "use_cache": False}
-    return out | dict.fromkeys(("max_length_q", "max_length_k"), row_len or int(lens.max()))
+    longest = int(lens.max())
+    if row_len:  # Few different values: compilers make code for each
+        longest = min(row_len, 1 << (longest - 1).bit_length())
+    return out | dict.fromkeys(("max_length_q", "max_length_k"), longest)
 
 # %% ../nbs/13_pack.ipynb #97cb52b4
 def collate_padded(
