@@ -64,7 +64,7 @@ def model_name(
         raise ValueError(f"--name {model!r}; need a plain name, which becomes a folder of eval/")
     return name
 
-# %% ../nbs/17g_model_stages.ipynb #32e71fd9
+# %% ../nbs/17g_model_stages.ipynb #05a2fd1f
 @delegates(open_setup, but=["fields", "temperature", "seed"])
 def evaluate(
     *,
@@ -82,25 +82,30 @@ def evaluate(
     **kwargs,
 ) -> dict[str, pd.DataFrame]:  # Tables by name
     "Accuracy of a model on benchmarks, with intervals; resumable."
-    plan = EvalPlan(n_draws, tuple(seeds), tuple(where or ()), n_queries, query_seed)
+    plan = EvalPlan(benchmarks, n_draws, seeds, where, n_queries, query_seed)
     plan.check(temperature)
-    exams, fields = plan.queries(benchmarks, kwargs.get("responses"))
+    exams, fields = plan.queries(kwargs.get("responses"))
     how = {"temperature": temperature, "seed": seeds[0], **kwargs}
     setup = open_setup([q for some in exams.values() for q in some], fields, **how)
     name = model_name(name or re.sub(r"\.(jsonl|json|parquet)(\.gz)?$", "", setup.source.model))
     folder = RunFolder(out).path("eval", name)
     return evaluate_into(folder, setup, plan, exams, name, paper=paper, lm_eval=lm_eval)
 
-# %% ../nbs/17g_model_stages.ipynb #8133d461
+# %% ../nbs/17g_model_stages.ipynb #07e8b1e0
 @dataclass(frozen=True)
 class EvalPlan:
     "How often which queries are asked."
 
+    benchmarks: tuple[str, ...] = ()  # Names or files, as given
     n_draws: int = 1  # Draws per query and seed
     seeds: tuple[int, ...] = (0,)  # Each repeats the whole evaluation
     where: tuple[str, ...] = ()  # Filters
     n_queries: int | None = None  # At most so many of each benchmark
     query_seed: int = 0  # Of that choice
+
+    def __post_init__(self):
+        for name in ("benchmarks", "seeds", "where"):
+            object.__setattr__(self, name, tuple(getattr(self, name) or ()))
 
     def check(self, temperature: float) -> None:
         "Raise ValueError for what cannot be."
@@ -109,34 +114,31 @@ class EvalPlan:
             what = f"n_draws={n}, seeds={list(self.seeds)}, temperature={temperature}"
             raise ValueError(f"{what}; need 1 draw, or more at a temperature > 0")
 
-    def config(self, names: Sequence[str], setup: Setup, n_shots: int | None) -> EvalCfg:
-        "All that decides the numbers."
+    def config(self, names: Sequence[str], source: Source, n_shots: int | None = None) -> EvalCfg:
+        "All that decides the numbers; names are those of the queries where none were given."
         how = (self.n_draws, self.seeds, self.where, self.n_queries, self.query_seed, n_shots)
-        return EvalCfg(tuple(names), setup.source, *how)
+        return EvalCfg(self.benchmarks or tuple(names), source, *how)
 
-# %% ../nbs/17g_model_stages.ipynb #2a94128d
+# %% ../nbs/17g_model_stages.ipynb #cb5640ac
 @patch
 def queries(
     self: EvalPlan,
-    benchmarks: Sequence[str] | None,  # Names or files
     responses: str | None = None,  # File of responses, for replay
 ) -> tuple[dict[str, list[Query]], Fields | None]:  # Queries by benchmark; fields of the responses
     "What is asked. Raises ValueError when nothing is."
     fields = None
     if responses is not None:
-        some, fields = open_queries(benchmarks[0] if benchmarks else None, responses)
-        if not benchmarks:
+        some, fields = open_queries(next(iter(self.benchmarks), None), responses)
+        if not self.benchmarks:
             kept = filter_queries(some, self.where)
             if self.n_queries is not None and self.n_queries < len(kept):
                 kept = draw_queries(kept, self.n_queries, self.query_seed)
             return {some[0].benchmark: kept}, fields
-    if not benchmarks:
+    if not self.benchmarks:
         raise ValueError("no --benchmarks; need names of benchmarks, or files")
-    source = Source("", temperature=1.0)
-    how = (self.n_draws, self.seeds, self.where, self.n_queries, self.query_seed)
-    return eval_queries(EvalCfg(tuple(benchmarks), source, *how)), fields
+    return eval_queries(self.config((), Source("", temperature=1.0))), fields
 
-# %% ../nbs/17g_model_stages.ipynb #bec7c6ea
+# %% ../nbs/17g_model_stages.ipynb #76b5a6ab
 def evaluate_into(
     folder: Path,  # A folder below eval/
     setup: Setup,
@@ -155,7 +157,7 @@ def evaluate_into(
     named = replace(setup.source, template=template.name) if template else setup.source
     shots = {len(getattr(p, "examples", ())) for p in prompts.values()}
     n_shots = shots.pop() if len(shots) == 1 else None
-    cfg = plan.config(exams, replace(setup, source=named), n_shots)
+    cfg = plan.config(exams, named, n_shots)
     connect(setup)
     evaluate_benchmarks(cfg, setup.engine, folder, queries=exams, prompts=prompts)
     run_async(setup.engine.close())
