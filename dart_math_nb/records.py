@@ -14,13 +14,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# %% ../nbs/00_records.ipynb #08db5301
+# %% ../nbs/00_records.ipynb #95cb1ab2
 def short_hash(
     *parts: Any,  # Whatever JSON can write
 ) -> str:  # 16 hex digits (64 bits)
     "Hash of a list of JSON values that is the same on every machine and in every process."
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(_as_json(parts).encode(), digest_size=8).hexdigest()
+
+
+_as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode
 
 # %% ../nbs/00_records.ipynb #967af248
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Verdict:
         if self.correct and self.error:
             raise ValueError(f"a correct Verdict cannot carry error={self.error!r}")
 
-# %% ../nbs/00_records.ipynb #0726df9e
+# %% ../nbs/00_records.ipynb #f2b01de2
 POOL_COLUMNS = (
     *(*KEY, "response", "finish_reason", "n_tokens", "seed"),
     *("correct", "ans", "rule", "error"),
@@ -121,4 +123,4 @@ def pool_row(
     verdict: Verdict,
 ) -> dict:  # Keys are POOL_COLUMNS
     "Flat row of one graded draw."
-    return {**asdict(response), **asdict(verdict)}
+    return {**vars(response), **vars(verdict)}

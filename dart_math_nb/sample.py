@@ -61,7 +61,7 @@ from dart_math_nb.state import (
 )
 from .status import Status, write_status
 
-# %% ../nbs/11c_sample.ipynb #a75ece31
+# %% ../nbs/11c_sample.ipynb #a657158d
 @dataclass(eq=False)
 class Run:
     "One sampling run."
@@ -81,6 +81,7 @@ class Run:
     status: Status = field(default_factory=lambda: Status("", ""))  # What is counted
     need: float = 0.0  # Draws still expected, all queries together
     flying: int = 0  # Draws dispatched and not graded
+    size: int = 128  # Most responses of the next batch
     n_row: int = 0  # Draws in a row that failed for good
     first: dict = field(default_factory=dict)  # First error of each kind: "failed", "too_long"
     tried: set = field(default_factory=set)  # (query_id, trial) that got a second chance
@@ -175,12 +176,13 @@ def launch(self: Run, state: State) -> Draw:
     self.lines.push(state)
     return draw_for(state.query, trial, self.prompt_of(state.query), self.source.run_seed)
 
-# %% ../nbs/11c_sample.ipynb #f89c7820
+# %% ../nbs/11c_sample.ipynb #a890e2c1
 @patch
 async def draw_one(self: Run, state: State) -> None:
     "Draw the next trial of a query and file it for grading."
     draw, task = self.launch(state), asyncio.current_task()
-    state.tasks = (state.tasks or set()) | {task}
+    state.tasks = tasks = state.tasks or set()
+    tasks.add(task)
     try:
         how = (self.params, self.attempts, self.failed)
         done = await draw_with_retries(self.engine, draw, *how)
@@ -196,7 +198,8 @@ async def draw_one(self: Run, state: State) -> None:
             raise
         task.uncancel()
     finally:
-        state.tasks = state.tasks - {task} or None
+        tasks.discard(task)
+        state.tasks = tasks or None
     self.landed(state)
     self.pulse()
 
@@ -215,15 +218,15 @@ def ran_out(self: Run, state: State, draw: Draw, why: Exhausted) -> None:
         self.first.setdefault("too_long", why)
     state.gone = draw.trial if state.gone is None else min(draw.trial, state.gone)
 
-# %% ../nbs/11c_sample.ipynb #0a7c230e
-BATCH, CHUNK = 2048, 128  # Responses graded and written together; those of one task of a process
+# %% ../nbs/11c_sample.ipynb #d0091c1e
+BATCH, CHUNK = 2048, 128  # Most responses of a batch, and of one task of a grading process
 
 
 @patch
 async def work(self: Run) -> None:
     "Draw for whoever is next, until the run stops."
     while not self.ending:  # an engine may swallow the cancellation
-        state = self.lines.pop() if len(self.todo) < 2 * BATCH else None
+        state = self.lines.pop() if len(self.todo) < 2 * self.size else None
         if state is not None:
             await self.draw_one(state)
         elif self.status.n_open and not self.flying:
@@ -271,7 +274,7 @@ def append_graded(
 
 MIN_BROKEN = 10  # Responses on all of which a grader has to fail before the run ends
 
-# %% ../nbs/11c_sample.ipynb #b8b303d7
+# %% ../nbs/11c_sample.ipynb #3748aa14
 @patch
 async def grade_beside(self: Run, batch: list) -> list[tuple[bool, int | None]]:
     "Grade and write a batch, in the thread or in processes and the thread."
@@ -279,7 +282,8 @@ async def grade_beside(self: Run, batch: list) -> list[tuple[bool, int | None]]:
     if self.grade_in is None:
         return await loop.run_in_executor(self.thread, append_graded, self, batch)
     pairs = [(state.query, done) for state, _, done in batch]
-    parts = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
+    step = max(1, min(CHUNK, len(pairs) // 16))
+    parts = [pairs[i : i + step] for i in range(0, len(pairs), step)]
     try:
         work = [loop.run_in_executor(self.grade_in, grade_all, self.grade, p) for p in parts]
         found = [verdict for part in await asyncio.gather(*work) for verdict in part]
@@ -289,7 +293,7 @@ async def grade_beside(self: Run, batch: list) -> list[tuple[bool, int | None]]:
         self.grade_in = found = None
     return await loop.run_in_executor(self.thread, append_graded, self, batch, found)
 
-# %% ../nbs/11c_sample.ipynb #6e52e66b
+# %% ../nbs/11c_sample.ipynb #fe2c1ce3
 @patch
 async def grade_loop(self: Run, bar: tqdm) -> None:
     "Grade what workers file until the run closes, or until every query has stopped."
@@ -297,8 +301,11 @@ async def grade_loop(self: Run, bar: tqdm) -> None:
         await self.ready.wait()
         self.ready.clear()
         while self.todo:
-            batch = [self.todo.popleft() for _ in range(min(BATCH, len(self.todo)))]
+            batch = [self.todo.popleft() for _ in range(min(self.size, len(self.todo)))]
+            begin = time.monotonic()
             entries = await self.grade_beside(batch)
+            per_s = len(batch) / max(time.monotonic() - begin, 1e-6)
+            self.size = round(min(max(per_s, 16), BATCH))
             for (state, draw, _), (ok, form) in zip(batch, entries, strict=True):
                 mark(state, draw.trial, ok, form)
                 self.landed(state)
