@@ -219,7 +219,15 @@ def _open_source(source: str | Path, columns: Columns, flags: dict, known: dict)
         get_benchmark(source)
     return queries_from(hub_rows(source, **flags), source.split("/")[1], columns, source)
 
-# %% ../nbs/02_benchmarks.ipynb #10f75034
+# %% ../nbs/02_benchmarks.ipynb #b3cc5b21
+def _some(queries: list[Query], filters: list[str], n: int | None, seed: int, where) -> list[Query]:
+    try:
+        found = filter_queries(queries, filters)
+        return found if n is None else draw_queries(found, n, seed)
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from None
+
+# %% ../nbs/02_benchmarks.ipynb #69a6e436
 def load_queries(
     source: str | Path,  # Name of a benchmark, file, folder of a data set, or owner/name of the hub
     *,
@@ -241,5 +249,4 @@ def load_queries(
     columns = parse_columns(query_field, ref_field, list(meta_fields))
     flags = {"config": config, "split": split, "revision": revision}
     known = {"folder": folder, "unverified": unverified}
-    queries = filter_queries(_open_source(source, columns, flags, known), filters)
-    return queries if n is None else draw_queries(queries, n, seed)
+    return _some(_open_source(source, columns, flags, known), filters, n, seed, source)

@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/results.html.md"""
 __all__ = ['ALL', 'MEAN', 'group_table', 'seed_table', 'evaluation_tables', 'read_eval_queries', 'write_results',
            'mean_difference', 'compare_evaluations']
 
-# %% ../nbs/15f_results.ipynb #6a4b25a9
+# %% ../nbs/15f_results.ipynb #a9a5d627
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from .choose import Prompt
-from .evaluate import _differences, accuracy, compare
+from .evaluate import _differences, accuracy, compare, wilson
 from .files import open_run, read_json, write_json
 from .harness import write_harness
 from .paper import COLUMNS, layout_table
@@ -119,7 +119,15 @@ def write_results(
         write_harness(folder / "lm_eval", frame, cfg, queries, prompts=prompts)
     return tables
 
-# %% ../nbs/15f_results.ipynb #9d34d87a
+# %% ../nbs/15f_results.ipynb #d43f3aea
+def _mean_error(diff: np.ndarray) -> float:
+    "Standard error of the mean difference on one benchmark."
+    if np.ptp(diff) > 1e-9:
+        return float(diff.std(ddof=1) / np.sqrt(len(diff)))
+    unseen = wilson(0, len(diff))[1] / stats.norm.isf(0.025)  # no spread seen is not none
+    return float(max(unseen, np.abs(diff).max() / np.sqrt(len(diff))))
+
+# %% ../nbs/15f_results.ipynb #af9b5ac0
 def mean_difference(
     a: pd.DataFrame,  # Graded draws of one model with benchmark
     b: pd.DataFrame,  # Of the other, for the same queries
@@ -132,15 +140,16 @@ def mean_difference(
     ]
     x, y = (np.array([pair[i].mean() for pair in found]) for i in (0, 1))
     diffs = [p - q for p, q in found]
-    error = np.sqrt(sum(d.var(ddof=1) / len(d) for d in diffs)) / len(diffs)
+    error = np.sqrt(sum(_mean_error(d) ** 2 for d in diffs)) / len(diffs)
     diff, half = float((x - y).mean()), stats.norm.isf((1 - confidence) / 2) * error
-    p = float(2 * stats.norm.sf(abs(diff) / error)) if error else float(diff == 0)
+    p = float(2 * stats.norm.sf(abs(diff) / error))
     row = {"n_queries": sum(map(len, diffs)), "accuracy": x.mean(), "accuracy_baseline": y.mean()}
-    row |= {"diff": diff, "low": diff - half, "high": diff + half, "p_value": p, "test": "z"}
+    ends = max(diff - half, -1), min(diff + half, 1)
+    row |= {"diff": diff, "low": ends[0], "high": ends[1], "p_value": p, "test": "z"}
     wins = {"n_only_model": 1, "n_only_baseline": -1}
     return row | {k: int(sum((s * d > 0).sum() for d in diffs)) for k, s in wins.items()}
 
-# %% ../nbs/15f_results.ipynb #14263959
+# %% ../nbs/15f_results.ipynb #ad3f78c6
 ALL, MEAN = "all queries", "mean of benchmarks"
 
 
@@ -161,8 +170,9 @@ def compare_evaluations(
         parts.append(compare(some, baseline, **options).assign(benchmark=name))
     how = {k: v for k, v in options.items() if k == "confidence"}
     others = {m: f for m, f in models.items() if m != baseline}
-    rows = [{"model": m} | mean_difference(f, models[baseline], **how) for m, f in others.items()]
     if len(names) > 1:
+        means = {m: mean_difference(f, models[baseline], **how) for m, f in others.items()}
+        rows = [{"model": m} | row for m, row in means.items()]
         parts.append(pd.DataFrame(rows).assign(benchmark=MEAN, baseline=baseline))
     return _corrected(pd.concat(parts, ignore_index=True))
 
