@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/results.html.md"""
 __all__ = ['ALL', 'MEAN', 'group_table', 'seed_table', 'evaluation_tables', 'read_eval_queries', 'write_results',
            'mean_difference', 'compare_evaluations']
 
-# %% ../nbs/15f_results.ipynb #a9a5d627
+# %% ../nbs/15f_results.ipynb #7e986653
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ from dart_math_nb.suite import (
     at_k_table,
     benchmark_table,
     eval_config,
-    eval_prompts,
     read_eval_cfg,
+    read_eval_prompts,
     read_evaluation,
     read_saved_queries,
 )
@@ -94,7 +94,7 @@ def read_eval_queries(
     names = read_json(Path(folder) / "config.json")["queries"]
     return {n: read_saved_queries(Path(folder) / n / "queries.jsonl") for n in names}
 
-# %% ../nbs/15f_results.ipynb #04e36bac
+# %% ../nbs/15f_results.ipynb #9271c15a
 def write_results(
     folder: str | Path,  # Of a finished evaluation; results.json is written
     model: str | None = None,  # What it is called; the folder's name when None
@@ -114,7 +114,7 @@ def write_results(
     write_json(folder / "results.json", head | {"config": config, "tables": rows})
     if lm_eval:
         cfg = read_eval_cfg(folder)
-        prompts = prompts or eval_prompts(cfg)
+        prompts = prompts or read_eval_prompts(folder)
         open_run(folder, eval_config(cfg, queries, prompts))  # Refuses other prompts
         write_harness(folder / "lm_eval", frame, cfg, queries, prompts=prompts)
     return tables

@@ -6,9 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/suite.html.md"""
 
 # %% auto #0
 __all__ = ['AVERAGES', 'EvalCfg', 'short_name', 'eval_queries', 'PlainPrompt', 'eval_prompts', 'eval_config', 'read_eval_cfg',
-           'evaluate_benchmarks', 'Unfinished', 'read_evaluation', 'benchmark_table', 'at_k_table']
+           'read_eval_prompts', 'evaluate_benchmarks', 'Unfinished', 'read_evaluation', 'benchmark_table', 'at_k_table']
 
-# %% ../nbs/15c_suite.ipynb #8b3999fe
+# %% ../nbs/15c_suite.ipynb #23214ed9
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,8 +22,10 @@ from .engine import Engine, params_of
 from .evaluate import accuracy, evaluate_queries, pass_at_k
 from .files import open_run, read_json
 from .pool import read_pool
+from .prompts import PARTS, TEMPLATES, Template
 from .queries import read_saved_queries, save_queries
 from .records import Query, Source, short_hash
+from .shots import examples_for
 from .summaries import averages, maj_at_k, over_seeds, vote_keys
 
 # %% ../nbs/15c_suite.ipynb #31dd8271
@@ -97,7 +99,15 @@ def eval_prompts(
     names = map(short_name, cfg.benchmarks)
     return {b: choose_template(name, benchmark=b, n_shots=cfg.n_shots, **how) for b in names}
 
-# %% ../nbs/15c_suite.ipynb #44cb2ed9
+# %% ../nbs/15c_suite.ipynb #de11b640
+def _frame(prompt: Prompt | PlainPrompt) -> dict:
+    "Text of a template that the package does not know by name."
+    if not isinstance(prompt, Prompt) or prompt.template.name in TEMPLATES:
+        return {}
+    parts = {part: getattr(prompt.template, part) for part in ("name", *PARTS)}
+    return {"frame": parts, "n_shots": len(prompt.examples)}
+
+# %% ../nbs/15c_suite.ipynb #65279aaa
 def eval_config(
     cfg: EvalCfg,
     queries: Mapping[str, Sequence[Query]],  # By short name
@@ -113,7 +123,7 @@ def eval_config(
             "queries": short_hash([[q.query_id, q.ref_ans, q.meta] for q in some]),
             "template": prompts[name].name,
             "prompts": short_hash([prompts[name].text(q) for q in some]),
-        }
+        } | _frame(prompts[name])
     source = {k: v for k, v in asdict(cfg.source).items() if k != "run_seed"}
     return asdict(cfg) | {"source": source, "queries": found}
 
@@ -128,6 +138,30 @@ def read_eval_cfg(
         return EvalCfg(**config | {"source": Source(**config["source"])})
     except (KeyError, TypeError) as e:
         raise ValueError(f"{path}: not the configuration of an evaluation ({e})") from None
+
+# %% ../nbs/15c_suite.ipynb #8eba90b1
+def _asked(name: str, found: dict, cfg: EvalCfg, queries: Sequence[Query]) -> Prompt | PlainPrompt:
+    if found["prompts"] == short_hash([q.query for q in queries]):
+        return PlainPrompt(name=found["template"])  # such as a server's own template
+    if frame := found.get("frame"):
+        n = found["n_shots"]
+        return Prompt(Template(**frame), examples_for(name, n) if n else ())
+    return eval_prompts(replace(cfg, benchmarks=(name,)))[name]
+
+
+def read_eval_prompts(
+    folder: str | Path,  # Of an evaluation
+) -> dict[str, Prompt | PlainPrompt]:  # By short name
+    "Prompts of an evaluation. Raises ValueError when they cannot be made again."
+    folder, cfg, prompts = Path(folder), read_eval_cfg(folder), {}
+    for name, found in read_json(folder / "config.json")["queries"].items():
+        queries = read_saved_queries(folder / name / "queries.jsonl")
+        prompts[name] = _asked(name, found, cfg, queries)
+        if short_hash([prompts[name].text(q) for q in queries]) != found["prompts"]:
+            raise ValueError(
+                f"{folder / name}: other prompts than then; need those that were asked"
+            )
+    return prompts
 
 # %% ../nbs/15c_suite.ipynb #754da2ac
 def evaluate_benchmarks(
