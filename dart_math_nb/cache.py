@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/cache.html.md"""
 __all__ = ['CACHE_FORMAT', 'FIELDS', 'PART', 'tokenizer_hash', 'text_hash', 'cache_key', 'write_tokens', 'read_tokens',
            'join_tokens', 'tokenize_in_parts', 'cached_tokens']
 
-# %% ../nbs/13d_cache.ipynb #6d2c6e5b
+# %% ../nbs/13d_cache.ipynb #2e420b60
 import hashlib
 import json
 import os
@@ -24,18 +24,22 @@ import pandas as pd
 import pyarrow as pa
 
 from .files import atomic_path
-from .pack import UNFIT, TokenSet, tokenize_pairs
+from .pack import UNFIT, TokenSet, token_hash, tokenize_pairs
 from .prompts import get_template
 from .recipe import TrainCfg, check_tokens, train_pairs
 from .records import short_hash
 
-# %% ../nbs/13d_cache.ipynb #626c9abc
+# %% ../nbs/13d_cache.ipynb #1c8041d4
 def tokenizer_hash(
     tokenizer: Any,  # Hugging Face tokenizer
 ) -> str:  # 16 hex digits
     "Hash of all that decides which ids a text gets."
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    whole = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    state = ("truncation", "padding")  # What the last call left behind
+    if backend is None:
+        whole = sorted(tokenizer.get_vocab().items())
+    else:
+        whole = {k: v for k, v in json.loads(backend.to_str()).items() if k not in state}
     probe = tokenizer("a b")["input_ids"]
     return short_hash([type(tokenizer).__name__, whole, str(tokenizer.special_tokens_map), probe])
 
@@ -53,8 +57,8 @@ def text_hash(
             h.update(data)
     return h.hexdigest()
 
-# %% ../nbs/13d_cache.ipynb #06718ffb
-CACHE_FORMAT = 1
+# %% ../nbs/13d_cache.ipynb #be2715cf
+CACHE_FORMAT = 2
 FIELDS = ("query_field", "response_field", "max_len", "room", "unfit", "eos")
 
 
@@ -73,7 +77,7 @@ def cache_key(
         **{name: getattr(cfg, name) for name in FIELDS},
     }
 
-# %% ../nbs/13d_cache.ipynb #65e871ed
+# %% ../nbs/13d_cache.ipynb #bd85889c
 def write_tokens(
     path: str | Path,  # File to write
     tokens: TokenSet,
@@ -81,6 +85,7 @@ def write_tokens(
 ) -> Path:  # The file
     "Keep a token set as an Arrow file."
     about = {"left_out": tokens.left_out, "n_merged": tokens.n_merged, "key": dict(key or {})}
+    about["hash"] = token_hash(tokens)
     columns = {
         "input_ids": pa.LargeListArray.from_arrays(tokens.offsets, pa.array(tokens.input_ids)),
         "n_prompt": pa.array(tokens.n_prompt),
@@ -93,7 +98,7 @@ def write_tokens(
         out.write_batch(batch.replace_schema_metadata(schema.metadata))
     return Path(path)
 
-# %% ../nbs/13d_cache.ipynb #44a56a96
+# %% ../nbs/13d_cache.ipynb #3c35131b
 def read_tokens(
     path: str | Path,  # File of write_tokens
 ) -> tuple[TokenSet, dict]:  # Tokens, mapped; the key they were written with
@@ -107,7 +112,10 @@ def read_tokens(
     arrays["input_ids"], arrays["offsets"] = ids.values, ids.offsets
     arrays |= {"n_prompt": batch["n_prompt"], "rows": batch["row"]}
     arrays = {name: a.to_numpy(zero_copy_only=True) for name, a in arrays.items()}
-    return TokenSet(**arrays, left_out=about["left_out"], n_merged=about["n_merged"]), about["key"]
+    tokens = TokenSet(**arrays, left_out=about["left_out"], n_merged=about["n_merged"])
+    if token_hash(tokens) != about["hash"]:
+        raise ValueError(f"{path}: its tokens are not those that were written; delete it")
+    return tokens, about["key"]
 
 # %% ../nbs/13d_cache.ipynb #64a987e2
 def join_tokens(
