@@ -7,20 +7,20 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/check.html.md"""
 # %% auto #0
 __all__ = ['check_pool', 'check_file']
 
-# %% ../nbs/01b_check.ipynb #96d13ebb
-import os
+# %% ../nbs/01b_check.ipynb #e2a9d1b1
 import warnings
 from pathlib import Path
 
 import pandas as pd
 
-from .files import sync_folder
 from dart_math_nb.journal import (
+    LEFT_ASIDE,
     PoolFile,
     name_lines,
     pool_files,
     read_part,
     rows_table,
+    set_aside,
     split_journal,
 )
 from .lock import lock_shard
@@ -47,7 +47,7 @@ def check_pool(
     table.attrs |= {"n_draws": n_draws, "n_repeated": max(0, int(table["n_rows"].sum()) - n_draws)}
     return table
 
-# %% ../nbs/01b_check.ipynb #837916d2
+# %% ../nbs/01b_check.ipynb #01434a50
 def check_file(
     path: Path,  # A part or a journal
     kind: str,  # "part" or "journal"
@@ -61,17 +61,11 @@ def check_file(
         warnings.simplefilter("always")
         table = read_part(path)
     if table is None:
-        return 0, str(said[0].message).removeprefix(f"{path}: ").removesuffix(_ASIDE)
+        return 0, str(said[0].message).removeprefix(f"{path}: ").removesuffix(LEFT_ASIDE)
     return table.num_rows, None
 
 
-_ASIDE = "; left aside, the rest is used"
-
-
 def _set_aside(folder: Path, place: PoolFile) -> str:
-    part, aside = place.path(folder, "part"), folder / "quarantine"
     with lock_shard(folder, place.shard):
-        aside.mkdir(exist_ok=True)
-        os.replace(part, aside / part.name)
-        sync_folder(folder)
+        set_aside(place.path(folder, "part"))
     return "; moved to quarantine"

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/files.html.md"""
 
 # %% auto #0
 __all__ = ['sync_folder', 'atomic_path', 'write_json', 'write_jsonl', 'room_in', 'write_parquet', 'read_rows', 'read_json',
-           'flat_config', 'open_run', 'folder_revision']
+           'flat_config', 'open_run', 'file_facts', 'folder_revision']
 
 # %% ../nbs/00b_files.ipynb #6aeabe93
 import contextlib
@@ -220,6 +220,17 @@ def open_run(
         diff = "; ".join(f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in keys)
         raise ValueError(f"{folder}: made with another configuration ({diff}); use another folder")
     return folder
+
+# %% ../nbs/00b_files.ipynb #0961f36c
+def file_facts(
+    path: str | Path,  # Any file
+) -> dict:  # file (its name without folders), sha256 (64 hex digits)
+    "What names the content of a file. Raises FileNotFoundError."
+    if not Path(path).is_file():
+        what = "a folder; need a file" if Path(path).is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}")
+    with open(path, "rb") as f:
+        return {"file": Path(path).name, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
 
 # %% ../nbs/00b_files.ipynb #7aa8100d
 _OF_MODEL = ("config.", "generation_config.", "adapter_", "tokenizer", "special_tokens", "vocab")

@@ -42,17 +42,14 @@ def query_info(
 _COUNTS = ("n_trials", "n_correct", "n_truncated")
 _ABOUT = ("query_id", "benchmark", "query", "level", "domain")
 
-# %% ../nbs/01c_query_info.ipynb #7b16ce96
+# %% ../nbs/01c_query_info.ipynb #a257ebb0
 def write_query_info(
     path: str | Path,  # File to write, query_info.parquet
     frame: pd.DataFrame,  # From `query_info`
 ) -> Path:  # The file
     "Write counts per query."
-    level = frame["level"] if "level" in frame else None
-    if (
-        level is not None and level.dropna().map(type).nunique() > 1
-    ):  # Parquet has one type a column
-        frame = frame.assign(level=level.map(str, na_action="ignore"))
+    if "level" in frame and frame["level"].dropna().map(type).nunique() > 1:
+        frame = frame.assign(level=frame["level"].map(str, na_action="ignore"))
     return write_parquet(path, frame)
 
 # %% ../nbs/01c_query_info.ipynb #d9810e71
@@ -98,24 +95,20 @@ def _names_of(queries: Iterable[Query]) -> dict[tuple[bool, str], str]:
     names |= {(True, str(q.meta["id"])): q.query_id for q in queries if q.meta.get("id")}
     return names | {(True, q.query_id): q.query_id for q in queries}
 
-# %% ../nbs/01c_query_info.ipynb #efe391f0
+# %% ../nbs/01c_query_info.ipynb #6b3817ef
 def _add_counts(found: list[int], path, i: int, row: dict, fields: tuple) -> None:
-    numbers = []
+    where, numbers = f"{path}, row {i}", []
     for what, named, usual in zip(("all", "correct"), fields, _USUAL, strict=True):
         field = named or next((f for f in usual if f in row), None)
         value = row.get(field)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value % 1:
             tried = field or " or ".join(usual)
-            raise ValueError(
-                f"{path}, row {i}: {tried}={value!r}; need the number of {what} responses"
-            )
+            raise ValueError(f"{where}: {tried}={value!r}; need the number of {what} responses")
         numbers.append(int(value))
     if found != [0, 0]:
-        raise ValueError(
-            f"{path}, row {i}: query {row.get('query_id')!r} again; need one row per query, so name a source"
-        )
-    if not 0 <= numbers[1] <= numbers[0]:
-        raise ValueError(
-            f"{path}, row {i}: {numbers[1]} of {numbers[0]} correct; need 0 <= correct <= all"
-        )
+        again = f"query {row.get('query_id')!r} again"
+        raise ValueError(f"{where}: {again}; need one row per query, so name a source")
+    n, n_correct = numbers
+    if not 0 <= n_correct <= n:
+        raise ValueError(f"{where}: {n_correct} of {n} correct; need 0 <= correct <= all")
     found[:] = numbers

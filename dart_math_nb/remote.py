@@ -7,8 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/remote.html.md"""
 # %% auto #0
 __all__ = ['open_store', 'put_file', 'pool_copies', 'push_pool', 'pull_pool']
 
-# %% ../nbs/12d_remote.ipynb #33a2e6fe
-import hashlib
+# %% ../nbs/12d_remote.ipynb #01c00267
 import secrets
 from pathlib import Path
 
@@ -51,18 +50,17 @@ def put_file(
     if rename:
         fs.mv(first, target)
 
-# %% ../nbs/12d_remote.ipynb #f1dc1387
+# %% ../nbs/12d_remote.ipynb #12e5c81b
 def pool_copies(
     folder: Path,  # Of a pool
 ) -> list[str]:  # Names below the folder, parts last
     "Files of a pool that never change."
     small = [p for name in ("sources", "imports") for p in sorted((folder / name).glob("*.json"))]
-    parts = [
-        place.path(folder, "part") for place, kind in pool_files(folder).items() if kind == "part"
-    ]
+    files = pool_files(folder).items()
+    parts = [place.path(folder, "part") for place, kind in files if kind == "part"]
     return [p.relative_to(folder).as_posix() for p in [*small, *parts]]
 
-# %% ../nbs/12d_remote.ipynb #9aab3092
+# %% ../nbs/12d_remote.ipynb #33aaa732
 def push_pool(
     folder: str | Path,  # Of a pool
     url: str,  # Folder to copy to
@@ -72,11 +70,10 @@ def push_pool(
     folder, states = Path(folder), []
     fs, root, rename = open_store(url)
     for name in pool_copies(folder):
-        states.append(
-            (name, "there" if _is_there(fs, folder / name, f"{root}/{name}") else "copied")
-        )
-        if states[-1][1] == "copied":
+        there = _is_there(fs, folder / name, f"{root}/{name}")
+        if not there:
             put_file(fs, folder / name, f"{root}/{name}", rename)
+        states.append((name, "there" if there else "copied"))
     journals = [place for place, kind in pool_files(folder).items() if kind == "journal"]
     states += [(place.path(folder, "journal").name, "journal") for place in journals]
     return pd.DataFrame(states, columns=["file", "state"])
@@ -107,18 +104,13 @@ def pull_pool(
         raise FileNotFoundError(f"{url}: no pool there")
     return [n for n in names if _get_file(fs, f"{root}/{n}", folder / n)]
 
-# %% ../nbs/12d_remote.ipynb #4bab70f5
+# %% ../nbs/12d_remote.ipynb #133946b6
 def _get_file(fs, target: str, local: Path) -> bool:
     if local.exists():
-        if local.stat().st_size != fs.size(target) or _sha(local.read_bytes()) != _sha(
-            fs.cat_file(target)
-        ):
+        same_size = local.stat().st_size == fs.size(target)
+        if not same_size or local.read_bytes() != fs.cat_file(target):
             raise ValueError(f"{local}: differs from {target}; pull into another folder")
         return False
     with atomic_path(local) as p:
         fs.get_file(target, str(p))
     return True
-
-
-def _sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

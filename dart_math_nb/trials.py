@@ -8,7 +8,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/trials.html.md"""
 __all__ = ['ABSENT', 'WRONG', 'CORRECT', 'CUT', 'BUFFER', 'trial_codes', 'SourceTrials', 'add_rows', 'lay_out', 'Trials',
            'far_trials', 'each_query', 'read_trials', 'add_table', 'trial_counts']
 
-# %% ../nbs/00d_trials.ipynb #7b691f62
+# %% ../nbs/00d_trials.ipynb #70b25258
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,11 +138,11 @@ def _with_far(codes: np.ndarray, trials: SourceTrials, number: int, limit: int) 
     codes[list(far)] = list(far.values())
     return codes
 
-# %% ../nbs/00d_trials.ipynb #cf417880
+# %% ../nbs/00d_trials.ipynb #0e76ac02
 def each_query(
     trials: Trials,
     source_id: str,
-):  # Iterator of (query_id, codes [n] uint8)
+) -> Iterator[tuple[str, np.ndarray]]:  # query_id, codes [n] uint8
     "All queries of a source that have a draw, in the order of first appearance."
     found = trials.sources.get(source_id, SourceTrials())
     ends, far = found.ends.tolist(), {q for q, _ in far_trials(found)}
