@@ -35,7 +35,7 @@ class Attempts:
 class DrawFailed(RuntimeError):
     "A draw failed as often as it may."
 
-# %% ../nbs/10e_attempt.ipynb #185f0902
+# %% ../nbs/10e_attempt.ipynb #4e8b7de5
 async def draw_with_retries(
     engine: Engine,  # Engine to draw from
     draw: Draw,  # Request
@@ -53,14 +53,12 @@ async def draw_with_retries(
             raise
         except (Exception, asyncio.CancelledError) as e:
             if asyncio.current_task().cancelling():
-                raise
+                raise asyncio.CancelledError from e
             if on_failure is not None:
                 on_failure(e)
             if attempt == attempts.retries:
-                raise DrawFailed(
-                    f"query {draw.query_id}, trial {draw.trial}: the engine failed {attempt + 1} "
-                    f"times, last with {type(e).__name__}: {e}"
-                ) from e
+                what = f"query {draw.query_id}, trial {draw.trial}: the engine failed {attempt + 1}"
+                raise DrawFailed(f"{what} times, last with {type(e).__name__}: {e}") from e
         await asyncio.sleep(attempts.wait * 2**attempt)
 
 # %% ../nbs/10e_attempt.ipynb #47391bee

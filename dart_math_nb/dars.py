@@ -205,7 +205,7 @@ def check_curve(
     for n_correct in range(n + 1 if strategy.curve else 0):
         query_quota(strategy, n_correct, n)
 
-# %% ../nbs/11_dars.ipynb #597babae
+# %% ../nbs/11_dars.ipynb #0849d547
 def normalize_response(
     text: str,  # Of a model
 ) -> str:
@@ -217,7 +217,11 @@ def response_form(
     text: str,  # Of a model
 ) -> int:  # In [0, 2**63)
     "Equal for responses that are equal after normalization."
-    data = normalize_response(text).encode(errors="surrogatepass")
+    try:
+        data = normalize_response(text).encode()
+    except UnicodeEncodeError:  # half a character; the journal keeps U+FFFD in its place
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        data = normalize_response(whole).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) >> 1
 
 # %% ../nbs/11_dars.ipynb #22a06e96

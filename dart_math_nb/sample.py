@@ -176,7 +176,7 @@ def launch(self: Run, state: State) -> Draw:
     self.lines.push(state)
     return draw_for(state.query, trial, self.prompt_of(state.query), self.source.run_seed)
 
-# %% ../nbs/11c_sample.ipynb #a890e2c1
+# %% ../nbs/11c_sample.ipynb #f9c0fb38
 @patch
 async def draw_one(self: Run, state: State) -> None:
     "Draw the next trial of a query and file it for grading."
@@ -184,8 +184,7 @@ async def draw_one(self: Run, state: State) -> None:
     state.tasks = tasks = state.tasks or set()
     tasks.add(task)
     try:
-        how = (self.params, self.attempts, self.failed)
-        done = await draw_with_retries(self.engine, draw, *how)
+        done = await draw_with_retries(self.engine, draw, self.params, self.attempts, self.failed)
         self.todo.append((state, draw, done))
         self.n_row = 0
         return self.ready.set()
@@ -196,10 +195,11 @@ async def draw_one(self: Run, state: State) -> None:
     except asyncio.CancelledError:
         if self.ending or state.stop is None:
             raise
-        task.uncancel()
     finally:
         tasks.discard(task)
         state.tasks = tasks or None
+        if task.cancelling() and not self.ending:  # also where the engine kept that to itself
+            task.uncancel()
     self.landed(state)
     self.pulse()
 
