@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/curate.html.md"""
 __all__ = ['TRAIN_COLUMNS', 'train_types', 'pick_draws', 'cut_train_set', 'dedupe', 'distinct_counts', 'source_draws',
            'query_states', 'accepted_of', 'cut_strategy', 'strategy_set', 'row_ranks', 'equalize', 'coverage', 'tokens',
            'near_queries', 'overlaps', 'decontaminate', 'content_hash', 'card_of', 'read_card', 'check_train_set',
-           'write_train_sets', 'write_train_set', 'read_train_set', 'to_messages', 'readme']
+           'write_train_sets', 'write_train_set', 'read_train_set', 'conversation', 'to_messages', 'readme']
 
 # %% ../nbs/12_curate.ipynb #7da382ff
 import hashlib
@@ -453,16 +453,25 @@ def read_train_set(
         raise ValueError(f"{folder}: content {found[:16]}, card says {card['content_sha256'][:16]}")
     return frame
 
-# %% ../nbs/12_curate.ipynb #5eb0f2a6
+# %% ../nbs/12_curate.ipynb #7dbef840
+def conversation(
+    query: str,  # Problem text
+    response: str,  # Model text
+    system: str = "",  # System message; none when empty
+) -> dict:  # With the key "messages"
+    "One question and one answer."
+    start = [{"role": "system", "content": system}] if system else []
+    pair = [{"role": "user", "content": query}, {"role": "assistant", "content": response}]
+    return {"messages": start + pair}
+
+
 def to_messages(
     frame: pd.DataFrame,  # A train set
     system: str = "",  # System message; none when empty
-) -> list[dict]:  # One dictionary per row with the key "messages"
+) -> list[dict]:  # One conversation per row
     "Rows as conversations of one question and one answer."
-    start = [{"role": "system", "content": system}] if system else []
     pairs = zip(frame["query"], frame["response"], strict=True)
-    user, model = {"role": "user"}, {"role": "assistant"}
-    return [{"messages": [*start, user | {"content": q}, model | {"content": r}]} for q, r in pairs]
+    return [conversation(q, r, system) for q, r in pairs]
 
 
 def readme(

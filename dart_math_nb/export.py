@@ -7,34 +7,24 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/export.html.md"""
 # %% auto #0
 __all__ = ['FORMS', 'formed', 'write_rows', 'to_dataset', 'export_train_set', 'push_train_set', 'pool_rows']
 
-# %% ../nbs/12c_export.ipynb #50440c07
+# %% ../nbs/12c_export.ipynb #b8e63880
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .curate import read_card, read_train_set, readme
+from .curate import conversation, read_card, read_train_set, readme
 from .files import atomic_path, write_json, write_jsonl
 from .journal import iter_pool
 from .pool import KeySet
 from .records import KEY, Query
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-# %% ../nbs/12c_export.ipynb #7802cd27
-def _messages(query: str, response: str, system: str) -> dict:
-    start = [{"role": "system", "content": system}] if system else []
-    pair = [{"role": "user", "content": query}, {"role": "assistant", "content": response}]
-    return {"messages": start + pair}
-
-
+# %% ../nbs/12c_export.ipynb #6b69ed74
 def _sharegpt(query: str, response: str, system: str) -> dict:
     start = [{"from": "system", "value": system}] if system else []
     pair = [{"from": "human", "value": query}, {"from": "gpt", "value": response}]
@@ -42,7 +32,7 @@ def _sharegpt(query: str, response: str, system: str) -> dict:
 
 
 FORMS: dict[str, Callable[[str, str, str], dict]] = {
-    "messages": _messages,
+    "messages": conversation,
     "prompt": lambda q, r, s: {"prompt": f"{s}\n\n{q}" if s else q, "completion": r},
     "alpaca": lambda q, r, s: {"instruction": s or q, "input": q if s else "", "output": r},
     "sharegpt": _sharegpt,
@@ -89,7 +79,7 @@ def write_rows(
     kinds[suffix](path, (row for part in (first, numbered) for row in part))
     return count[0]
 
-# %% ../nbs/12c_export.ipynb #44e1cf12
+# %% ../nbs/12c_export.ipynb #bbfb5d7a
 def _write_parquet(path: Path, rows: Iterator[dict]) -> None:
     writer, schema = None, None
     with atomic_path(path) as p:
@@ -97,10 +87,8 @@ def _write_parquet(path: Path, rows: Iterator[dict]) -> None:
             while batch := list(islice(rows, 10_000)):
                 table = pa.Table.from_pylist(batch, schema)
                 if writer is None:
-                    writer, schema = (
-                        pq.ParquetWriter(p, table.schema, compression="zstd"),
-                        table.schema,
-                    )
+                    schema = table.schema
+                    writer = pq.ParquetWriter(p, schema, compression="zstd")
                 writer.write_table(table)
         finally:
             if writer is not None:
@@ -113,8 +101,8 @@ def _write_dataset(path: Path, rows: Iterator[dict]) -> None:
 
 def to_dataset(
     rows: Iterable[dict],  # From `formed`
-) -> "Dataset":
-    "Rows as a Hugging Face data set, in memory; needs the package datasets."
+):  # A `datasets.Dataset`
+    "Rows as a Hugging Face data set, in memory. Raises ImportError without the package datasets."
     from datasets import Dataset
 
     return Dataset.from_list(list(rows))
@@ -142,7 +130,7 @@ def export_train_set(
         write_json(out.with_name(f"{out.name}.card.json"), how)
     return out
 
-# %% ../nbs/12c_export.ipynb #4acca57f
+# %% ../nbs/12c_export.ipynb #a73ab16c
 def push_train_set(
     folder: str | Path,  # Folder of a train set
     repo_id: str,  # owner/name on the Hugging Face hub
@@ -157,9 +145,8 @@ def push_train_set(
     data = to_dataset(formed(frame.to_dict("records"), form, "", keep))
     data.push_to_hub(repo_id, private=private)
     text = readme(card, repo_id.split("/")[-1]).encode()
-    HfApi().upload_file(
-        path_or_fileobj=text, path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
-    )
+    where = {"path_in_repo": "README.md", "repo_id": repo_id, "repo_type": "dataset"}
+    HfApi().upload_file(path_or_fileobj=text, **where)
     return f"https://huggingface.co/datasets/{repo_id}"
 
 # %% ../nbs/12c_export.ipynb #49538445
