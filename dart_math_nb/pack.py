@@ -7,8 +7,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/pack.html.md"""
 # %% auto #0
 __all__ = ['ANCHORS', 'IGNORE_ID', 'UNFIT', 'PACKINGS', 'inner_ids', 'pair_ids', 'bos_ids', 'TokenSet', 'unfit_reason', 'end_id',
            'tokenize_pairs', 'token_hash', 'epoch_order', 'next_fit', 'best_fit_shapes', 'best_fit_decreasing', 'Shelf',
-           'random_packs', 'best_fit', 'pack_lengths', 'fill', 'spread_steps', 'flatten', 'collate_packs',
-           'collate_padded']
+           'random_packs', 'best_fit', 'pack_lengths', 'fill', 'split_packs', 'spread_steps', 'flatten',
+           'collate_packs', 'collate_padded']
 
 # %% ../nbs/13_pack.ipynb #8b148f08
 import hashlib
@@ -351,7 +351,24 @@ def fill(
     "Share of the room that holds tokens."
     return float(np.sum(seq_lens)) / (len(packs) * room)
 
-# %% ../nbs/13_pack.ipynb #38cf1321
+# %% ../nbs/13_pack.ipynb #2e078825
+def split_packs(
+    packs: Sequence[np.ndarray],  # Sequence numbers of each pack
+    n_packs: int,  # How many there shall be, at least
+) -> list[np.ndarray]:  # In the same order
+    "More packs, by halving those with the most sequences. Raises ValueError when too few are there."
+    if (n := sum(map(len, packs))) < n_packs:
+        raise ValueError(
+            f"too few sequences ({n}) for {n_packs} packs or passes; need one for each"
+        )
+    packs = list(packs)
+    while len(packs) < n_packs:
+        i = max(range(len(packs)), key=lambda i: len(packs[i]))
+        half = len(packs[i]) // 2
+        packs[i : i + 1] = packs[i][:half], packs[i][half:]
+    return packs
+
+# %% ../nbs/13_pack.ipynb #be21fe7b
 def spread_steps(
     packs: Sequence[np.ndarray],  # Sequence numbers of each pack of one epoch
     batch_size: int,  # Packs per step, at most
@@ -362,11 +379,7 @@ def spread_steps(
     cuts = np.linspace(0, len(packs), n_steps + 1).round().astype(int)
     steps = []
     for a, b in pairwise(cuts.tolist()):
-        units = (
-            packs[a:b] if b - a >= n_parts else [i for p in packs[a:b] for i in p.reshape(-1, 1)]
-        )
-        if len(units) < n_parts:
-            raise ValueError(f"a step has too few sequences ({len(units)}) for {n_parts} passes")
+        units = split_packs(packs[a:b], n_parts)
         ends = np.linspace(0, len(units), n_parts + 1).round().astype(int).tolist()
         steps.append([np.concatenate(units[i:j]).tolist() for i, j in pairwise(ends)])
     return steps
