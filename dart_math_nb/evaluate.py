@@ -1,4 +1,4 @@
-"""Accuracy with an interval, pass@k, a paired test of two models, and the run that draws and grades the responses behind them.
+"""Accuracy with an interval, pass@k, and a paired test of two models, from any frame of graded draws.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/evaluate.html.md"""
 
@@ -6,22 +6,17 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/evaluate.html.md"""
 
 # %% auto #0
 __all__ = ['COUNTED', 'wilson', 'clustered', 'check_draws', 'accuracy', 'first_trials', 'check_fixed', 'pass_at_k', 'Paired',
-           'paired_test', 'compare', 'CutOff', 'evaluate_queries']
+           'paired_test', 'compare']
 
-# %% ../nbs/15_evaluate.ipynb #4d316a60
-from collections.abc import Callable, Mapping, Sequence
+# %% ../nbs/15_evaluate.ipynb #a68a954a
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .dars import StrategyCfg
-from .engine import Completion, Draw, Engine, PromptTooLong, SampleParams
-from .pool import open_pool, read_pool
-from .records import KEY, Query, Source
-from .sample import sample_pool
+from .records import KEY
 
 # %% ../nbs/15_evaluate.ipynb #d4b3b0fc
 def _tail(confidence: float) -> float:
@@ -272,59 +267,3 @@ def compare(
     table.insert(0, "baseline", baseline)
     table.insert(0, "model", list(others))
     return table
-
-# %% ../nbs/15_evaluate.ipynb #b58323ce
-def _with_meta(rows: pd.DataFrame, queries: Sequence[Query]) -> pd.DataFrame:
-    meta = pd.DataFrame(
-        {"query_id": q.query_id, "benchmark": q.benchmark}
-        | {k: q.meta[k] for k in ("level", "domain") if q.meta.get(k) is not None}
-        for q in queries
-    )
-    return rows.merge(meta, on="query_id", validate="many_to_one")
-
-# %% ../nbs/15_evaluate.ipynb #3102d322
-@dataclass
-class CutOff:
-    "An engine that answers a prompt without room by an empty, truncated response."
-
-    engine: Engine
-
-    @property
-    def max_in_flight(self) -> int:
-        "As the engine's."
-        return self.engine.max_in_flight
-
-    async def draw(self, draw: Draw, params: SampleParams) -> Completion:
-        "As the engine's, or nothing."
-        try:
-            return await self.engine.draw(draw, params)
-        except PromptTooLong:
-            return Completion("", "length", 0)
-
-    async def close(self) -> None:
-        "Close the engine."
-        await self.engine.close()
-
-# %% ../nbs/15_evaluate.ipynb #fe07a3d0
-def evaluate_queries(
-    queries: Sequence[Query],  # Test queries, each once
-    engine: Engine,  # The model
-    folder: str | Path,  # Pool of this evaluation; continued when it exists
-    source: Source,  # Model and sampling parameters; temperature 0 is greedy
-    n_draws: int = 1,  # Draws per query
-    prompt_of: Callable[[Query], str] = lambda query: query.query,  # Whole prompt text
-    **options,  # Of `sample_pool`: params, grade, progress ...
-) -> pd.DataFrame:  # One row per draw: POOL_COLUMNS, benchmark, level, domain
-    """Draw and grade the same number of responses to each query.
-    Raises ValueError when greedy draws are repeated, or the engine has too few."""
-    if n_draws > 1 and source.temperature == 0:
-        raise ValueError(f"n_draws={n_draws} at temperature 0 gives copies; need temperature > 0")
-    queries, strategy = list(queries), StrategyCfg("vrt", k=n_draws)
-    with open_pool(folder) as pool:
-        options |= {"source": source, "strategy": strategy, "prompt_of": prompt_of}
-        sample_pool(queries, CutOff(engine), pool, **options)
-    rows = read_pool(folder, query_ids=[q.query_id for q in queries])
-    rows = rows[(rows["source_id"] == source.source_id) & (rows["trial"] < n_draws)]
-    if short := len(queries) * n_draws - len(rows):
-        raise ValueError(f"{folder}: {short} of {len(queries) * n_draws} draws are missing")
-    return _with_meta(rows, queries)

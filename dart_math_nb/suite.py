@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/suite.html.md"""
 __all__ = ['AVERAGES', 'EvalCfg', 'short_name', 'eval_queries', 'PlainPrompt', 'eval_prompts', 'eval_config', 'read_eval_cfg',
            'read_eval_prompts', 'evaluate_benchmarks', 'Unfinished', 'read_evaluation', 'benchmark_table', 'at_k_table']
 
-# %% ../nbs/15c_suite.ipynb #23214ed9
+# %% ../nbs/15c_suite.ipynb #f593e610
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .benchmarks import load_queries
+from .benchmarks import BENCHMARKS, load_queries
 from .choose import Prompt, choose_template
 from .engine import Engine, params_of
-from .evaluate import accuracy, evaluate_queries, pass_at_k
+from .evaluate import accuracy, pass_at_k
+from .exam import evaluate_queries
 from .files import open_run, read_json
 from .pool import read_pool
 from .prompts import PARTS, TEMPLATES, Template
-from .queries import read_saved_queries, save_queries
+from .queries import draw_queries, read_saved_queries, save_queries
 from .records import Query, Source, short_hash
 from .shots import examples_for
 from .summaries import averages, maj_at_k, over_seeds, vote_keys
@@ -54,7 +55,7 @@ class EvalCfg:
             how = f"n_draws={self.n_draws} at temperature {self.source.temperature}"
             raise ValueError(f"{how}; need 1, or more at a temperature > 0")
 
-# %% ../nbs/15c_suite.ipynb #4578a66f
+# %% ../nbs/15c_suite.ipynb #4f8a4ac5
 def short_name(
     benchmark: str,  # Known name, or file
 ) -> str:  # Name of a folder
@@ -65,13 +66,16 @@ def short_name(
 
 def eval_queries(
     cfg: EvalCfg,
+    **options,  # Of `load_queries`: folder, unverified; names of fields, which are for files
 ) -> dict[str, list[Query]]:  # By short name
     "Load the queries of an evaluation. Raises ValueError when two benchmarks have one name."
     found = {}
     for name in cfg.benchmarks:
-        queries = load_queries(name, where=cfg.where)
+        known = short_name(name) in BENCHMARKS
+        how = {k: v for k, v in options.items() if k in ("folder", "unverified") or not known}
+        queries = load_queries(name, where=cfg.where, **how)
         if cfg.n_queries is not None and cfg.n_queries < len(queries):
-            queries = load_queries(name, where=cfg.where, n=cfg.n_queries, seed=cfg.query_seed)
+            queries = draw_queries(queries, cfg.n_queries, cfg.query_seed)
         if short_name(name) in found:
             what = f"benchmarks: two are called {short_name(name)!r}"
             raise ValueError(f"{what}; ask them in evaluations of their own, or rename a file")
