@@ -92,7 +92,7 @@ def read_flags(
         raise ValueError(f"{blank[0]}: empty; need a value")  # "" would be the current folder
     return {k: v for k, v in options.items() if k not in ("pdb", "xtra")}
 
-# %% ../nbs/18_cli.ipynb #3442914b
+# %% ../nbs/18_cli.ipynb #2e1a8fca
 def benchmarks(
     *,
     data_folder: str = None,  # Folder with the files of benchmarks
@@ -107,8 +107,6 @@ def benchmarks(
 COMMANDS = {f.__name__: f for f in (demo, benchmarks, sample, status, grade, curate)}
 COMMANDS |= {"import": import_responses}
 COMMANDS |= {f.__name__: f for f in (export, check, push, pull, train, evaluate, report)}
-RESUME = "interrupted; run the same command again to continue"
-RESTART = "interrupted, nothing half-written is left; run the same command again"
 
 # %% ../nbs/18_cli.ipynb #bfa61456
 def overview() -> str:
@@ -126,7 +124,11 @@ def find_command(
         raise ValueError(f"unknown stage {name!r}; {nearest(name, list(COMMANDS))}")
     return COMMANDS[name]
 
-# %% ../nbs/18_cli.ipynb #1291ae5c
+# %% ../nbs/18_cli.ipynb #e242f934
+RESUME = "interrupted; run the same command again to continue"
+RESTART = "interrupted, nothing half-written is left; run the same command again"
+
+
 def run_stage(
     name: str,  # Of the stage
     argv: list[str],  # Words after it

@@ -6,11 +6,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/draws.html.md"""
 
 # %% auto #0
 __all__ = ['Many', 'queries_in', 'replay_engine', 'simulated_engine', 'check_place', 'open_model', 'open_queries',
-           'server_writes', 'find_prompts', 'prompts_name', 'Setup', 'check_engine', 'template_note', 'bare_prompts',
-           'stand_in', 'named_source', 'attach_model', 'open_setup', 'connect', 'hub_setup', 'draw_setup']
+           'server_writes', 'find_prompts', 'prompts_name', 'Setup', 'check_engine', 'bare_prompts', 'stand_in',
+           'named_source', 'attach_model', 'open_setup', 'template_note', 'connect', 'hub_setup', 'draw_setup']
 
-# %% ../nbs/17d_draws.ipynb #33996d25
-import hashlib
+# %% ../nbs/17d_draws.ipynb #60562ce7
 import json
 import logging
 import random
@@ -22,7 +21,7 @@ from typing import Annotated, Any
 
 from fastcore.meta import delegates
 
-# %% ../nbs/17d_draws.ipynb #9176d2a3
+# %% ../nbs/17d_draws.ipynb #c07aeeb4
 from .benchmarks import draw_queries, filter_queries, load_queries
 from .choose import Prompt, choose_template, rule_for
 from dart_math_nb.engine import (
@@ -36,8 +35,9 @@ from dart_math_nb.engine import (
     run_async,
 )
 from .engines import KINDS, make_engine, read_options, text_options
-from .files import folder_revision
-from .inputs import Fields, find_fields, read_ending, read_responses
+from .files import file_facts, folder_revision
+from .foreign import read_ending
+from .inputs import Fields, find_fields, read_responses
 from .prompts import get_template
 from .records import Query, Source, make_query, short_hash
 from .suite import PlainPrompt
@@ -222,16 +222,7 @@ def check_engine(
     if options and not of_model:
         raise ValueError(f"engine {engine!r} takes no --option, got {', '.join(options)}")
 
-# %% ../nbs/17d_draws.ipynb #6c173b91
-def template_note(
-    setup,  # A `Setup`
-) -> str:  # One line; empty when there is no template
-    "Which template was taken, and why."
-    prompt = next(iter(setup.prompts.values()))
-    why = getattr(prompt, "why", "")
-    return f"template {prompt.name}: {why}" if why and why != "asked for" else ""
-
-# %% ../nbs/17d_draws.ipynb #8ab7713c
+# %% ../nbs/17d_draws.ipynb #21d02e2f
 def bare_prompts(
     queries: Sequence[Query],
     name: str = "",  # For Source.template
@@ -250,11 +241,12 @@ def stand_in(
     if how.template not in ("", "auto", "chat"):
         get_template(how.template)
     plain = replace(how, template="", model="simulated")
-    engine = simulated_engine(queries, how.run_seed) if path is None else None
-    if path is not None:
+    if path is None:
+        engine = simulated_engine(queries, how.run_seed)
+    else:
         engine = replay_engine(path, fields, queries, how.run_seed)
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-        plain = replace(plain, model=Path(path).name, revision=digest)
+        facts = file_facts(path)
+        plain = replace(plain, model=facts["file"], revision=facts["sha256"][:16])
     return Setup(list(queries), engine, plain, params_of(plain), bare_prompts(queries))
 
 # %% ../nbs/17d_draws.ipynb #711c4f73
@@ -321,7 +313,16 @@ def open_setup(
         return stand_in(queries, how, responses, fields)
     return attach_model(queries, how, engine, model, options, n_shots)
 
-# %% ../nbs/17d_draws.ipynb #bfe8ef61
+# %% ../nbs/17d_draws.ipynb #91995e6a
+def template_note(
+    setup: Setup,
+) -> str:  # One line; empty when a template was named, or there is none
+    "Which template was taken, and why."
+    prompt = next(iter(setup.prompts.values()))
+    why = getattr(prompt, "why", "")
+    return f"template {prompt.name}: {why}" if why and why != "asked for" else ""
+
+
 def connect(
     setup: Setup,
 ) -> None:

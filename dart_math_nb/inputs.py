@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/inputs.html.md"""
 
 # %% auto #0
 __all__ = ['RESPONSE_FIELDS', 'ID_FIELDS', 'Fields', 'pick_field', 'find_fields', 'check_text', 'read_responses', 'plain',
-           'row_ids', 'read_ending', 'grade_rows', 'write_verdicts', 'accuracy_table', 'summary_of']
+           'row_ids', 'grade_rows', 'write_verdicts', 'accuracy_table', 'summary_of']
 
 # %% ../nbs/17c_inputs.ipynb #934393a2
 from collections import Counter, deque
@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
-# %% ../nbs/17c_inputs.ipynb #a5f184a4
+# %% ../nbs/17c_inputs.ipynb #98f792ff
 from .benchmarks import QUERY_FIELDS, REF_FIELDS, level_number, ref_text, tolerance
 from .evaluate import accuracy
 from .files import read_rows, write_jsonl, write_parquet
+from .foreign import read_ending
 from .grade import grade_responses
 from .records import short_hash
 
@@ -77,14 +78,13 @@ def find_fields(
     _check_found(path, found, need, usual, row)
     return Fields(**found)
 
-# %% ../nbs/17c_inputs.ipynb #c4076b40
+# %% ../nbs/17c_inputs.ipynb #377eb771
 def _check_found(path, found: dict, need: Sequence[str], usual: dict, row: Mapping) -> None:
     for name in need:
         if found[name] is None:
             tried, what = " or ".join(usual[name][1]), usual[name][2]
-            raise ValueError(
-                f"{path}, row 1: no field for the {what}; tried {tried}; it has: {', '.join(row)}"
-            )
+            lacks = f"no field for the {what}; tried {tried}"
+            raise ValueError(f"{path}, row 1: {lacks}; it has: {', '.join(row)}")
 
 # %% ../nbs/17c_inputs.ipynb #a0e57260
 def check_text(
@@ -155,19 +155,6 @@ def row_ids(
     ids["query_id"] = short_hash(Path(path).name.split(".")[0], text)
     ids |= {name: plain(row[name]) for name in (*ID_FIELDS, *also) if row.get(name) is not None}
     return ids | ({} if item["level"] is None else {"level": item["level"]})
-
-# %% ../nbs/17c_inputs.ipynb #30033d62
-_CUT = ("length", "max_tokens", "max_length", "model_length", "max_output_tokens", "incomplete")
-
-
-def read_ending(
-    row: Mapping,  # Of a file
-) -> tuple[str, int]:  # "length" or another reason; tokens, 0 when not known
-    "How a stored response ended, and its length."
-    why, n = row.get("finish_reason"), row.get("n_tokens")
-    why = str(why.get("type") if isinstance(why, dict) else why or "stop")
-    known = isinstance(n, (int, float)) and 0 <= n < 2**31
-    return "length" if why.lower() in _CUT else plain(why), int(n) if known else 0
 
 # %% ../nbs/17c_inputs.ipynb #f9ac31c6
 def grade_rows(

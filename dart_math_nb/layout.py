@@ -98,7 +98,7 @@ def exhausted_queries(
     tables = [pd.read_parquet(f, columns=["query_id", "stop"]) for f in files]
     return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
 
-# %% ../nbs/16c_layout.ipynb #be50679a
+# %% ../nbs/16c_layout.ipynb #6abcac5d
 def cut_sets(
     run: str | Path,  # Run folder; train_set/<name> is written
     strategies: Mapping[str, StrategyCfg],  # Name of the set to its strategy
@@ -108,13 +108,14 @@ def cut_sets(
     source_id: str | None = None,  # Which source of the pool; may be left out when it has one
     distinct: bool = False,  # Keep only the first of equal responses to a query
     avoid: Sequence[Query] = (),  # Test queries: what overlaps with them is left out
-    near: float | None = None,  # So does a query with this share of token pairs in common
+    near: float | None = None,  # Leave out those with this share of token pairs in common too
     equal: bool = False,  # Cut all sets to the size of the smallest
     n_rows: int | None = None,  # Cut all sets to this many rows
     seed: int = 0,  # Of that choice
     partial: bool = False,  # Take what the pool holds where draws are missing
 ) -> dict[str, pd.DataFrame]:  # Name to train set
-    "Cut, clean, equalize and write train sets. Raises ValueError for a folder with another set."
+    """Cut, clean, equalize and write train sets.
+    Raises ValueError when draws are missing, or a folder holds another set."""
     folder, pool = RunFolder(run), pool or RunFolder(run).path("pool")
     queries = queries or read_saved_queries(folder.path("queries.jsonl"))
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
