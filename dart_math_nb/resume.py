@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/resume.html.md"""
 
 # %% auto #0
 __all__ = ['KEPT', 'config_changes', 'check_changes', 'alone_in', 'enter', 'asked_config', 'was_asked', 'decide',
-           'sample_strategy', 'own_pilot', 'keep_result']
+           'refuse_changes', 'sample_strategy', 'plain_prior', 'own_pilot', 'keep_result']
 
 # %% ../nbs/11f_resume.ipynb #ed0ab136
 import fcntl
@@ -133,7 +133,7 @@ def was_asked(
     decided += ("quota",) if "curve" in config else ()
     return {name: value for name, value in config.items() if name not in decided}
 
-# %% ../nbs/11f_resume.ipynb #56df2100
+# %% ../nbs/11f_resume.ipynb #27e6ded6
 def decide(
     folder: str | Path,  # Stage folder
     strategy: StrategyCfg,
@@ -147,9 +147,10 @@ def decide(
     asked, table = asked_config(strategy, rates_from, prior), None
     with alone_in(folder, "decide") as folder:
         before = was_asked(folder)
-        if before is not None and config_changes(before, asked).empty:
+        same = before is not None and config_changes(before, asked).empty
+        if same and (rates_from is None or "quota" in read_json(folder / "config.json")):
             return read_strategy(folder) if rates_from else strategy
-        if before is not None:
+        if before is not None and not same:
             _replace(folder, before, asked, reuse)
         if rates_from is not None:
             rates = read_rates(rates_from, queries, strategy.n_pilot, source_id)
@@ -158,7 +159,18 @@ def decide(
         save_strategy(folder, strategy, table, **_origin(asked))
     return strategy
 
-# %% ../nbs/11f_resume.ipynb #c81b6ad7
+# %% ../nbs/11f_resume.ipynb #074837b5
+def refuse_changes(
+    folder: str | Path,  # Stage folder
+    asked: dict,  # From `asked_config`
+    reuse: bool,  # Were other settings asked for?
+) -> None:
+    "Raise ValueError when something else was asked here before, and that cannot be reused."
+    before = was_asked(folder)
+    if before is not None and len(changes := config_changes(before, asked)):
+        check_changes(Path(folder), changes, reuse)
+
+
 def _origin(asked: dict) -> dict:
     return {name: asked[name] for name in ("rates_from", "asked_prior", "curve") if name in asked}
 
@@ -177,7 +189,7 @@ def _replace(folder: Path, before: dict, asked: dict, reuse: bool) -> None:
     for file in [*folder.glob("quotas.parquet"), *folder.glob("result*.parquet")]:
         file.rename(folder / f"old-{old.stem.removeprefix('config-')}-{file.name}")
 
-# %% ../nbs/11f_resume.ipynb #f00cf050
+# %% ../nbs/11f_resume.ipynb #5079112f
 def sample_strategy(
     folder: str | Path,  # Stage folder, sample/<strategy> of a run
     pool_folder: str | Path,  # Folder of the pool
@@ -195,16 +207,23 @@ def sample_strategy(
 ) -> pd.DataFrame:  # As from `sample_pool`, for the queries of the share
     "Decide the quotas, fill them, and write down where each query stopped."
     mine = shard_queries(list(queries), *shard)
-    if rates_from is None and prior not in (None, "fit"):  # numbers need no other query's pilot
-        strategy, prior = replace(strategy, prior=tuple(prior)), None
+    strategy, prior = plain_prior(strategy, prior, rates_from)
     with open_pool(pool_folder, shard_name(*shard), **store) as pool:
-        if prior is not None and rates_from is None:
+        if rates_from is None and prior is not None:
+            refuse_changes(folder, asked_config(strategy, pool.folder, prior), reuse)
             rates_from = own_pilot(mine, engine, pool, strategy, prior, shard, **options)
         done = decide(folder, strategy, queries, rates_from, prior, reuse, rates_source)
         table = sample_pool(mine, engine, pool, strategy=done, **options)
     return keep_result(folder, table, done, shard)
 
-# %% ../nbs/11f_resume.ipynb #2eb91bcc
+# %% ../nbs/11f_resume.ipynb #8aa359e0
+def plain_prior(strategy, prior, rates_from) -> tuple[StrategyCfg, str | Sequence[float] | None]:
+    "Strategy and the prior that is still to be settled."
+    if rates_from is not None or prior in (None, "fit"):
+        return strategy, prior
+    return replace(strategy, prior=tuple(prior)), None
+
+
 def own_pilot(queries, engine, pool, strategy, prior, shard, **options) -> Path:
     "Draw the pilot of all queries; the pool is then the source of fail rates."
     if shard[1] > 1:
