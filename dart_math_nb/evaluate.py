@@ -59,7 +59,7 @@ def clustered(
     low, high = wilson(p * n_eff, n_eff, confidence)
     return float(low), float(high)
 
-# %% ../nbs/15_evaluate.ipynb #dee0bd68
+# %% ../nbs/15_evaluate.ipynb #95851f9c
 def check_draws(
     frame: pd.DataFrame,  # One row per graded draw
     by: Sequence[str] = (),  # Columns to group by
@@ -70,8 +70,9 @@ def check_draws(
         raise ValueError(f"graded draws: no column {missing}; they have {list(frame)}")
     if frame.empty:
         raise ValueError("graded draws: no rows; need at least one")
-    if frame["correct"].isna().any():
-        raise ValueError(f"graded draws: {frame['correct'].isna().sum()} rows have no verdict")
+    for column, what in (("query_id", "query"), ("correct", "verdict")):
+        if n := int(frame[column].isna().sum()):
+            raise ValueError(f"graded draws: {n} rows have no {what}")
     keys = [c for c in dict.fromkeys([*by, *KEY, "run_seed"]) if c in frame]
     if "trial" in keys and frame.duplicated(keys).any():
         row = frame.loc[frame.duplicated(keys), keys].iloc[0].to_dict()
@@ -124,7 +125,7 @@ def first_trials(
         raise ValueError(f"query {short.index[0]}: {short.iloc[0]} of the first {n} trials")
     return kept
 
-# %% ../nbs/15_evaluate.ipynb #647dab6b
+# %% ../nbs/15_evaluate.ipynb #7ff62b4d
 def check_fixed(
     frame: pd.DataFrame,  # Graded draws
     ks: Sequence[int],  # Numbers of draws asked for
@@ -134,7 +135,7 @@ def check_fixed(
     keys = [c for c in KEY[:2] if c in frame]
     per_query = frame.groupby("query_id")["correct"].agg(["sum", "size"])
     n, have = int(per_query["size"].max()), sorted(set(per_query["size"]))
-    if len(have) > 1 or not all(1 <= k <= n for k in ks):
+    if len(have) > 1 or not len(ks) or not all(1 <= k <= n and k == int(k) for k in ks):
         raise ValueError(
             f"k={list(ks)}, draws per query {have[:5]}; need one n >= k >= 1 for all queries: a pool "
             "that stops at its k-th success is biased; cut it with first_trials"
@@ -222,7 +223,7 @@ def _n_needed(diff: np.ndarray) -> int | None:
     spread = {"std_null": np.sqrt((diff**2).mean()), "std_alternative": diff.std()}
     return max(int(np.ceil(normal_sample_size_one_tail(effect, 0.8, 0.025, **spread))), 1)
 
-# %% ../nbs/15_evaluate.ipynb #cef922d3
+# %% ../nbs/15_evaluate.ipynb #1ae26762
 def paired_test(
     a: pd.DataFrame,  # Graded draws of one model
     b: pd.DataFrame,  # Graded draws of the other, for the same queries
@@ -233,6 +234,8 @@ def paired_test(
     """Is `a` more often correct than `b`? McNemar's test and a paired bootstrap interval.
     Raises ValueError when they did not answer the same queries."""
     x, y, single = _differences(a, b)
+    if n_boot < 100:
+        raise ValueError(f"n_boot={n_boot}; need at least 100 samples for an interval")
     diff = x - y
     unseen = float(wilson(0, len(diff), confidence)[1])
     ends = tuple(np.clip(diff.mean() + np.array([-unseen, unseen]), -1, 1).tolist())

@@ -215,7 +215,7 @@ _theorem += (
     ),
 )
 
-# %% ../nbs/03b_shots.ipynb #12e3a45e
+# %% ../nbs/03b_shots.ipynb #4c713680
 EXAMPLES = {
     **{"math": _math, "gsm8k": _gsm8k, "college-math": _college, "deepmind-math": _deepmind},
     **{"olympiadbench": _olympiad, "theoremqa": _theorem},
@@ -237,7 +237,8 @@ def examples_for(
     if name not in EXAMPLES:
         known = [*EXAMPLES, *_RELATIVES]
         near = get_close_matches(benchmark.lower(), known, 3, 0.4) or sorted(EXAMPLES)
-        raise ValueError(f"no worked examples for {benchmark!r}; nearest: {', '.join(near)}")
+        what = f"no worked examples for {benchmark!r}; nearest: {', '.join(near)}"
+        raise ValueError(f"{what}; n_shots=0 asks without any")
     every = EXAMPLES[name]
     n = len(every) if n_shots is None else n_shots
     if not 0 <= n <= len(every):

@@ -51,16 +51,18 @@ def averages(
         rows.append(rows[0] | {"average": f"macro over {name}", "n_groups": len(table)} | found)
     return pd.DataFrame(rows)
 
-# %% ../nbs/15b_summaries.ipynb #fcee9544
+# %% ../nbs/15b_summaries.ipynb #26733b22
 def _by_seed(frame: pd.DataFrame, seed: str) -> pd.Series:
     check_draws(frame, [seed])
+    if n := int(frame[seed].isna().sum()):
+        raise ValueError(f"{n} of {len(frame)} draws have no {seed}; need one for each")
     n = frame.groupby([seed, "query_id"]).size().unstack(seed, fill_value=0)
     if n.nunique(axis=1).max() > 1 or n.iloc[0].nunique() > 1:
         odd = n[n.nunique(axis=1) > 1].index[0]
         raise ValueError(f"query {odd}: {n.loc[odd].to_dict()} draws by {seed}; need one number")
     return frame.groupby(seed)["correct"].mean().astype(float)
 
-
+# %% ../nbs/15b_summaries.ipynb #6f27b19f
 def over_seeds(
     frame: pd.DataFrame,  # Graded draws of several seeds
     seed: str = "run_seed",  # Column that tells them apart
