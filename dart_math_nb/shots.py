@@ -215,7 +215,7 @@ _theorem += (
     ),
 )
 
-# %% ../nbs/03b_shots.ipynb #4c713680
+# %% ../nbs/03b_shots.ipynb #370b201e
 EXAMPLES = {
     **{"math": _math, "gsm8k": _gsm8k, "college-math": _college, "deepmind-math": _deepmind},
     **{"olympiadbench": _olympiad, "theoremqa": _theorem},
@@ -227,7 +227,7 @@ _RELATIVES = {
     **dict.fromkeys(("aime24", "aime25", "amc23"), "olympiadbench"),
 }
 
-
+# %% ../nbs/03b_shots.ipynb #504a806d
 def examples_for(
     benchmark: str,  # A known benchmark
     n_shots: int | None = None,  # How many; None is the paper's number
