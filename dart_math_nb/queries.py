@@ -262,7 +262,7 @@ def _passing(queries: Sequence[Query], text: str, field: str, wanted: list[str])
         raise ValueError(f"filter {text!r}: {what}")
     return kept
 
-# %% ../nbs/01d_queries.ipynb #5f763dcf
+# %% ../nbs/01d_queries.ipynb #197ca2df
 def filter_queries(
     queries: Sequence[Query],
     where: Iterable[str] = (),  # Filters; a query must pass all; n and seed come last
@@ -272,6 +272,8 @@ def filter_queries(
     found, draw = list(queries), {}
     for text in where:
         field, wanted = parse_filter(text)
+        if field in draw:
+            raise ValueError(f"filter {text!r}: {field}={draw[field]} came before; need one")
         if field in ("n", "seed"):
             draw[field] = int(wanted[0])
         else:
