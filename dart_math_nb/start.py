@@ -153,7 +153,7 @@ def set_end(
         had = [] if had is None else had if isinstance(had, list) else [had]
         settings.eos_token_id = end if had in ([], [end]) else sorted({*had, end})
 
-# %% ../nbs/13g_start.ipynb #82124ce6
+# %% ../nbs/13g_start.ipynb #0c82c182
 def add_adapters(
     model: Any,  # Causal language model of transformers
     cfg: TrainCfg,
@@ -167,7 +167,9 @@ def add_adapters(
 
     targets = "all-linear" if cfg.lora_targets == ("all-linear",) else list(cfg.lora_targets)
     options = {"r": cfg.lora_rank, "lora_alpha": cfg.lora_alpha, "task_type": "CAUSAL_LM"}
-    return get_peft_model(model, LoraConfig(target_modules=targets, **options))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(cfg.seed)
+        return get_peft_model(model, LoraConfig(target_modules=targets, **options))
 
 # %% ../nbs/13g_start.ipynb #c5bdc9b1
 def check_model(
