@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/model_stages.html.md"""
 __all__ = ['SHOWN', 'train', 'model_name', 'evaluate', 'EvalPlan', 'evaluate_into', 'print_tables', 'print_report', 'report',
            'demo']
 
-# %% ../nbs/17g_model_stages.ipynb #ef70fa21
+# %% ../nbs/17g_model_stages.ipynb #1d8ca044
 import os
 import re
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from dart_math_nb.draws import (
     Many,
     Setup,
     connect,
+    hub_setup,
     open_queries,
     open_setup,
 )
@@ -64,8 +65,8 @@ def model_name(
         raise ValueError(f"--name {model!r}; need a plain name, which becomes a folder of eval/")
     return name
 
-# %% ../nbs/17g_model_stages.ipynb #05a2fd1f
-@delegates(open_setup, but=["fields", "temperature", "seed"])
+# %% ../nbs/17g_model_stages.ipynb #a91fd954
+@delegates(hub_setup, but=["temperature", "seed"])
 def evaluate(
     *,
     out: Out,  # Run folder; eval/<name> is written, and continued when it exists
@@ -84,14 +85,14 @@ def evaluate(
     "Accuracy of a model on benchmarks, with intervals; resumable."
     plan = EvalPlan(benchmarks, n_draws, seeds, where, n_queries, query_seed)
     plan.check(temperature)
-    exams, fields = plan.queries(kwargs.get("responses"))
+    options, kwargs = hub_setup(**kwargs)
+    exams, fields = plan.queries(kwargs.get("responses"), **options)
     how = {"temperature": temperature, "seed": seeds[0], **kwargs}
     setup = open_setup([q for some in exams.values() for q in some], fields, **how)
     name = model_name(name or re.sub(r"\.(jsonl|json|parquet)(\.gz)?$", "", setup.source.model))
-    folder = RunFolder(out).path("eval", name)
-    return evaluate_into(folder, setup, plan, exams, name, paper=paper, lm_eval=lm_eval)
+    return evaluate_into(out, setup, plan, exams, name, paper=paper, lm_eval=lm_eval)
 
-# %% ../nbs/17g_model_stages.ipynb #07e8b1e0
+# %% ../nbs/17g_model_stages.ipynb #24e2970a
 @dataclass(frozen=True)
 class EvalPlan:
     "How often which queries are asked."
@@ -109,9 +110,8 @@ class EvalPlan:
 
     def check(self, temperature: float) -> None:
         "Raise ValueError for what cannot be."
-        n, many = self.n_draws, len(self.seeds) > 1
-        if n < 1 or (temperature == 0 and (n > 1 or many)):
-            what = f"n_draws={n}, seeds={list(self.seeds)}, temperature={temperature}"
+        if self.n_draws < 1 or (temperature == 0 and self.n_draws > 1):
+            what = f"n_draws={self.n_draws}, temperature={temperature}"
             raise ValueError(f"{what}; need 1 draw, or more at a temperature > 0")
 
     def config(self, names: Sequence[str], source: Source, n_shots: int | None = None) -> EvalCfg:
@@ -119,16 +119,17 @@ class EvalPlan:
         how = (self.n_draws, self.seeds, self.where, self.n_queries, self.query_seed, n_shots)
         return EvalCfg(self.benchmarks or tuple(names), source, *how)
 
-# %% ../nbs/17g_model_stages.ipynb #cb5640ac
+# %% ../nbs/17g_model_stages.ipynb #7216e918
 @patch
 def queries(
     self: EvalPlan,
     responses: str | None = None,  # File of responses, for replay
+    **options,  # Of `load_queries`
 ) -> tuple[dict[str, list[Query]], Fields | None]:  # Queries by benchmark; fields of the responses
     "What is asked. Raises ValueError when nothing is."
     fields = None
     if responses is not None:
-        some, fields = open_queries(next(iter(self.benchmarks), None), responses)
+        some, fields = open_queries(next(iter(self.benchmarks), None), responses, **options)
         if not self.benchmarks:
             kept = filter_queries(some, self.where)
             if self.n_queries is not None and self.n_queries < len(kept):
@@ -136,11 +137,11 @@ def queries(
             return {some[0].benchmark: kept}, fields
     if not self.benchmarks:
         raise ValueError("no --benchmarks; need names of benchmarks, or files")
-    return eval_queries(self.config((), Source("", temperature=1.0))), fields
+    return eval_queries(self.config((), Source("", temperature=1.0)), **options), fields
 
-# %% ../nbs/17g_model_stages.ipynb #76b5a6ab
+# %% ../nbs/17g_model_stages.ipynb #bd53f958
 def evaluate_into(
-    folder: Path,  # A folder below eval/
+    run: str | Path,  # Run folder; eval/<name> is written
     setup: Setup,
     plan: EvalPlan,
     exams: dict[str, list[Query]],  # By benchmark
@@ -151,6 +152,7 @@ def evaluate_into(
     from dart_math_nb.engine import run_async
     from dart_math_nb.results import write_results
 
+    folder = RunFolder(run).path("eval", name)
     prompts = {b: setup.prompts[some[0].benchmark] for b, some in exams.items()}
     first = next(iter(prompts.values()))
     template = getattr(first, "template", None)
@@ -163,7 +165,7 @@ def evaluate_into(
     run_async(setup.engine.close())
     tables = write_results(folder, name, prompts=prompts, **options)
     print_tables(tables, folder)
-    print_report(folder.parents[1])
+    print_report(Path(run))
     return tables
 
 # %% ../nbs/17g_model_stages.ipynb #0fb0ed74
