@@ -74,7 +74,7 @@ def grade_completion(
     how["finish_reason"] = completion.finish_reason
     return grade_response(completion.text, query.ref_ans, query.query, **how)
 
-# %% ../nbs/10e_attempt.ipynb #e83b67ca
+# %% ../nbs/10e_attempt.ipynb #3e4d7d16
 def grade_all(
     grade: GradeFn,
     pairs: Sequence[tuple[Query, Completion]],
@@ -83,7 +83,9 @@ def grade_all(
     found = []
     for query, done in pairs:
         try:
-            found.append(grade(query, done))
+            verdict = grade(query, done)
+            right = isinstance(verdict, Verdict)
+            found.append(verdict if right else f"it returned {verdict!r:.80}; need a Verdict")
         except Exception as e:
             found.append(f"{type(e).__name__}: {e}")
     return found

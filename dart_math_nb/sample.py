@@ -235,7 +235,7 @@ async def work(self: Run) -> None:
         else:
             await self.wake.wait()
 
-# %% ../nbs/11c_sample.ipynb #55bab6aa
+# %% ../nbs/11c_sample.ipynb #40fbdf36
 def graded_row(
     run: Run,
     draw: Draw,
@@ -246,10 +246,14 @@ def graded_row(
     if isinstance(verdict, str):
         verdict = Verdict(False, None, "grader_failed", "unparsable")
     key = (draw.query_id, run.source.source_id, draw.trial)
+    if not isinstance(done, Completion) or not isinstance(done.text, str):
+        raise TypeError(
+            f"query {key[0]}, trial {key[2]}: the engine gave {done!r:.80}; need a text"
+        )
     response = Response(*key, done.text, done.finish_reason, done.n_tokens, draw.seed)
     return pool_row(response, verdict)
 
-# %% ../nbs/11c_sample.ipynb #d68bc746
+# %% ../nbs/11c_sample.ipynb #d021f135
 def append_graded(
     run: Run,
     batch: Sequence[tuple[State, Draw, Completion]],  # What workers filed
@@ -257,13 +261,13 @@ def append_graded(
 ) -> list[tuple[bool, int | None]]:  # Is it acceptable? Its form, where that counts
     "Write a batch to the journal. Raises RuntimeError when the grader fails on everything."
     found = found or grade_all(run.grade, [(state.query, done) for state, _, done in batch])
+    rows = [graded_row(run, d, done, v) for (_, d, done), v in zip(batch, found, strict=True)]
     bad, status = [i for i, v in enumerate(found) if isinstance(v, str)], run.status
     status.n_ungraded += len(bad)
     if status.n_ungraded == status.n_drawn + len(batch) >= MIN_BROKEN:
         draw, n = batch[0][1], status.n_ungraded
         where = f"query {draw.query_id}, trial {draw.trial}: {found[0]}"
         raise RuntimeError(f"the grader failed on all of the first {n} draws, such as {where}")
-    rows = [graded_row(run, d, done, v) for (_, d, done), v in zip(batch, found, strict=True)]
     run.pool.append(rows)
     oks = [row["correct"] and row["finish_reason"] != "length" for row in rows]
     if not run.strategy.quota_distinct:
@@ -389,7 +393,7 @@ async def go_and_tell(self: Run, bar: tqdm, every: float) -> None:
                 f"{self.pool.folder}: no status file could be written ({e})", stacklevel=2
             )
 
-# %% ../nbs/11c_sample.ipynb #6e356801
+# %% ../nbs/11c_sample.ipynb #3d449eaa
 def check_request(
     queries: Sequence[Query],
     engine: Engine,
@@ -405,7 +409,7 @@ def check_request(
         n, first = len(queries) - len(n_same), next(q for q in queries if n_same[q.query_id] > 1)
         what = f"{n} duplicate queries, first {first.query[:60]!r}"
         raise ValueError(f"sample_pool: {what}; need each once")
-    if not isinstance(engine, Engine) or engine.max_in_flight < 1:
+    if not isinstance(engine, Engine) or not isinstance(n := engine.max_in_flight, int) or n < 1:
         raise TypeError(
             f"sample_pool: {engine!r} is no engine; need draw, close, max_in_flight >= 1"
         )
