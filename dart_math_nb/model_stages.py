@@ -139,7 +139,7 @@ def queries(
         raise ValueError("no --benchmarks; need names of benchmarks, or files")
     return eval_queries(self.config((), Source("", temperature=1.0)), **options), fields
 
-# %% ../nbs/17g_model_stages.ipynb #bd53f958
+# %% ../nbs/17g_model_stages.ipynb #480dedb4
 def evaluate_into(
     run: str | Path,  # Run folder; eval/<name> is written
     setup: Setup,
@@ -154,8 +154,7 @@ def evaluate_into(
 
     folder = RunFolder(run).path("eval", name)
     prompts = {b: setup.prompts[some[0].benchmark] for b, some in exams.items()}
-    first = next(iter(prompts.values()))
-    template = getattr(first, "template", None)
+    template = getattr(next(iter(prompts.values())), "template", None)
     named = replace(setup.source, template=template.name) if template else setup.source
     shots = {len(getattr(p, "examples", ())) for p in prompts.values()}
     n_shots = shots.pop() if len(shots) == 1 else None
