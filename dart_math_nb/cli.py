@@ -23,10 +23,11 @@ from .data_stages import curate, grade, print_frame, printable, sample, status
 from .exchange import check, export, import_responses, pull, push
 from .model_stages import demo, evaluate, report, train
 
-# %% ../nbs/18_cli.ipynb #8bb401de
+# %% ../nbs/18_cli.ipynb #de4e1ed4
 EXTRAS = {"torch": "train", "transformers": "train", "accelerate": "train", "yaml": "train"}
 EXTRAS |= {"tokenizers": "train", "safetensors": "train", "matplotlib": "plot", "jinja2": "plot"}
-EXTRAS |= {"datasets": "hub", "vllm": "vllm", "aiohttp": "openai", "tenacity": "openai"}
+EXTRAS |= {"datasets": "hub", "huggingface_hub": "hub", "tensorboard": "track", "ray": "ray"}
+EXTRAS |= {"vllm": "vllm", "aiohttp": "openai", "tenacity": "openai"}
 EXTRAS |= {"peft": "lora", "deepspeed": "deepspeed", "fsspec": "remote"}
 
 

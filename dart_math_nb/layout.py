@@ -98,7 +98,7 @@ def exhausted_queries(
     tables = [pd.read_parquet(f, columns=["query_id", "stop"]) for f in files]
     return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
 
-# %% ../nbs/16c_layout.ipynb #6abcac5d
+# %% ../nbs/16c_layout.ipynb #44d62b04
 def cut_sets(
     run: str | Path,  # Run folder; train_set/<name> is written
     strategies: Mapping[str, StrategyCfg],  # Name of the set to its strategy
@@ -114,8 +114,7 @@ def cut_sets(
     seed: int = 0,  # Of that choice
     partial: bool = False,  # Take what the pool holds where draws are missing
 ) -> dict[str, pd.DataFrame]:  # Name to train set
-    """Cut, clean, equalize and write train sets.
-    Raises ValueError when draws are missing, or a folder holds another set."""
+    "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
     folder, pool = RunFolder(run), pool or RunFolder(run).path("pool")
     queries = queries or read_saved_queries(folder.path("queries.jsonl"))
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
