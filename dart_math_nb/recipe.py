@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/recipe.html.md"""
 
 # %% auto #0
 __all__ = ['TRACKERS', 'ASIDE', 'PARSERS', 'DataCfg', 'ModelCfg', 'SideCfg', 'TrainCfg', 'check_cfg', 'check_lists', 'make_cfg',
-           'read_recipe', 'batch_shape', 'read_train_sets', 'read_train_rows', 'epoch_samples', 'prompt_pair',
-           'train_pairs', 'check_tokens', 'train_tokens']
+           'yaml_values', 'read_recipe', 'batch_shape', 'read_train_sets', 'read_train_rows', 'epoch_samples',
+           'prompt_pair', 'train_pairs', 'check_tokens', 'train_tokens']
 
 # %% ../nbs/13c_recipe.ipynb #49aa52c3
 import math
@@ -189,20 +189,32 @@ def make_cfg(
         raise ValueError(f"{where}: no {', '.join(missing)}; need a value")
     return TrainCfg(**parsed)
 
-# %% ../nbs/13c_recipe.ipynb #6e8d1815
+# %% ../nbs/13c_recipe.ipynb #a3f1ffbc
+def yaml_values(
+    path: str | Path,  # YAML file
+) -> dict:
+    "Keys and values of a file. Raises ValueError or FileNotFoundError."
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such recipe")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(e).split())})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: holds {type(values).__name__}; need 'key: value' lines")
+    keys = [key.value for key, _ in node.value]
+    if twice := [key for key in values if keys.count(str(key)) > 1]:
+        raise ValueError(f"{path}: key {twice[0]!r} stands there twice; need it once")
+    return values
+
+# %% ../nbs/13c_recipe.ipynb #4e40c2d7
 def read_recipe(
     path: str | Path,  # YAML file
     overrides: Sequence[str] = (),  # "key=value", later ones win
 ) -> TrainCfg:
     "A configuration from a recipe and overrides. Raises ValueError or FileNotFoundError."
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such recipe")
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(e).split())})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds {type(values).__name__}; need 'key: value' lines")
+    values = yaml_values(path)
     for item in overrides:
         if "=" not in item:
             raise ValueError(f"--set {item!r}; need key=value")

@@ -91,17 +91,18 @@ class PlannedBatches(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> dict:
         return self.collate([self.tokens[j] for j in self.parts[i]])
 
-# %% ../nbs/14_train.ipynb #623b654b
+# %% ../nbs/14_train.ipynb #00bd607d
 def check_extras(
     cfg: TrainCfg,
 ) -> None:
-    "Raise ValueError for a package that the recipe needs and this machine lacks."
+    "Raise ValueError for a package or an attention that the recipe needs and this machine lacks."
     needs = {name: f"report_to={name}" for name in cfg.report_to}
     needs |= {"liger_kernel": "liger=true"} if cfg.liger else {}
     needs |= {"deepspeed": f"deepspeed={cfg.deepspeed}"} if cfg.deepspeed else {}
     for package, wish in needs.items():
         if find_spec(package) is None:
             raise ValueError(f"{wish} needs the package {package.replace('_', '-')}; install it")
+    pick_attention_for(cfg)
 
 # %% ../nbs/14_train.ipynb #7f419649
 def deepspeed_config(
