@@ -7,11 +7,12 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/answer.html.md"""
 # %% auto #0
 __all__ = ['MAX_TREE_DEPTH', 'text_node', 'check_depth', 'parse_answer']
 
-# %% ../nbs/05d_answer.ipynb #298ac320
+# %% ../nbs/05d_answer.ipynb #63a22a18
 import re
 from functools import lru_cache
 
 from dart_math_nb.expr import (
+    BOUND,
     CLOSE,
     MAX_DEPTH,
     OPEN,
@@ -76,7 +77,7 @@ def _unit_start(toks: list[Token]) -> int | None:
             depth += (tok.value in OPEN) - (tok.value in CLOSE)
     return None
 
-# %% ../nbs/05d_answer.ipynb #1df0d2fe
+# %% ../nbs/05d_answer.ipynb #3b93f424
 _FILLERS = frozenset(
     "approximately about approx roughly exactly around only simply just is are be therefore thus answer "
     "point points vertex interval set either both totally total".split()
@@ -84,12 +85,14 @@ _FILLERS = frozenset(
 _ROMAN = re.compile("[IVX]{2,}")
 _ARTICLES = frozenset(("a", "an", "the", "A", "An", "The"))
 
-
+# %% ../nbs/05d_answer.ipynb #b8a879c3
 def _is_name(toks: list[Token]) -> bool:
     return all(t.kind in ("word", "text") for t in toks) and len(toks[-1].value) > 1
 
 
 def _side(toks: list[Token]) -> Node:
+    if len(toks) > 2 and toks[0].value in _ARTICLES and toks[1].value in _FILLERS:
+        toks = toks[1:]
     while len(toks) > 1 and _wordy(toks[0]) and toks[0].value.lower().strip() in _FILLERS:
         toks = toks[1:]
     if len(toks) == 1 and _ROMAN.fullmatch(toks[0].value):
@@ -107,7 +110,8 @@ def _side(toks: list[Token]) -> Node:
         return text_node(toks)
     return ("unit", node, text_node(toks[k:])[1]) if k else node
 
-# %% ../nbs/05d_answer.ipynb #bb69cc4c
+# %% ../nbs/05d_answer.ipynb #0eec9d4d
+_ORDERS = frozenset(("<", ">", "<=", ">=", "!="))
 _ARROW, _COLON = frozenset(("=>",)), frozenset((":",))
 
 
@@ -124,7 +128,15 @@ def _said(toks: list[Token]) -> list[Token]:
         return toks
     return toks[ends[-1] + (2 if toks[ends[-1] + 1].value == ":" else 1) :]
 
+# %% ../nbs/05d_answer.ipynb #d47a5700
+def _told_twice(toks: list[Token]) -> list[list[Token]]:
+    "Both parts of x < 7: (-oo, 7), or nothing."
+    keys = _split(toks, _COLON)[0]
+    if len(keys) != 2 or not all(keys) or keys[1][0].value not in ("(", "["):
+        return []
+    return keys if any(t.value in _ORDERS for t in keys[0]) else []
 
+# %% ../nbs/05d_answer.ipynb #a8c7fe4d
 def _item(toks: list[Token]) -> Node:
     toks = _split(toks, _ARROW)[0][-1] or toks
     if toks[0].kind in ("text", "word") and any(t.value in RELATIONS - {"in"} for t in toks):
@@ -132,6 +144,8 @@ def _item(toks: list[Token]) -> Node:
     sides, ops = _split(toks, RELATIONS)
     if ops and all(sides):
         return ("rel", tuple(ops), *(_side(s) for s in sides))
+    if ops[:1] and ops[0] in _ORDERS and all(sides[1:]) and len(toks) > 1:  # "> 5"
+        return ("rel", tuple(ops), ("sym", BOUND), *(_side(s) for s in sides[1:]))
     if ops and not sides[0]:  # "= 5"
         return _item(sides[1]) if len(sides) == 2 and sides[1] else text_node(toks)
     return _labelled(toks) or _side(toks)
@@ -164,7 +178,7 @@ def check_depth(
             return
     raise TooCostly(f"a tree deeper than {MAX_TREE_DEPTH}")
 
-# %% ../nbs/05d_answer.ipynb #c3097d05
+# %% ../nbs/05d_answer.ipynb #4fe10031
 _LOGIC = re.compile(r"\\(?:land|lor|wedge|vee)\b")
 _COMMAS = frozenset((",", ";", "and", "or", "\\\\"))
 
@@ -174,6 +188,12 @@ def _parse(text: str) -> Node:
     if node := whole_form(body):
         return node
     toks = tokenize(body, cleaned=True)
+    if twice := _told_twice(toks):
+        return ("twice", *(_of_tokens(part, body) for part in twice))
+    return _of_tokens(toks, body)
+
+
+def _of_tokens(toks: list[Token], body: str) -> Node:
     parts, commas = _split(toks, _COMMAS)
     nodes = _spread([_item(p) for p in parts if p])
     if len(nodes) > 1:
@@ -189,7 +209,7 @@ def _parse(text: str) -> Node:
     both = "and" in commas and all(n[0] == "rel" and n[1] != ("=",) for n in nodes)
     return ("inter" if both else "list", *nodes)
 
-# %% ../nbs/05d_answer.ipynb #f8f7affe
+# %% ../nbs/05d_answer.ipynb #5d30c54f
 def _spread(nodes: list[Node]) -> list[Node]:
     r"x \ne 2, 3 as x \ne 2, x \ne 3."
     left = None
@@ -202,10 +222,16 @@ def _spread(nodes: list[Node]) -> list[Node]:
 
 
 _FIELDS = frozenset(("bbZ", "bbN", "Z", "N"))
+_ANY_INTEGER = re.compile(
+    r"(?:(?:where|for|with) )?(?:(?:any|all|every|some|each) )?"
+    r"(?:integers? [a-z]|[a-z] (?:is |be |are )?(?:(?:any|some) )?integers?)"
+)
 
 
 def _is_range(node: Node) -> bool:
     r"Is it n \in Z, which says what a letter may be?"
+    if node[0] == "text":
+        return bool(_ANY_INTEGER.fullmatch(node[1]))
     said = node[:2] == ("rel", ("in",)) and node[2][0] == "sym" and node[3][0] == "sym"
     return said and node[3][1] in _FIELDS
 

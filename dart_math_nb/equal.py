@@ -6,11 +6,12 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/equal.html.md"""
 
 # %% auto #0
 __all__ = ['MIN_REF_DIGITS', 'MIN_ANS_DIGITS', 'symbols', 'points', 'agree_everywhere', 'canonical', 'as_decimal', 'within',
-           'same_value']
+           'named_alike', 'same_value']
 
-# %% ../nbs/06_equal.ipynb #0023f74f
+# %% ../nbs/06_equal.ipynb #53370d6b
 import random
 from fractions import Fraction
+from itertools import permutations
 from types import SimpleNamespace
 
 from .expr import Node
@@ -200,7 +201,7 @@ def _agree_rounded(ref: Node, ans: Node, decs: set[Node]) -> bool:
         n += 1
     return n > 0
 
-# %% ../nbs/06_equal.ipynb #734f6c92
+# %% ../nbs/06_equal.ipynb #938332c8
 _UNIT_NAMES = frozenset(("j", "I"))
 _CONSTANTS = frozenset("C c K k C_1 c_1 C_2 c_2 C_3 c_3 c1 c2 C1 C2".split())
 
@@ -209,19 +210,29 @@ def _has_i(node: Node) -> bool:
     return node == ("const", "i") or any(isinstance(p, tuple) and _has_i(p) for p in node)
 
 
-def _named_alike(ref: Node, ans: Node) -> Node:
+def _constants(extra: list[str], missing: list[str]) -> bool:
+    "Constants of integration on both sides? A and B only for numbered ones."
+    if _CONSTANTS.issuperset(extra + missing):
+        return True
+    return any(
+        {"A", "B", "D"}.issuperset(a) and _CONSTANTS.issuperset(b) and all(len(c) > 1 for c in b)
+        for a, b in ((extra, missing), (missing, extra))
+    )
+
+
+def named_alike(ref: Node, ans: Node) -> Node:
     "The answer with the reference's letters for the imaginary unit and for constants."
     known, names = symbols(ref), symbols(ans)
     extra, missing = sorted(names - known), sorted(known - names)
     if extra and not missing and _UNIT_NAMES.issuperset(extra) and _has_i(ref):
         for name in extra:
             ans = substitute(ans, name, ("const", "i"))
-    elif extra and len(extra) == len(missing) and _CONSTANTS.issuperset(extra + missing):
+    elif extra and len(extra) == len(missing) and _constants(extra, missing):
         for name, other in zip(extra, missing, strict=True):
             ans = substitute(ans, name, ("sym", other))
     return ans
 
-# %% ../nbs/06_equal.ipynb #75909a38
+# %% ../nbs/06_equal.ipynb #cce5fd5e
 def _as_fraction(node: Node) -> Fraction:
     value, _ = value_at(node, big_kit(), {})
     if value is None:
@@ -229,7 +240,7 @@ def _as_fraction(node: Node) -> Fraction:
     man, exp = value.real.man_exp
     return Fraction(man) * Fraction(2) ** exp
 
-
+# %% ../nbs/06_equal.ipynb #932611dd
 def _common_logs(node: Node) -> Node:
     "The tree with every logarithm without a base taken to base ten."
     if node[:2] == ("fn", "log") and len(node) == 3:
@@ -238,13 +249,47 @@ def _common_logs(node: Node) -> Node:
 
 
 def _by_value(ref: Node, ans: Node) -> str | None:
-    ans = _named_alike(ref, ans)
+    ans = named_alike(ref, ans)
     if decs := _decimals(ref):
         return "rounding" if _agree_rounded(ref, ans, decs) else None
     if agree_everywhere(ref, ans):
         return "value"
     common = _common_logs(ref), _common_logs(ans)
-    return "value" if common != (ref, ans) and agree_everywhere(*common) else None
+    if common != (ref, ans) and agree_everywhere(*common):
+        return "value"
+    return "value" if _permuted(ref, ans) or _at_integers(ref, ans) else None
+
+# %% ../nbs/06_equal.ipynb #cffb1cc7
+def _permuted(ref: Node, ans: Node) -> bool:
+    "Equal once the numbered constants are named in another order?"
+    names = sorted(n for n in symbols(ref) & symbols(ans) if n in _CONSTANTS and len(n) > 1)
+    if not 2 <= len(names) <= 3 or symbols(ref) != symbols(ans):
+        return False
+    for order in [*permutations(names)][1:]:
+        other = ans
+        for name, new in zip(names, order, strict=True):
+            other = substitute(other, name, ("sym", f"{new}'"))
+        for new in names:
+            other = substitute(other, f"{new}'", ("sym", new))
+        if agree_everywhere(ref, other):
+            return True
+    return False
+
+# %% ../nbs/06_equal.ipynb #b7963bbd
+def _alternates(node: Node) -> set[str]:
+    "Letters n of a sign (-1)^n."
+    if node[0] == "pow" and node[1] == ("neg", ("num", Fraction(1))):
+        return symbols(node[2])
+    return {n for p in node[1:] if isinstance(p, tuple) and p for n in _alternates(p)}
+
+
+def _at_integers(ref: Node, ans: Node) -> bool:
+    "Equal at 1 to 6, where a sign (-1)^n says that n is an integer?"
+    letters = _alternates(ref) | _alternates(ans)
+    if len(letters) != 1 or not letters <= symbols(ref) & symbols(ans):
+        return False
+    values = [("num", Fraction(k)) for k in range(1, 7)]
+    return all(agree_everywhere(*(substitute(n, *letters, v) for n in (ref, ans))) for v in values)
 
 # %% ../nbs/06_equal.ipynb #f89e1389
 def same_value(

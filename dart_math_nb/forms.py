@@ -7,8 +7,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/forms.html.md"""
 # %% auto #0
 __all__ = ['same_time', 'same_date', 'whole_form']
 
-# %% ../nbs/05c_forms.ipynb #fc4a4d05
+# %% ../nbs/05c_forms.ipynb #a8512c31
 import re
+from fractions import Fraction
 from math import gcd
 
 from .tree import Node
@@ -120,9 +121,10 @@ def same_date(
     "The same day? A year may be missing on one side."
     return ref[2:] == ans[2:] and (ref[1] == ans[1] or 0 in (ref[1], ans[1]))
 
-# %% ../nbs/05c_forms.ipynb #319af68d
+# %% ../nbs/05c_forms.ipynb #9b57c024
+_MARKS = re.compile(r"(?:\(\d\)\s*){2,9}")
 _HINT = re.compile(
-    r"_|base|\dx|0[box]|:\d\d|[ap]\.?m|noon|midnight|o'?clock|[a-z]{3}.*\d|\d.*[a-z]{3}|-\d\d-",
+    r"_|base|\(\d\)\s*\(|\dx|0[box]|:\d\d|[ap]\.?m|noon|midnight|o'?clock|[a-z]{3}.*\d|\d.*[a-z]{3}|-\d\d-",
     re.IGNORECASE,
 )
 
@@ -133,4 +135,7 @@ def whole_form(
     "Node of a number in a base, a time or a date."
     if len(text) > 260 or not _HINT.search(text):
         return None
+    if _MARKS.fullmatch(text) and len(set(marks := re.findall(r"\d", text))) == len(marks):
+        return ("set", *(("num", Fraction(m)) for m in marks))  # statements (2) and (3)
+    text = text.replace("\\!", "")
     return _based(text) or _time(text) or _date(text)

@@ -50,7 +50,7 @@ def _relation_key(node: Node, policy: Policy) -> str:
     except Unparsable:
         return f"{node[1]}{[_key(s, policy) for s in node[2:]]}"
 
-# %% ../nbs/06h_key.ipynb #73f3103b
+# %% ../nbs/06h_key.ipynb #ff837577
 def _key(node: Node, policy: Policy) -> str:
     node, unit = split_unit(node)
     if read_unit(unit).numbers:  # 4 ft x 12 ft
@@ -60,7 +60,7 @@ def _key(node: Node, policy: Policy) -> str:
         return f"{node}"
     if kind == "text":
         return text_key(node[1])
-    if kind == "label" or (kind == "pct" and policy.percent):
+    if kind in ("label", "twice") or (kind == "pct" and policy.percent):
         return _key(node[-1], policy)
     if kind == "rel":
         return _relation_key(node, policy)

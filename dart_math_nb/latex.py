@@ -44,7 +44,7 @@ _HIDDEN = "\0\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\
 _FRACTIONS = "½12 ⅓13 ⅔23 ¼14 ¾34 ⅕15 ⅖25 ⅗35 ⅘45 ⅙16 ⅚56 ⅛18 ⅜38 ⅝58 ⅞78"
 _SUPER, _SUB = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "₀₁₂₃₄₅₆₇₈₉₋₊ₙ"
 
-# %% ../nbs/05_latex.ipynb #c20ebed7
+# %% ../nbs/05_latex.ipynb #11a83742
 def _unicode_table() -> dict[int, str]:
     table = {s[0]: s[1:] + " " for s in _COMMANDS.split()} | {s[0]: s[1:] for s in _CHARS.split()}
     table |= {chr(0x3B1 + i): f"\\{name} " for i, name in enumerate(_GREEK.split())}
@@ -52,6 +52,7 @@ def _unicode_table() -> dict[int, str]:
     table |= {chr(0xFF10 + i): str(i) for i in range(10)}  # full-width digits and letters
     for i in range(26):
         table |= {chr(0xFF21 + i): chr(65 + i), chr(0xFF41 + i): chr(97 + i)}
+    table |= {chr(0x2460 + i): f"({i + 1})" for i in range(20)}  # circled numbers
     table |= {"元": " yuan ", "¢": " cents ", "✓": "", "✔": "", "✅": ""}
     table |= {
         chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0x1D400, 0x1D800)
@@ -94,7 +95,7 @@ def unescape(
             text = _DOUBLED.sub(r"\\", text)
     return _TAIL.sub("", text) if text[-1:].isspace() or "\\" in text[-12:] else text
 
-# %% ../nbs/05_latex.ipynb #855d5111
+# %% ../nbs/05_latex.ipynb #54ca824e
 def _named(table: str) -> dict[str, str]:
     "Lines of a value and its names, as a dictionary from name to value."
     return {name: v for v, *names in map(str.split, table.strip().splitlines()) for name in names}
@@ -102,7 +103,7 @@ def _named(table: str) -> dict[str, str]:
 
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh arcsinh arccosh arctanh "
-    "ln log lg exp sqrt cbrt abs floor ceil max min gcd lcm det".split()
+    "ln log lg exp cis sqrt cbrt abs floor ceil max min gcd lcm det".split()
 )
 _FN_NAMES = {f: f for f in FUNCTIONS} | _named("""
     arcsin asin
@@ -268,10 +269,10 @@ def _command(name: str) -> tuple[str, str] | None:
         "cmd" if name in ("frac", "binom", "lfloor", "rfloor", "lceil", "rceil", "pmod") else "sym"
     ), name
 
-# %% ../nbs/05_latex.ipynb #b0f01eb8
+# %% ../nbs/05_latex.ipynb #779a0e7a
 def _text(m: re.Match) -> tuple[str, str] | None:
     body = m["body"].strip(" ~,\\")
-    if m["body"].strip() in (",", "-"):
+    if m["body"].strip() in (",", "-", ":"):
         return "op", m["body"].strip()
     if not body:
         return None
@@ -349,6 +350,43 @@ _CLOCK = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)  # 4:30 p.m.
 _SPEED = re.compile(r"(?<=[\d}])\s*((?:k|c|m)?m/(?:s|h|hr|sec|min)(?:\^\{?2\}?)?)\Z")  # 9.8 m/s^2
 _GROUPS = re.compile(r"-?\d{1,3}( \d{3})+(\.\d+)?")  # 1 234 567
 
+# %% ../nbs/05_latex.ipynb #09685c94
+_PER = re.compile(
+    r"(?<=[\d}\s~])([kcm]?m)(?:\\[,; ]|\s|~|\\cdot|\*)*s\s*\^\s*\{?\s*-\s*([12])\s*\}?\Z"
+)  # m s^{-2}
+_STYLED = re.compile(r"\\mathrm\s*\{([^{}]*\{[^{}]*\}[^{}]*)\}\Z")
+_WHOLE = re.compile(r",?\s*\(\s*[a-z]\s*\\in\s*(?:\\math\w+\s*)?\{?[ZN]\}?\s*\)\Z")  # (k \in Z)
+_IN_WORDS = (
+    (
+        re.compile(
+            r"\\left\s*\\\{\s*\\begin\{array\}\s*\{[lcr ]*\}(.*)\\end\{array\}\s*\\right\s*\.?",
+            re.DOTALL,
+        ),
+        r"\\begin{cases}\1\\end{cases}",
+    ),
+    (re.compile(r"\bone([ -])to\1one\b", re.IGNORECASE), "injective"),
+    (re.compile(r"\A(\d+)\s+out\s+of\s+(\d+)\Z"), r"\1/\2"),
+    (re.compile(r"(?<=\d)\s*hr?\.?\s*(\d+)\s*m(?:in)?\.?\Z"), r" hours \1 minutes"),
+)
+_QUAD, _RELATED = re.compile(r"\\q?quad\b"), re.compile(r"[<>=]|\\(?:equiv|neq?|[lg]eq?|approx)\b")
+
+# %% ../nbs/05_latex.ipynb #6944b7c3
+def _per_second(m: re.Match) -> str:
+    return f"\\text{{ {m[1]}/s{'^2' * (m[2] == '2')}}}"
+
+
+def _plain(text: str) -> str:
+    "Metres a second, one-to-one, and relations side by side."
+    if "quad" in text and all(map(_RELATED.search, parts := _QUAD.split(text))):
+        text = ", ".join(p.strip(" ,;") for p in parts)
+    if text[-3:].rstrip("}")[-1:] in ("1", "2") and "^" in text:
+        text = _PER.sub(_per_second, _STYLED.sub(r"\1", text))
+    if "in" in text:
+        text = _WHOLE.sub("", text)
+    for pattern, new in _IN_WORDS:
+        text = pattern.sub(new, text)
+    return text
+
 # %% ../nbs/05_latex.ipynb #27804c38
 def _unwrap(text: str) -> str:
     text = text.strip(" \n*")
@@ -361,7 +399,7 @@ def _unwrap(text: str) -> str:
         return _unwrap(text[:-1])
     return text.removesuffix("$") if text.count("$") == 1 and text[0] != "$" else text
 
-# %% ../nbs/05_latex.ipynb #d1335db9
+# %% ../nbs/05_latex.ipynb #592ebc5e
 def clean(
     text: str,  # Answer text as it came
 ) -> str:  # Text for the tokenizer
@@ -374,7 +412,7 @@ def clean(
     text = _unwrap(text)
     if m := _ALL_TEXT.fullmatch(text):
         text = m[1].strip().rstrip(".")
-    text = spell_out(rewrite(text))
+    text = spell_out(rewrite(_plain(text)))
     text = _SPEED.sub(r"\\text{ \1}", _repeating(text))
     text = _UNION.sub(r"\\cup ", _CLOCK.sub(lambda m: f" {m[1].lower()}m", text))
     if _NUMBERS.fullmatch(text) and not _GROUPS.fullmatch(text):

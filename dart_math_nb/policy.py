@@ -65,7 +65,7 @@ def read_policy(
         *(frozenset(_LETTER.findall(query)), bool(_CLOCK.search(query))),
     )
 
-# %% ../nbs/06d_policy.ipynb #58475e70
+# %% ../nbs/06d_policy.ipynb #fa291da5
 _SYNONYMS = {
     name.replace("_", " "): key.replace("_", " ")
     for key, *names in map(
@@ -73,7 +73,13 @@ _SYNONYMS = {
         """
         true yes correct t y
         false no incorrect f n
-        undefined does_not_exist dne
+        undefined does_not_exist dne limit_does_not_exist
+        neither neither_even_nor_odd neither_odd_nor_even
+        first_quadrant quadrant_i i_quadrant
+        second_quadrant quadrant_ii ii_quadrant
+        third_quadrant quadrant_iii iii_quadrant
+        fourth_quadrant quadrant_iv iv_quadrant
+        injective one_to_one
         no_solution none no_solutions no_real_solution no_real_solutions empty_set
         reals all_real_numbers all_reals real_numbers
         infinitely_many infinite infinity infinitely_many_solutions
@@ -89,12 +95,12 @@ _YEAR = "january february march april june july august september october novembe
 _SYNONYMS |= {"tues": "tuesday", "thurs": "thursday", "sept": "september"}
 _SYNONYMS |= {name[:3]: name for name in _WEEK + _YEAR}
 
-# %% ../nbs/06d_policy.ipynb #390acba5
+# %% ../nbs/06d_policy.ipynb #320cd01d
 _LEADING = re.compile(
-    r"(?:(?:on|at|it|is|are|they|its|his|her|that|in|so|thus|hence|therefore|s|series) )+(?=\w)"
+    r"\A(?:(?:on|at|it|is|are|they|its|his|her|that|in|so|thus|hence|therefore|s|series|all) )+(?=\w)"
 )
 _NOUN = re.compile(
-    r" (?:functions?|numbers?|solutions?|integers?|values?|series|sequences?|curves?)\Z"
+    r" (?:functions?|numbers?|solutions?|integers?|values?|series|sequences?|curves?|only)\Z"
 )
 
 

@@ -7,20 +7,21 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/same.html.md"""
 # %% auto #0
 __all__ = ['MAX_UNORDERED', 'side_values', 'has_pm', 'items', 'items_of_pm', 'same_answer']
 
-# %% ../nbs/06e_same.ipynb #11e378da
+# %% ../nbs/06e_same.ipynb #21c81c9f
 import re
 from fractions import Fraction
 from math import ceil, floor
+from string import ascii_letters
 
 from .answer import parse_answer
-from .equal import same_value, symbols
-from .expr import Node
+from .equal import named_alike, same_value, symbols
+from .expr import BOUND, Node
 from .forms import same_date, same_time
 from .latex import Unparsable
 from .policy import Policy, text_key
 from .region import ORDER_OPS, difference, region, same_inequality, same_region, scaled
 from .tree import ONE, ZERO, substitute
-from .units import has_pi, quantities, split_unit
+from .units import has_pi, quantities, read_unit, split_unit
 from .values import exact
 
 # %% ../nbs/06e_same.ipynb #85776a0e
@@ -54,7 +55,13 @@ def _text_of(node: Node) -> str | None:
         return text_key(node[1].lower())
     return text_key(node[1]) if node[0] == "text" else _SPECIAL.get(node)
 
-# %% ../nbs/06e_same.ipynb #dd24d127
+# %% ../nbs/06e_same.ipynb #ccc21f4b
+def _same_twice(ref: Node, ans: Node, policy: Policy) -> str | None:
+    "Both parts of what is told twice have to agree."
+    refs, answers = (n[1:] if n[0] == "twice" else (n,) for n in (ref, ans))
+    return "twice" if all(_try(r, a, policy) for r in refs for a in answers) else None
+
+
 def _same_label(ref: Node, ans: Node, policy: Policy) -> str | None:
     if ref[0] == ans[0] and text_key(ref[1]) != text_key(ans[1]):
         return None
@@ -121,7 +128,7 @@ def _same_moment(ref: Node, ans: Node, policy: Policy) -> str | None:
         else None
     )
 
-# %% ../nbs/06e_same.ipynb #044c7d0c
+# %% ../nbs/06e_same.ipynb #876a4c1a
 def side_values(
     rel: Node,  # ("rel", ops, sides...)
 ) -> list[Node]:  # Expressions the chain may stand for
@@ -136,9 +143,23 @@ def side_values(
     return found
 
 
+def _interval(node: Node, other: Node) -> Node:
+    "[a, b] of a <= x <= b, beside an interval."
+    chain = node[0] == "rel" and len(node) == 5 and node[3][0] == "sym" and other[0] == "tuple"
+    if not chain or not {*node[1]} <= {"<", "<="} or len(other) != 4:
+        return node
+    return ("tuple", "(["[node[1][0] == "<="] + ")]"[node[1][1] == "<="], node[2], node[4])
+
+# %% ../nbs/06e_same.ipynb #4af909e8
 def _same_relation(ref: Node, ans: Node, policy: Policy) -> str | None:
     rels = [n for n in (ref, ans) if n[0] == "rel"]
     if any(set(n[1]) & ORDER_OPS for n in rels):
+        names = [symbols(n) for n in rels]
+        if len(rels) == 2 and names[0] != names[1] and not {BOUND} & set.union(*names):
+            return None  # another variable
+        ref, ans = _interval(ref, ans), _interval(ans, ref)
+        if ref[0] == ans[0] == "tuple":
+            return same_answer(ref, ans, policy)
         return same_region(ref, ans) or (len(rels) == 2 and same_inequality(ref, ans)) or None
     if len(rels) == 2:
         return _same_equation(ref, ans, policy)
@@ -147,12 +168,12 @@ def _same_relation(ref: Node, ans: Node, policy: Policy) -> str | None:
     refs, answers = (side_values(n) if n[0] == "rel" else [n] for n in (ref, ans))
     return any(_try(r, a, policy) for r in refs for a in answers) and "equation" or None
 
-# %% ../nbs/06e_same.ipynb #49a51582
+# %% ../nbs/06e_same.ipynb #04546252
 def _is_name(node: Node) -> bool:
     "A name on the left of a definition: y, f(x), a_n, f^{-1}(x), dy/dx."
     if node[0] == "pow":
         return node[1][0] == "fn" or (node[1][0] == "sym" and node[2][0] == "neg")
-    if node[0] in ("div", "fn", "tuple", "ratio"):
+    if node[0] in ("div", "fn", "tuple", "ratio", "union", "inter", "minus"):
         return all(_is_name(n) for n in node[1:] if isinstance(n, tuple))
     if node[0] == "text":
         return not re.search(r"[-+*/^<>=\d]", node[1])
@@ -182,21 +203,27 @@ def _has_function(node: Node) -> bool:
         return True
     return node[0] != "sym" and all(_has_function(p) for p in node[1:] if isinstance(p, tuple))
 
-# %% ../nbs/06e_same.ipynb #61ddd4f0
+# %% ../nbs/06e_same.ipynb #659c25a2
 def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
+    ans = named_alike(ref, ans)
     (left, *_, right), (a_left, *_, a_right) = ref[2:], ans[2:]
-    lefts = (left, a_left)
     if left[0] == a_left[0] == "sym" and (_root(left) == a_left[1] or left[1] == _root(a_left)):
         a_left = left  # x_1 as x
     if _argument(left) and _argument(a_left) and left[1] == a_left[1]:  # f(t) as f(x)
         a_right = substitute(a_right, _argument(a_left), ("sym", _argument(left)))
         a_left = left
-    kinds = {_kind(left), _kind(a_left)}
+    return _same_sides((ref, left, right), (ans, a_left, a_right), policy)
+
+# %% ../nbs/06e_same.ipynb #1dd01b8e
+def _same_sides(ref: tuple, ans: tuple, policy: Policy) -> str | None:
+    (ref, left, right), (ans, a_left, a_right) = ref, ans
+    lefts, kinds = (left, a_left), {_kind(left), _kind(a_left)}
     derived = any(k[0] == "'" for k in kinds)
     if left == a_left or (all(map(_is_name, lefts)) and len(kinds) == 2 and not derived):
         if _try(right, a_right, policy):
             return "equation"
-    if derived and len(kinds) == 1 and _try(right, a_right, policy):
+    turned = left[0] == a_left[0] == "div" and left != a_left  # dy/dx is not dx/dy
+    if derived and not turned and len(kinds) == 1 and _try(right, a_right, policy):
         return "equation"
     if len(ref) == len(ans) == 4:
         if _try(left, a_left, policy) and _try(right, a_right, policy):
@@ -232,7 +259,7 @@ def _argument(node: Node) -> str:
     call = node[0] == "mul" and len(node) == 3 and node[1][0] == node[2][0] == "sym"
     return node[2][1] if call and node[1][1] in ("f", "g", "h", "F", "G", "P", "Q") else ""
 
-# %% ../nbs/06e_same.ipynb #e3abd7fd
+# %% ../nbs/06e_same.ipynb #e3a95a62
 MAX_UNORDERED = 24  # Most items matched in any order
 
 
@@ -241,7 +268,7 @@ def has_pm(
 ) -> bool:
     "Does a plus-minus sign stand in it, outside of lists and relations?"
     return node[0] == "pm" or (
-        node[0] in ("add", "mul", "div", "neg", "fn")
+        node[0] in ("add", "mul", "div", "neg", "fn", "pow")
         and any(has_pm(n) for n in node[1:] if isinstance(n, tuple))
     )
 
@@ -321,7 +348,7 @@ def _any_order(x: list[Node], y: list[Node], policy: Policy) -> str | None:
         y.pop(k)
     return None if y else "set"
 
-# %% ../nbs/06e_same.ipynb #092df55e
+# %% ../nbs/06e_same.ipynb #c03475e3
 def _same_collection(ref: Node, ans: Node, policy: Policy) -> str | None:
     kinds = {ref[0], ans[0]}
     if kinds == {"list"} and (_inequalities(ref) or _inequalities(ans)):
@@ -336,8 +363,8 @@ def _same_collection(ref: Node, ans: Node, policy: Policy) -> str | None:
     x, y = items(ref), items(ans)
     if kinds & {"tuple", "mat"}:
         return _in_order(x, y, policy) and "tuple"
-    points = all(n[0] == "tuple" for n in x)  # "ordered pairs" says how to read each of them
-    if kinds == {"list"} and ((policy.ordered and not points) or _names(x) != _names(y)):
+    ordered = policy.ordered and not all(n[0] == "tuple" for n in x)  # ordered pairs, in any order
+    if kinds == {"list"} and (ordered or _names(x) != _names(y)):
         return _in_order(x, y, policy) and "list"
     return (_in_order(x, y, policy) or _any_order(x, y, policy)) and "set"
 
@@ -349,7 +376,8 @@ def _names(nodes: list[Node]) -> bool:
 
 
 def _inequalities(node: Node) -> bool:
-    return all(n[0] == "rel" and set(n[1]) & ORDER_OPS for n in node[1:])
+    free = [n for n in node[1:] if n[0] == "rel" and BOUND not in symbols(n)]
+    return len(free) + 1 == len(node) and all(set(n[1]) & ORDER_OPS for n in free)
 
 # %% ../nbs/06e_same.ipynb #67a9b050
 def _same_cases(ref: Node, ans: Node, policy: Policy) -> str | None:
@@ -429,6 +457,28 @@ def _marked(node: Node) -> Node:
         return ("sym", "_i")
     return tuple(_marked(p) if isinstance(p, tuple) else p for p in node)
 
+# %% ../nbs/06e_same.ipynb #ec126e4e
+def _main(node: Node, other: Node, is_ref: bool) -> Node:
+    "x + 2 of x + 2, x != 2; only the answer may say x > 0 besides."
+    allowed = {"!="} if is_ref else ORDER_OPS
+    first, *rest = node[1:]
+    said = all(n[0] == "rel" and set(n[1]) <= allowed for n in rest)
+    bare = first[0] in _FORMULAS or (first[:2] == ("rel", ("=",)) and symbols(first[3]))
+    known = bare and said and all(symbols(n) <= symbols(first) for n in rest) and symbols(first)
+    return first if known and other[0] not in _COLLECTIONS else node
+
+
+_FORMULAS = frozenset(("add", "mul", "div", "pow", "fn", "neg"))
+
+
+def _by_name(node: Node) -> Node:
+    "y = 2, x = 1 in the order of the names, when these are neighbours in the alphabet."
+    names = [n[2][1] for n in node[1:] if n[:2] == ("rel", ("=",)) and n[2][0] == "sym"]
+    inner = sorted(names)
+    if len(names) + 1 != len(node) or "".join(inner) not in ascii_letters:
+        return node
+    return ("list", *(n for _, n in sorted(zip(names, node[1:], strict=True))))
+
 # %% ../nbs/06e_same.ipynb #290c0cec
 def _integers(node: Node) -> Node:
     "Members of a bounded set of integers, at most 100."
@@ -446,15 +496,22 @@ def _integers(node: Node) -> Node:
     least = 1 if head[3][1] == "bbN" else -(10**9)
     return ("set", *(("num", Fraction(n)) for n in sorted(numbers) if n >= least))
 
-# %% ../nbs/06e_same.ipynb #c840d06b
+# %% ../nbs/06e_same.ipynb #58661f8a
 def _one_form(ref: Node, ans: Node) -> tuple[Node, Node]:
     "Both sides, each brought to the form of the other."
     pair = []
     for node, other in ((ref, ans), (ans, ref)):
         if node[:2] == ("fn", "setof"):
             node = _integers(node)
+        if node[0] == "mat" and other[0] in ("list", "tuple") and len(node) > 2:
+            system = all(len(row) == 1 and row[0][0] == "rel" for row in node[1:])
+            node = ("list", *(row[0] for row in node[1:])) if system else node
         if node[0] == "tuple" and other[0] in ("list", "set"):
             node = ("list", *both) if len(both := items_of_pm(node)) > 1 else node
+        if node[0] == "list":
+            node = (
+                _by_name(node) if other[0] in ("tuple", "mat") else _main(node, other, node is ref)
+            )
         if node[0] in ("mul", "div", "neg") or (node[0] == "add" and other[0] == "mat"):
             node = _scaled_matrix(node)
             if node[0] == "mul":
@@ -466,7 +523,7 @@ def _one_form(ref: Node, ans: Node) -> tuple[Node, Node]:
         pair.append(node)
     return tuple(pair)
 
-# %% ../nbs/06e_same.ipynb #d4421806
+# %% ../nbs/06e_same.ipynb #d1911714
 _COLLECTIONS = frozenset(("list", "set", "tuple", "mat"))
 
 
@@ -480,7 +537,13 @@ def _same_region(ref: Node, ans: Node, policy: Policy) -> str | None:
 
 _REGION = dict.fromkeys(("union", "inter", "minus"), _same_region)
 _RULES = {
-    **{"label": _same_label, "text": _same_text, "pct": _same_percent, **_REGION},
+    **{
+        "twice": _same_twice,
+        "label": _same_label,
+        "text": _same_text,
+        "pct": _same_percent,
+        **_REGION,
+    },
     **{"rel": _same_relation, "cases": _same_cases, "base": _same_base},
     **{"time": _same_moment, "date": _same_moment, "ratio": _same_ratio},
 }
@@ -525,18 +588,20 @@ def _letter_off(node: Node, unit: str, other: Node, policy: Policy) -> tuple[Nod
         return node, unit
     return value, f"{last[1]} ^ {power[1]}" if power else last[1]
 
-# %% ../nbs/06e_same.ipynb #83e13735
+# %% ../nbs/06e_same.ipynb #1508e2f1
 def _integer_name(ref: Node, ans: Node, policy: Policy) -> Node:
     "x = 2n+1 as x = 2k+1: the answer with the letter of the reference for any integer."
     if not (ref[0] == ans[0] == "rel" or (has_pi(ref) and has_pi(ans))):
         return ans
     extra, missing = symbols(ans) - symbols(ref), symbols(ref) - symbols(ans)
+    if ref[0] == "rel" and ref[2] != ans[2] and "sym" in (ref[2][0], ans[2][0]):
+        return ans  # m = 2 is not n = 2
     if len(extra) == len(missing) == 1 and _INTEGERS.issuperset(extra | missing):
         if not (extra | missing) & policy.letters:
             return substitute(ans, *extra, ("sym", *missing))
     return ans
 
-# %% ../nbs/06e_same.ipynb #18307663
+# %% ../nbs/06e_same.ipynb #4e419c4d
 def same_answer(
     ref: Node,  # Reference
     ans: Node,  # Answer
@@ -551,6 +616,8 @@ def same_answer(
     ans, other = _letter_off(ans, other, ref, policy)
     if ref[0] in _WITH_LETTERS:
         ans = _integer_name(ref, ans, policy)
+    if (ref[0] == "pct" and read_unit(other).above) or (ans[0] == "pct" and read_unit(unit).above):
+        return None
     if unit or other:
         pairs = quantities(ref, unit, ans, other, policy.scales)
         if pairs != [(ref, ans)]:

@@ -25,7 +25,7 @@ _NAMES = """mm millimeter millimetre|cm centimeter centimetre cms|dm|m meter met
 |celsius c|fahrenheit f|k kelvin|cc|mol mole|hz hertz|ton tonne|acre|wpm|people person"""
 _UNIT = {name: group.split()[0] for group in _NAMES.split("|") for name in group.split()}
 
-# %% ../nbs/06c_units.ipynb #5289197d
+# %% ../nbs/06c_units.ipynb #0a1177e0
 _FACTORS = {
     name: (dimension, Fraction(factor))
     for dimension, units in {
@@ -45,7 +45,7 @@ SCALE_WORDS = {"dozen": 12} | {
     w: 10**k for w, k in dict(hundred=2, thousand=3, million=6, billion=9, trillion=12).items()
 }
 _FILLERS = frozenset(
-    "of the a an in total each only long wide high tall is are was were unit and all altogether left away".split()
+    "of the a an x by in total each only long wide high tall is are was were unit and all altogether left away".split()
 )
 _HEAT = frozenset(("celsius", "fahrenheit", "k"))
 
@@ -67,13 +67,14 @@ _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[/°¢]")
 def _name(word: str) -> str:
     return _UNIT.get(word) or _UNIT.get(word.removesuffix("s")) or ""
 
-# %% ../nbs/06c_units.ipynb #4f464191
+# %% ../nbs/06c_units.ipynb #989c52f3
 @lru_cache(maxsize=1024)
 def read_unit(
     unit: str,  # Words after a value; may be empty
 ) -> Unit:
     "Words of a unit, sorted by what they are."
     text = " ".join(_SHORT.get(w, w) for w in unit.lower().split())
+    text = re.sub(r"(\w+) \^ - (\d)", r"/ \1 ^ \2", text).replace("^ 1", "")
     text = text.replace("^ 2", " sq ").replace("^ 3", " cubic ")
     target = above = {f"mod {n}" for n in _MODULUS.findall(text)}
     text, below, words, numbers = _MODULUS.sub(" ", text), set(), set(), []
@@ -113,13 +114,13 @@ def same_unit(
         return True
     return x.above == y.above or not (x.above or x.words) or not (y.above or y.words)
 
-# %% ../nbs/06c_units.ipynb #a0ec5c0d
+# %% ../nbs/06c_units.ipynb #c63a7fa4
 def split_unit(
     node: Node,  # An answer
 ) -> tuple[Node, str]:  # Answer without unit, unit or ""
     "Take the unit off; a minus sign goes inside."
     if node[0] == "unit":
-        return node[1], node[2]
+        return node[1], node[2].replace(" * ", " x ")
     if node[0] == "deg":
         return node[1], "deg"
     if node[0] == "neg" and node[1][0] in ("deg", "unit", "pct"):
