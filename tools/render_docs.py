@@ -210,8 +210,9 @@ def write_plain(proc: Path, site: Path) -> int:
 
 
 def process_notebooks() -> Path:
-    "nbdev's processing of every page, into _proc/."
-    code = "from nbdev.serve import proc_nbs\nif __name__ == '__main__':\n    proc_nbs('', n_workers=2)\n"
+    "nbdev's processing of every page, into _proc/: all anew, since a page links names of others."
+    call = "proc_nbs('', n_workers=2, force=True)"
+    code = f"from nbdev.serve import proc_nbs\nif __name__ == '__main__':\n    {call}\n"
     script = ROOT / "_proc.py"
     script.write_text(code, encoding="utf-8")
     try:
