@@ -277,14 +277,15 @@ def verdicts_of(
         for key, _, item in waiting:
             yield key, item, _labelled(item, labels)
 
-# %% ../nbs/12b_foreign.ipynb #ff7dbdee
+# %% ../nbs/12b_foreign.ipynb #d2cd7483
 def _labelled(item: Item, labels: str) -> Verdict:
     label = True if labels == "correct" else item.label
     if label is None:
         raise ValueError(f"{item.where}: no label; need one in each row, or grade them")
     cut = item.finish_reason == "length"
     ans = extract_answer(item.response) if item.response else None
-    return Verdict(label and not cut, ans, "label", "truncated" if cut else None)
+    good = label and not cut and bool(item.response)  # nothing can be learned from no text
+    return Verdict(good, ans, "label", "truncated" if cut else None)
 
 # %% ../nbs/12b_foreign.ipynb #df2ab98c
 @dataclass(eq=False)
