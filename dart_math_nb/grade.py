@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/grade.html.md"""
 __all__ = ['MAX_KEPT', 'MAX_QUERY', 'CHUNK', 'MIN_PARALLEL', 'Reference', 'read_reference', 'token_key', 'grade_answer',
            'grade_response', 'grade_responses', 'correctness_reward']
 
-# %% ../nbs/07_grade.ipynb #7c55daf6
+# %% ../nbs/07_grade.ipynb #7469eefd
 import math
 import multiprocessing as mp
 import os
@@ -26,11 +26,12 @@ from typing import NamedTuple
 from .answer import parse_answer
 from .choice import judge_choice
 from .expr import Node
-from .extract import extract_answer, find_answer  # noqa: F401
+from .extract import extract_answer, find_answer, find_box  # noqa: F401
+from .guess import Found, conclusion, last_line, listed
 from .key import answer_key  # noqa: F401
 from .latex import TooCostly, Unparsable, tokenize
 from .policy import Policy, read_policy
-from .readings import compare
+from .readings import compare, stated
 from .records import Verdict
 
 # %% ../nbs/07_grade.ipynb #0d167332
@@ -147,10 +148,49 @@ def grade_answer(
         return Verdict(True, ans, rule)
     return Verdict(False, ans, "different" if error is None else "none", error)
 
-# %% ../nbs/07_grade.ipynb #69a6579c
-_GUESSES = ("formula", "conclusion", "number", "bold")  # a short response may be the bare answer
+# %% ../nbs/07_grade.ipynb #76a928d3
+_GUESSES = ("formula", "conclusion", "number", "bold")  # A short response may be the bare answer
+_SAYS = re.compile(r"\b(?:is|are|when|if|so|we|has|have)\b|[.!?]\s+[A-Z]")  # not a bare answer
+_AMOUNT = re.compile(r"\$?\d[\d,.]*%?(?: [a-zA-Z]+){0,3}")
+_SHOUT = re.compile(r".*(?<!\w)-?\$?\d[\d.,]*!", re.DOTALL)
 
 
+def _main_number(found: Found, response: str, query: str) -> Found:
+    "Of several numbers in the last sentence, the only one that the query does not give."
+    if found.rule not in ("number", "bold", "conclusion") or not query:
+        return found
+    if found.rule == "conclusion" and not _AMOUNT.fullmatch(found.ans):
+        return found
+    line = conclusion(last_line(response)).replace("**", "")
+    return found._replace(ans=stated(line, query) or found.ans)
+
+# %% ../nbs/07_grade.ipynb #e13fd144
+def _second_tries(response: str, found: Found, ref: Reference) -> Iterator[str]:
+    "What else may be meant."
+    kind = ref.node[0] if ref.node else ""
+    if found.rule == "box" and kind in ("list", "set", "tuple") and response.count("boxed") > 1:
+        yield find_box(response, together=True).ans
+    if found.rule not in ("box", "json") and _SHOUT.fullmatch(found.ans):
+        yield found.ans[:-1]
+    if found.rule in _GUESSES and (kind == "text" or ref.letter):
+        yield last_line(response)
+    elif found.rule in _GUESSES and kind in ("list", "set", "tuple"):
+        yield from listed(response)
+
+# %% ../nbs/07_grade.ipynb #de600d65
+def _try_again(
+    response: str, found: Found, ref: Reference, query: str, tol: dict[str, float | None]
+) -> Verdict | None:
+    tries = [(text, False) for text in _second_tries(response, found, ref)]
+    if found.rule in _GUESSES and len(response) < 300 and not _SAYS.search(response):
+        tries.append((response, True))
+    for text, whole in tries:
+        again = grade_answer(text, ref.text, query, **tol, strict=whole)
+        if again.correct:
+            return again
+    return None
+
+# %% ../nbs/07_grade.ipynb #65c083b3
 def grade_response(
     response: str | None,  # Model text
     ref_ans: str,  # Reference answer
@@ -170,11 +210,11 @@ def grade_response(
     if found is None:
         return Verdict(False, None, "none", "no_answer")
     tol = {"rel_tol": rel_tol, "abs_tol": abs_tol}
+    found = _main_number(found, response, query)
     verdict = grade_answer(found.ans, ref_ans, query, **tol)
-    if not verdict.correct and found.rule in _GUESSES and len(response) < 300:
-        whole = grade_answer(response, ref_ans, query, **tol, strict=True)
-        return whole if whole.correct else verdict
-    return verdict
+    if verdict.correct or verdict.error in ("bad_reference", "too_costly"):
+        return verdict
+    return _try_again(response, found, read_reference(ref_ans), query, tol) or verdict
 
 # %% ../nbs/07_grade.ipynb #8a2ab716
 _OPTIONAL = ("query", "finish_reason", "rel_tol", "abs_tol")

@@ -29,7 +29,7 @@ _PARTS = {w: i for i, w in enumerate(_ORDINALS, 1) if i > 2} | {
     "hundredth": 100,
 }
 
-# %% ../nbs/04b_words.ipynb #e4b355de
+# %% ../nbs/04b_words.ipynb #a85471ba
 _TWO = rf"(?:(?:{'|'.join(_TENS)})(?:[\s-]+(?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL[::-1])})"
 _THREE = rf"(?:(?:{'|'.join(_SMALL[9:0:-1])}|an?)[\s-]+hundred(?:\s+(?:and\s+)?{_TWO}\b)?|{_TWO})"
 _GROUP = rf"{_THREE}[\s-]+(?:thousand|million|billion|trillion)"
@@ -41,6 +41,7 @@ _SHARE = re.compile(
     rf"({_CARDINAL}|\ban?\b)[\s-]+({'|'.join(_PARTS)})(?:s\b|\b)(?![\s-]+(?:of\s+)?hour)",
     re.IGNORECASE,
 )
+_MIXED = re.compile(r"(?<![\d.,/])(\d+)\s+and\s+(1/\d+|\d/\d)(?![\d/])")
 _MINUS = re.compile(r"\b(?:negative|minus)\s+(?=[\d.$\\(]|infinity)", re.IGNORECASE)
 _ORDINAL = re.compile(
     rf"(?:the\s+)?(?:({'|'.join(_TENS)})[\s-])?({'|'.join(_ORDINALS)})", re.IGNORECASE
@@ -70,7 +71,7 @@ def _share(m: re.Match) -> str:
     word = m[2].lower()
     return f"{_value(m[1])}/{_PARTS[word]}"
 
-# %% ../nbs/04b_words.ipynb #b3f01eca
+# %% ../nbs/04b_words.ipynb #7c3e62c9
 def spell_out(
     text: str,  # Any text
 ) -> str:  # Same text with digits for number words
@@ -81,5 +82,5 @@ def spell_out(
         return str(_value(m[1] or "") + _ORDINALS.index(m[2].lower()) + 1)
     if text.strip().lower() == "half":
         return "1/2"
-    text = _SHARE.sub(_share, text)
+    text = _MIXED.sub(r"\1 \2", _SHARE.sub(_share, text))
     return _MINUS.sub("-", _NUMBER.sub(lambda m: str(_value(m[0])), text))
