@@ -136,9 +136,11 @@ def _told_twice(toks: list[Token]) -> list[list[Token]]:
         return []
     return keys if any(t.value in _ORDERS for t in keys[0]) else []
 
-# %% ../nbs/05d_answer.ipynb #a8c7fe4d
+# %% ../nbs/05d_answer.ipynb #e2d40a24
 def _item(toks: list[Token]) -> Node:
     toks = _split(toks, _ARROW)[0][-1] or toks
+    if toks[0].kind == "text" and toks[0].value.rstrip().endswith(":") and len(toks) > 1:
+        return ("label", text_node(toks[:1])[1], _item(toks[1:]))
     if toks[0].kind in ("text", "word") and any(t.value in RELATIONS - {"in"} for t in toks):
         toks = _said(toks)
     sides, ops = _split(toks, RELATIONS)
@@ -150,13 +152,14 @@ def _item(toks: list[Token]) -> Node:
         return _item(sides[1]) if len(sides) == 2 and sides[1] else text_node(toks)
     return _labelled(toks) or _side(toks)
 
-# %% ../nbs/05d_answer.ipynb #4d4c964a
+# %% ../nbs/05d_answer.ipynb #caca1349
 def _labelled(toks: list[Token]) -> Node | None:
     first = toks[0]
-    if first.kind == "text" and first.value.rstrip().endswith(":") and len(toks) > 1:
-        return ("label", text_node(toks[:1])[1], _side(toks[1:]))
     if len(toks) > 1 and toks[1].kind == "num" and _wordy(first) and first.value.istitle():
         return ("label", text_node(toks[:1])[1], _side(toks[1:]))
+    k = next((i for i, t in enumerate(toks) if not _wordy(t)), 0)
+    if k and toks[k].value in ("(", "[") and (node := _side(toks[k:]))[0] == "tuple":
+        return ("label", text_node(toks[:k])[1], node)  # center (2, 1)
     name = _split(toks, _COLON)[0][0]
     value = toks[len(name) + 1 :]
     if value and len(name) < 8 and name and (_wordy(name[-1]) or _is_name(name)):

@@ -41,31 +41,39 @@ def _based(text: str) -> Node | None:
     node = ("base", digits.upper().lstrip("0") or "0", base)
     return ("neg", node) if sign else node
 
-# %% ../nbs/05c_forms.ipynb #44a569df
+# %% ../nbs/05c_forms.ipynb #72052e16
 _TIME = re.compile(
-    r"(?:at\s+)?(\d{1,2})(?::(\d\d))?(?::\d\d)?\s*(?:\\text\s*\{)?\s*(?:([ap])\.?\s*m\.?|(o'?clock))\s*\}?",
+    r"(?:at\s+)?(\d{1,2})(?::(\d\d))?(?::(?P<s>\d\d))?\s*(?:\\text\s*\{)?\s*(?:(?P<half>[ap])\.?\s*m\.?|(o'?clock))\s*\}?",
     re.IGNORECASE,
 )
-_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::\d\d)?")
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 _NOON = re.compile(r"(?:12(?::00)?\s*)?(noon|midnight)", re.IGNORECASE)
+
+# %% ../nbs/05c_forms.ipynb #bdf9fed5
+def _part(seconds: str | None) -> Fraction | int:
+    return Fraction(int(seconds), 60) if seconds else 0
 
 
 def _time(text: str) -> Node | None:
     if m := _NOON.fullmatch(text):
         return ("time", 720 if m[1].lower() == "noon" else 0, True)
     if m := _TIME.fullmatch(text):
-        hour, minute, half = int(m[1]), int(m[2] or 0), (m[3] or "").lower()
+        hour, minute, half = int(m[1]), int(m[2] or 0), (m["half"] or "").lower()
         if hour > 12 or minute > 59:
             return None
         return (
             "time",
-            (hour % 12 if half else hour) * 60 + minute + 720 * (half == "p"),
+            (hour % 12 if half else hour) * 60 + minute + 720 * (half == "p") + _part(m["s"]),
             bool(half),
         )
     if m := _CLOCK.fullmatch(text):
         hour, minute = int(m[1]), int(m[2])
         sure = m[2][0] == "0" or gcd(hour, minute) > 1
-        return ("time", hour * 60 + minute, False) if sure and hour < 24 and minute < 60 else None
+        return (
+            ("time", hour * 60 + minute + _part(m[3]), False)
+            if sure and hour < 24 and minute < 60
+            else None
+        )
     return None
 
 # %% ../nbs/05c_forms.ipynb #834fb531

@@ -350,12 +350,14 @@ _CLOCK = re.compile(r"(?<=\d)\s*([ap])\.?\s?m\b\.?", re.IGNORECASE)  # 4:30 p.m.
 _SPEED = re.compile(r"(?<=[\d}])\s*((?:k|c|m)?m/(?:s|h|hr|sec|min)(?:\^\{?2\}?)?)\Z")  # 9.8 m/s^2
 _GROUPS = re.compile(r"-?\d{1,3}( \d{3})+(\.\d+)?")  # 1 234 567
 
-# %% ../nbs/05_latex.ipynb #09685c94
+# %% ../nbs/05_latex.ipynb #0396aa5b
 _PER = re.compile(
-    r"(?<=[\d}\s~])([kcm]?m)(?:\\[,; ]|\s|~|\\cdot|\*)*s\s*\^\s*\{?\s*-\s*([12])\s*\}?\Z"
+    r"(?<=[\d}\s~,;])([kcm]?m)(?:\\[,; ]|\s|~|\\cdot|\*)*s\s*\^\s*\{?\s*-\s*([12])\s*\}?\Z"
 )  # m s^{-2}
 _STYLED = re.compile(r"\\mathrm\s*\{([^{}]*\{[^{}]*\}[^{}]*)\}\Z")
 _WHOLE = re.compile(r",?\s*\(\s*[a-z]\s*\\in\s*(?:\\math\w+\s*)?\{?[ZN]\}?\s*\)\Z")  # (k \in Z)
+_FIRST_PART = re.compile(r"\(?a[).]\s")
+_PART = re.compile(r"(?:\A|[\s,;])\(?([a-f])[).]\s+")
 _IN_WORDS = (
     (
         re.compile(
@@ -370,7 +372,7 @@ _IN_WORDS = (
 )
 _QUAD, _RELATED = re.compile(r"\\q?quad\b"), re.compile(r"[<>=]|\\(?:equiv|neq?|[lg]eq?|approx)\b")
 
-# %% ../nbs/05_latex.ipynb #6944b7c3
+# %% ../nbs/05_latex.ipynb #ae56f031
 def _per_second(m: re.Match) -> str:
     return f"\\text{{ {m[1]}/s{'^2' * (m[2] == '2')}}}"
 
@@ -383,6 +385,10 @@ def _plain(text: str) -> str:
         text = _PER.sub(_per_second, _STYLED.sub(r"\1", text))
     if "in" in text:
         text = _WHOLE.sub("", text)
+    if _FIRST_PART.match(text):  # (a) 3 (b) 4, in order
+        _, *parts = _PART.split(text)
+        if len(parts) > 2 and "abcdef".startswith("".join(parts[::2])):
+            text = f"({', '.join(p.strip(' ,;.') for p in parts[1::2])})"
     for pattern, new in _IN_WORDS:
         text = pattern.sub(new, text)
     return text

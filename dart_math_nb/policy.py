@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .units import SCALE_WORDS
 
-# %% ../nbs/06d_policy.ipynb #33f0a880
+# %% ../nbs/06d_policy.ipynb #953cd4d7
 @dataclass(frozen=True)
 class Policy:
     "What decides between readings of an answer."
@@ -26,14 +26,16 @@ class Policy:
     scales: frozenset[str] = frozenset()  # Words like million and dozen in the query
     letters: frozenset[str] = frozenset()  # Letters the query uses as variables
     clock: bool = False  # The query asks for a time of day
+    powers: frozenset[tuple[str, str]] = frozenset()  # Powers in the query, such as ("x", "2")
 
-# %% ../nbs/06d_policy.ipynb #b2cb40a1
+# %% ../nbs/06d_policy.ipynb #5236e018
 _PERCENT = re.compile(r"%|percent|per cent|pct|\brates?\b", re.IGNORECASE)
 _CLOCK = re.compile(
     r"\btime (?:is|was|will|does|did|do|should|must)\b|o'clock|\d ?[ap]\.?m\b", re.IGNORECASE
 )
 _SCALE = re.compile(rf"\b({'|'.join(SCALE_WORDS)})s?\b", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z\\\d/~])(?<!\d )([A-Za-z])(?![A-Za-z'])")
+_POWER = re.compile(r"([A-Za-z])\s*\^\s*\{?\s*(\d+)")
 _ORDER = re.compile(
     r"ordered (?:pair|triple|list|quadruple|tuple)|coordinates of|respectively|in that order"
     r"|(?:increasing|decreasing|ascending|descending|alphabetical) order"
@@ -48,7 +50,7 @@ _BASE_WORDS = {"binary": 2, "octal": 8, "hexadecimal": 16, "sixteen": 16} | {
     for i, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
 }
 
-# %% ../nbs/06d_policy.ipynb #50283ad3
+# %% ../nbs/06d_policy.ipynb #7ae4c054
 def read_policy(
     query: str,  # Problem text, may be empty
     rel_tol: float | None = None,  # Relative tolerance of the benchmark
@@ -63,6 +65,7 @@ def read_policy(
         bool(_ORDER.search(query)) if ordered is None else ordered,
         *(frozenset(bases - {0}), frozenset(w.lower() for w in _SCALE.findall(query))),
         *(frozenset(_LETTER.findall(query)), bool(_CLOCK.search(query))),
+        frozenset(_POWER.findall(query)),
     )
 
 # %% ../nbs/06d_policy.ipynb #fa291da5
@@ -95,13 +98,15 @@ _YEAR = "january february march april june july august september october novembe
 _SYNONYMS |= {"tues": "tuesday", "thurs": "thursday", "sept": "september"}
 _SYNONYMS |= {name[:3]: name for name in _WEEK + _YEAR}
 
-# %% ../nbs/06d_policy.ipynb #320cd01d
+# %% ../nbs/06d_policy.ipynb #9a1baf83
 _LEADING = re.compile(
     r"\A(?:(?:on|at|it|is|are|they|its|his|her|that|in|so|thus|hence|therefore|s|series|all) )+(?=\w)"
 )
 _NOUN = re.compile(
     r" (?:functions?|numbers?|solutions?|integers?|values?|series|sequences?|curves?|only)\Z"
 )
+
+_HYPHEN = re.compile(r"(?<=[a-z]{2}) ?- ?(?=[a-z]{2})")  # not the sign of a number
 
 
 def text_key(
@@ -113,7 +118,8 @@ def text_key(
         words = _LEADING.sub("", words, count=1) if " " in words else words
         words = _NOUN.sub("", words) if " " in words and not words.startswith("no ") else words
         key = _SYNONYMS.get(words, words)
-    return key.replace(" ", "").replace("-", "")
+    key = re.sub(r"(?<=\d) (?=\d)", ",", _HYPHEN.sub("", key))
+    return key.replace(" ", "")
 
 # %% ../nbs/06d_policy.ipynb #53082ca1
 _WRAP = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|boxed|bf|rm)\b|[{}$*~]|\\[ ,;!()\[\]]")

@@ -150,7 +150,7 @@ def _interval(node: Node, other: Node) -> Node:
         return node
     return ("tuple", "(["[node[1][0] == "<="] + ")]"[node[1][1] == "<="], node[2], node[4])
 
-# %% ../nbs/06e_same.ipynb #4af909e8
+# %% ../nbs/06e_same.ipynb #5e76d4a7
 def _same_relation(ref: Node, ans: Node, policy: Policy) -> str | None:
     rels = [n for n in (ref, ans) if n[0] == "rel"]
     if any(set(n[1]) & ORDER_OPS for n in rels):
@@ -163,17 +163,20 @@ def _same_relation(ref: Node, ans: Node, policy: Policy) -> str | None:
         return same_region(ref, ans) or (len(rels) == 2 and same_inequality(ref, ans)) or None
     if len(rels) == 2:
         return _same_equation(ref, ans, policy)
-    if not _has_value(rels[0], trivial=rels[0] is ref):
+    if not _has_value(rels[0], rels[0] is ref, policy):
         return None
     refs, answers = (side_values(n) if n[0] == "rel" else [n] for n in (ref, ans))
     return any(_try(r, a, policy) for r in refs for a in answers) and "equation" or None
 
-# %% ../nbs/06e_same.ipynb #04546252
+# %% ../nbs/06e_same.ipynb #dec1d0db
+_SETS = frozenset(("union", "inter", "minus"))
+
+
 def _is_name(node: Node) -> bool:
     "A name on the left of a definition: y, f(x), a_n, f^{-1}(x), dy/dx."
     if node[0] == "pow":
         return node[1][0] == "fn" or (node[1][0] == "sym" and node[2][0] == "neg")
-    if node[0] in ("div", "fn", "tuple", "ratio", "union", "inter", "minus"):
+    if node[0] in ("div", "fn", "tuple", "ratio", *_SETS):
         return all(_is_name(n) for n in node[1:] if isinstance(n, tuple))
     if node[0] == "text":
         return not re.search(r"[-+*/^<>=\d]", node[1])
@@ -188,12 +191,24 @@ def _is_call(node: Node) -> bool:
     )
 
 
-def _has_value(rel: Node, trivial: bool) -> bool:
+def _unsolved(left: Node, policy: Policy) -> bool:
+    "x^2 or 2x, unless the query has this power; x^2 + 1/x^2 may well be asked for."
+    if left[0] not in ("pow", "mul", "div") or len(left) != 3:
+        return False
+    a, b = left[1:]
+    if left[0] == "pow" and a[0] == "sym" and (a[1], str(b[1])) in policy.powers:
+        return False
+    return {a[0], b[0]} == {"sym", "num"}
+
+# %% ../nbs/06e_same.ipynb #f4c5851a
+def _has_value(rel: Node, trivial: bool, policy: Policy) -> bool:
     first, last = rel[2], rel[-1]
     if _is_name(first) or _is_name(last) or len(rel) > 4:
         return True
     if not symbols(first):
         return not symbols(last)
+    if len(rel) == 4 and _unsolved(first, policy):
+        return False
     return not trivial and (last not in (ZERO, ONE) or _has_function(first))
 
 # %% ../nbs/06e_same.ipynb #1d560068
@@ -214,12 +229,12 @@ def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
         a_left = left
     return _same_sides((ref, left, right), (ans, a_left, a_right), policy)
 
-# %% ../nbs/06e_same.ipynb #1dd01b8e
+# %% ../nbs/06e_same.ipynb #5a73d1d5
 def _same_sides(ref: tuple, ans: tuple, policy: Policy) -> str | None:
     (ref, left, right), (ans, a_left, a_right) = ref, ans
     lefts, kinds = (left, a_left), {_kind(left), _kind(a_left)}
     derived = any(k[0] == "'" for k in kinds)
-    if left == a_left or (all(map(_is_name, lefts)) and len(kinds) == 2 and not derived):
+    if left == a_left or (all(map(_is_name, lefts)) and len(kinds - _SETS) == 2 and not derived):
         if _try(right, a_right, policy):
             return "equation"
     turned = left[0] == a_left[0] == "div" and left != a_left  # dy/dx is not dx/dy
@@ -436,13 +451,18 @@ def _count(node: Node) -> Node:
         return ("fn", "binom", n, k)
     return ("div", ("fn", "fact", n), ("fn", "fact", ("add", n, ("neg", k))))
 
-# %% ../nbs/06e_same.ipynb #da7415b4
+# %% ../nbs/06e_same.ipynb #bced2fc9
 def _vector(node: Node) -> Node:
     "Components of a i + b j + c k; what has a part without any of them stays as it is."
     names = symbols(node)
-    if "j" not in names or not names <= {"j", "k"} or node[0] in _COLLECTIONS:
+    if "j" not in names or node[0] in _COLLECTIONS:
         return node
     marked = tuple(_marked(p) if isinstance(p, tuple) else p for p in node)
+    rest = marked
+    for name in ("_i", "j", "k"):
+        rest = substitute(rest, name, ZERO)
+    if not same_value(ZERO, rest):
+        return node
     parts = []
     for name in ("_i", "j", "k")[: 3 if "k" in names else 2]:
         part = marked
@@ -588,14 +608,17 @@ def _letter_off(node: Node, unit: str, other: Node, policy: Policy) -> tuple[Nod
         return node, unit
     return value, f"{last[1]} ^ {power[1]}" if power else last[1]
 
-# %% ../nbs/06e_same.ipynb #1508e2f1
+# %% ../nbs/06e_same.ipynb #dfea13e3
 def _integer_name(ref: Node, ans: Node, policy: Policy) -> Node:
     "x = 2n+1 as x = 2k+1: the answer with the letter of the reference for any integer."
     if not (ref[0] == ans[0] == "rel" or (has_pi(ref) and has_pi(ans))):
         return ans
     extra, missing = symbols(ans) - symbols(ref), symbols(ref) - symbols(ans)
-    if ref[0] == "rel" and ref[2] != ans[2] and "sym" in (ref[2][0], ans[2][0]):
+    both = ref[0] == ans[0] == "rel"
+    if both and ref[2] != ans[2] and "sym" in (ref[2][0], ans[2][0]):
         return ans  # m = 2 is not n = 2
+    if both and not has_pi(ref) and len(symbols(ref[-1])) > 1:
+        return ans  # y = k x^2
     if len(extra) == len(missing) == 1 and _INTEGERS.issuperset(extra | missing):
         if not (extra | missing) & policy.letters:
             return substitute(ans, *extra, ("sym", *missing))

@@ -114,13 +114,13 @@ def same_unit(
         return True
     return x.above == y.above or not (x.above or x.words) or not (y.above or y.words)
 
-# %% ../nbs/06c_units.ipynb #c63a7fa4
+# %% ../nbs/06c_units.ipynb #a114ce4b
 def split_unit(
     node: Node,  # An answer
 ) -> tuple[Node, str]:  # Answer without unit, unit or ""
     "Take the unit off; a minus sign goes inside."
     if node[0] == "unit":
-        return node[1], node[2].replace(" * ", " x ")
+        return node[1], node[2].replace(" * ", " x ").replace(" by ", " x ")
     if node[0] == "deg":
         return node[1], "deg"
     if node[0] == "neg" and node[1][0] in ("deg", "unit", "pct"):
