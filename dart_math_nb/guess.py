@@ -26,10 +26,10 @@ class Found(NamedTuple):
 MAX_RESPONSE = 200_000  # Characters read of a response, from its end
 MAX_ANSWER = 6_000  # Longest answer
 
-# %% ../nbs/03d_guess.ipynb #f17add4b
+# %% ../nbs/03d_guess.ipynb #35171150
 _STOP = re.compile(
-    r"(?<!\bapprox)(?<![A-Z])\.(?=\s|\*|\Z|[\"'])|\n|。|(?:,\s|\s)(?:because|since|where|so that|which)\b"
-    r"|,\s(?:as|representing|meaning|but|not)\b|(?<=[A-J])(?=[）)]?\s?(?:正确|是正确|符合))"
+    r"(?<!\bapprox)(?<!\bi\.e)(?<!\be\.g)(?<![A-Z])\.(?=\s|\*|\Z|[\"'])|\n|。|(?:,\s|\s)(?:because|since|where|so that|which)\b"
+    r"|,\s(?:as|representing|meaning|but|not)\b|(?<=[A-J])(?=[）)]?\s?(?:选项|正确|是正确|符合))"
 )
 _LEAD = re.compile(
     r"[\s:：*_`=]*(?:(?:simply|just|therefore|thus|indeed|approximately|about|as follows|given by|found to be|equal to)\s+)?[\s:*_`]*",
@@ -145,7 +145,7 @@ _PROSE = re.compile(
     r"(?<![\\a-zA-Z])(?!sqrt|frac|sin|cos|tan|log|[pbvBV]?matrix|cases|array)[a-zA-Z]{3,}|[\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
 )
 
-# %% ../nbs/03d_guess.ipynb #5a09827f
+# %% ../nbs/03d_guess.ipynb #1c2744c8
 def find_loose(
     text: str,  # A response
 ) -> Found | None:
@@ -154,9 +154,10 @@ def find_loose(
     if (m := _OUTPUT.search(tail)) and m[1].strip():
         return Found(m[1].strip().splitlines()[-1].strip(), "tool")
     if len(tail) < 300 and "\n" not in tail and has_value(tail) and not _PROSE.search(tail):
-        steps = _STEP.split(trim(_SO.sub("", tail)))
+        body = trim(_SO.sub("", conclusion(tail) or tail))
+        steps = _STEP.split(body)
         chain = all("=" in s and not re.search("[a-zA-Z]", s) for s in steps)
-        return Found(steps[-1] if chain else trim(_SO.sub("", tail)), "short")
+        return Found(steps[-1] if chain else body, "short")
     if m := _LETTER_FIRST.match(text) or _VALUE_FIRST.match(text):
         return Found(trim(m[1]), "short")
     if found := _find_parts(tail):
@@ -223,7 +224,7 @@ def _find_styled(last: str, tail: str) -> Found | None:
     glue = " or " if either else ", "
     return Found(glue.join(map(trim, formulas if stated else formulas[-1:])), "formula")
 
-# %% ../nbs/03d_guess.ipynb #f2f5737b
+# %% ../nbs/03d_guess.ipynb #d68c7fb5
 _THUS = re.compile(
     r"\b(?:therefore|thus|hence|so|making|bringing)\b|因此|所以|故|综上", re.IGNORECASE
 )
@@ -232,7 +233,7 @@ _NUMBER = re.compile(
     r"\b\d{1,2}:\d\d\b"
     rf"|(?<![\w.])\d+ {_UNIT}(?:,? and|,)? \d+ (?:minutes?|seconds?|inch(?:es)?|ounces?|days?|hours?|months?)\b"
     r"|(?<![\w./])\d+ (?:and )?\d{1,2}/\d{1,2}(?![\d/])"
-    r"|-?(?<![A-Za-z0-9_.])\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?(?: (?:hundred|thousand|million|billion|and (?:a|one)[ -](?:half|third|quarter))\b)?"
+    r"|-?(?<![A-Za-z0-9_.])\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+|[½⅓⅔¼¾⅛⅜⅝⅞])?%?(?: (?:hundred|thousand|million|billion|and (?:a|one)[ -](?:half|third|quarter))\b)?"
 )
 _IS = re.compile(
     r"(?:(?:\bis|\bare|\bequals|\bbe|\bget|\bgot|\bhas|\bhave|=)(?:\s+(?:at|in fact|actually|indeed))?\s+|(?:为|是|有|得|共|等于)\s*)(?=[\s$\\*({\[-]*[\d\\])"

@@ -145,9 +145,9 @@ def other_readings(
     for text in dict.fromkeys((ans.strip(), last)):
         yield from _parts(text, query, kind)
 
-# %% ../nbs/06g_readings.ipynb #1d1fa56e
+# %% ../nbs/06g_readings.ipynb #d09ce00d
 _SUBJECT = re.compile(
-    r"(?:(?:So|Thus|Hence|Therefore)\b,?\s*)?([A-Z][a-z]+)\s+(?:is|was|has|had|will|runs?|gets?|wins?|won)\b"
+    r"(?:(?:So|Thus|Hence|Therefore)\b,?\s*)?([A-Z][a-z]+)\s+(?:is|was|has|had|will|runs?|gets?|wins?|won|finished|came|arrived|scored|got|ran)\b"
 )
 
 
