@@ -218,7 +218,7 @@ def _has_function(node: Node) -> bool:
         return True
     return node[0] != "sym" and all(_has_function(p) for p in node[1:] if isinstance(p, tuple))
 
-# %% ../nbs/06e_same.ipynb #659c25a2
+# %% ../nbs/06e_same.ipynb #1ea7c200
 def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
     ans = named_alike(ref, ans)
     (left, *_, right), (a_left, *_, a_right) = ref[2:], ans[2:]
@@ -229,7 +229,13 @@ def _same_equation(ref: Node, ans: Node, policy: Policy) -> str | None:
         a_left = left
     return _same_sides((ref, left, right), (ans, a_left, a_right), policy)
 
-# %% ../nbs/06e_same.ipynb #5a73d1d5
+
+def _multiples(a: Node, b: Node) -> bool:
+    "Multiples of each other, a constant of integration with either sign?"
+    turned = substitute(b, "C", ("neg", ("sym", "C")))
+    return scaled(a, b) or (turned != b and len(symbols(b)) > 1 and scaled(a, turned))
+
+# %% ../nbs/06e_same.ipynb #d63c96f7
 def _same_sides(ref: tuple, ans: tuple, policy: Policy) -> str | None:
     (ref, left, right), (ans, a_left, a_right) = ref, ans
     lefts, kinds = (left, a_left), {_kind(left), _kind(a_left)}
@@ -244,7 +250,7 @@ def _same_sides(ref: tuple, ans: tuple, policy: Policy) -> str | None:
         if _try(left, a_left, policy) and _try(right, a_right, policy):
             return "equation"
         units = any(n[0] == "unit" for n in (left, right, a_left, a_right))
-        return "equation" if not units and scaled(difference(ref), difference(ans)) else None
+        return "equation" if not units and _multiples(difference(ref), difference(ans)) else None
     if left == a_left or not symbols(right):
         values = [_try(side_values(ref)[0], v, policy) for v in side_values(ans)]
         return "equation" if any(values) else None
