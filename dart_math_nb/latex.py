@@ -393,17 +393,29 @@ def _plain(text: str) -> str:
         text = pattern.sub(new, text)
     return text
 
-# %% ../nbs/05_latex.ipynb #27804c38
+# %% ../nbs/05_latex.ipynb #ce066184
 def _unwrap(text: str) -> str:
-    text = text.strip(" \n*")
-    text = text if text.endswith("...") else text.rstrip(".,;:")
+    for _ in range(_WRAPS):
+        text = text.strip(" \n*")
+        text = text if text.endswith("...") else text.rstrip(".,;:")
+        bare = _without_frame(text)
+        if bare is None:
+            break
+        text = bare
+    return text.removesuffix("$") if text.count("$") == 1 and text[0] != "$" else text
+
+
+_WRAPS = 20  # Frames around an answer that are taken off
+
+
+def _without_frame(text: str) -> str | None:
     if text[:1] in "$\\" and text[-1:] in "$)]":
         for a, b in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
             if text.startswith(a) and text.endswith(b) and len(text) > len(a + b):
-                return _unwrap(text[len(a) : -len(b)])
-    if text.endswith("}") and text.count("}") > text.count("{"):
-        return _unwrap(text[:-1])
-    return text.removesuffix("$") if text.count("$") == 1 and text[0] != "$" else text
+                return text[len(a) : -len(b)]
+    surplus = text.count("}") - text.count("{")
+    ends = len(text) - len(text.rstrip("}"))
+    return text[: -min(surplus, ends)] if surplus > 0 and ends else None
 
 # %% ../nbs/05_latex.ipynb #592ebc5e
 def clean(

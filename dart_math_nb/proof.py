@@ -80,7 +80,7 @@ _LARGE: dict[str, Maker] = {
 def _join(sep: str, form: str, n: int) -> str:
     return sep.join(form.replace("#", str(i)) for i in range(n))
 
-# %% ../nbs/07b_proof.ipynb #cb7909aa
+# %% ../nbs/07b_proof.ipynb #86615b78
 _DEEP: dict[str, Maker] = {
     "braces": lambda r, n: "{" * (1_000 * n) + "1" + "}" * (1_000 * n),
     "brackets": lambda r, n: r.choice("([|") * (99 * n) + "x" + ")" * (99 * n),
@@ -92,6 +92,7 @@ _DEEP: dict[str, Maker] = {
     "open matrix": lambda r, n: r"\begin{matrix}" * r.randint(1, 30) + "1&" * (100 * n),
     "matrix": lambda r, n: _matrix("pmatrix", "1", 9 * n),
     "determinant": lambda r, n: _matrix("vmatrix", "x", n),
+    "unmatched": lambda r, n: "2" * r.randint(0, 1) + r.choice("})]$>") * 10 ** min(n, 5),
 }
 
 
