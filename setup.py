@@ -16,7 +16,8 @@ extras = {
     for key, value in cfg.items()
     if key.endswith(suffix)
 }
-extras["dev"] += extras["plot"] + extras["train"] + extras["openai"]
+for name in ("plot", "train", "hub", "lora", "track", "remote", "openai"):
+    extras["dev"] += extras[name]
 
 setup(
     name=cfg["lib_name"],
