@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-# %% ../nbs/07b_proof.ipynb #b05a0a74
+# %% ../nbs/07b_proof.ipynb #d071d62e
 def plot_graders(
     rows: list[dict],  # Each with grader, cases right, responses per CPU second
     ax=None,  # Matplotlib axes; None makes them
@@ -30,7 +30,8 @@ def plot_graders(
         ax.annotate(row["grader"], (x, y), textcoords="offset points", xytext=(6, -11))
     ax.set(xscale="log", ylim=(0, 105), xlabel="responses per CPU second (one core)")
     ax.set_ylabel("cases judged as expected (%)")
-    ax.margins(x=0.4)
+    speeds = [row["responses per CPU second"] for row in rows]
+    ax.set_xlim(min(speeds) / 5, 60 * max(speeds))  # room for the names
     return ax
 
 # %% ../nbs/07b_proof.ipynb #7f6e78ea
