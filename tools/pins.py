@@ -39,19 +39,20 @@ def closure(name: str, extras: frozenset[str], found: dict[str, str]) -> None:
             closure(need.name, frozenset(need.extras), found)
 
 
-def write_pins(file: str, header: str, found: dict[str, str], known: set[str]) -> set[str]:
-    "Write one file; returns the names in it and in `known`."
+def write_pins(file: str, header: str, found: dict[str, str], known: set[str]) -> None:
+    "Write one file, without the names in `known`."
     pins = sorted(f"{n}=={v}" for n, v in found.items() if v and n not in known)
     (ROOT / file).write_text(header + "\n".join(pins) + "\n", encoding="utf-8")
     print(f"{file}: {len(pins)} pins")
-    return known | {n for n, v in found.items() if v}
 
 
 def main() -> None:
     "Write the files."
     found: dict[str, str] = {}
-    closure("dart_math_nb", frozenset({"dev", "deepspeed"}), found)
-    known = write_pins("constraints.txt", HEADER, found, {"dart-math-nb"})
+    closure("dart_math_nb", frozenset({"dev"}), found)
+    known = {n for n, v in found.items() if v}  # What make setup installs, and make vllm need not
+    closure("deepspeed", frozenset(), found)
+    write_pins("constraints.txt", HEADER, found, {"dart-math-nb"})
     found = {}
     closure(VLLM, frozenset(), found)
     if found:
