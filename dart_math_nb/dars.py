@@ -10,7 +10,7 @@ __all__ = ['ROUNDINGS', 'STRATEGIES', 'at_least_one', 'vrt', 'uniform', 'round_q
            'fail_rates', 'rate_table', 'quotas', 'limit_of', 'accepted', 'stop_points', 'progress_table', 'with_rates',
            'achieving_ratio', 'quota_share', 'strategy_draws']
 
-# %% ../nbs/11_dars.ipynb #b69b532c
+# %% ../nbs/11_dars.ipynb #c14b12ef
 import difflib
 import hashlib
 import math
@@ -28,6 +28,7 @@ from dart_math_nb.estimate import (
     fail_interval,
     yield_stops,
 )
+from .files import whole_text
 
 # %% ../nbs/11_dars.ipynb #df1b84f0
 def at_least_one(
@@ -205,7 +206,7 @@ def check_curve(
     for n_correct in range(n + 1 if strategy.curve else 0):
         query_quota(strategy, n_correct, n)
 
-# %% ../nbs/11_dars.ipynb #0849d547
+# %% ../nbs/11_dars.ipynb #a67b52e8
 def normalize_response(
     text: str,  # Of a model
 ) -> str:
@@ -220,8 +221,7 @@ def response_form(
     try:
         data = normalize_response(text).encode()
     except UnicodeEncodeError:  # half a character; the journal keeps U+FFFD in its place
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        data = normalize_response(whole).encode()
+        data = normalize_response(whole_text(text)).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) >> 1
 
 # %% ../nbs/11_dars.ipynb #22a06e96

@@ -176,7 +176,7 @@ def _postfix(c: Cursor, node: Node) -> Node:
             break
     return node
 
-# %% ../nbs/05b_expr.ipynb #f86d8d5b
+# %% ../nbs/05b_expr.ipynb #5baa9c0c
 def _exponent(c: Cursor) -> Node:
     _down(c)
     node = _script(c)
@@ -184,6 +184,16 @@ def _exponent(c: Cursor) -> Node:
         node = ("pow", node, _exponent(c))
     c.depth -= 1
     return node
+
+# %% ../nbs/05b_expr.ipynb #cc4197b3
+def _scripts(c: Cursor) -> tuple[Node | None, Node | None]:  # Below and above, in any order
+    below = above = None
+    for _ in range(2):
+        if c.accept("_"):
+            below = _script(c)
+        elif c.accept("^"):
+            above = _script(c)
+    return below, above
 
 
 def _script(c: Cursor) -> Node:
@@ -334,32 +344,22 @@ def _command(c: Cursor, name: str) -> Node:
         return ("fn", name[1:], node)
     raise Unparsable(f"\\{name} where a value was needed")
 
-# %% ../nbs/05b_expr.ipynb #51fb4a8b
+# %% ../nbs/05b_expr.ipynb #308568c2
 def _series(c: Cursor, name: str) -> Node:
     _down(c)
-    start = high = None
-    for _ in range(2):
-        if c.accept("_"):
-            start = _script(c)
-        elif c.accept("^"):
-            high = _script(c)
+    start, high = _scripts(c)
     if high is None or not start or start[:2] != ("rel", ("=",)) or start[2][0] != "sym":
         raise Unparsable(f"\\{name} without bounds")
     body = parse_expr(c, 10)
     c.depth -= 1
     return series(name, start[2][1], start[3], high, body)
 
-# %% ../nbs/05b_expr.ipynb #6b31fcdd
+# %% ../nbs/05b_expr.ipynb #b6c12d59
 def _function(c: Cursor, name: str) -> Node:
     if name in ("sqrt", "cbrt"):
         return _root(c, name)
     _down(c)
-    exp = base = None
-    for _ in range(2):
-        if c.accept("^"):
-            exp = _script(c)
-        elif c.accept("_"):
-            base = _script(c)
+    base, exp = _scripts(c)
     if exp == ("neg", ONE) and "arc" + name in FUNCTIONS:
         name, exp = "arc" + name, None
     args = _fn_args(c)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-# %% ../nbs/17c_inputs.ipynb #98f792ff
+# %% ../nbs/17c_inputs.ipynb #e36e5426
 from .benchmarks import QUERY_FIELDS, REF_FIELDS, level_number, ref_text, tolerance
 from .evaluate import accuracy
-from .files import read_rows, write_jsonl, write_parquet
+from .files import read_rows, whole_text, write_jsonl, write_parquet
 from .foreign import read_ending
 from .grade import grade_responses
 from .records import short_hash
@@ -133,14 +133,14 @@ def _one_form(path: str | Path, i: int, row: dict, names: Mapping[str, str]) -> 
     except ValueError as e:
         raise ValueError(f"{path}, row {i}: {e}") from None
 
-# %% ../nbs/17c_inputs.ipynb #b9b7920a
+# %% ../nbs/17c_inputs.ipynb #b76de533
 def plain(
     value,  # Of a row
 ):  # Text, number or truth value
     "A value that can be grouped by, and written anywhere: others become text."
     if isinstance(value, (bool, int, float)):
         return value
-    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole_text(str(value))
 
 
 def row_ids(

@@ -9,7 +9,7 @@ __all__ = ['POOL_SCHEMA', 'DICTIONARY', 'LEFT_ASIDE', 'COUNTED', 'check_row', 'j
            'PoolFile', 'pool_files', 'write_part', 'warn_damage', 'name_lines', 'narrow_types', 'read_part',
            'read_journal', 'repair_journal', 'roll_journal', 'set_aside', 'repair_shard', 'iter_pool', 'pool_table']
 
-# %% ../nbs/00c_journal.ipynb #a61ea77a
+# %% ../nbs/00c_journal.ipynb #c92dde45
 import json
 import os
 import re
@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from .files import atomic_path, sync_folder
+from .files import atomic_path, sync_folder, whole_text
 from .records import KEY, POOL_COLUMNS
 
 # %% ../nbs/00c_journal.ipynb #20c04494
@@ -59,7 +59,7 @@ def check_row(
         if not 0 <= row[name] < 2**bits:
             raise ValueError(f"pool row: {name}={row[name]}; need 0 <= {name} < 2**{bits}")
 
-# %% ../nbs/00c_journal.ipynb #c8c522ed
+# %% ../nbs/00c_journal.ipynb #a3d6964e
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -71,7 +71,7 @@ def journal_line(
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        data = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        data = whole_text(text).encode()
     return b"%08x %b\n" % (zlib.crc32(data), data)
 
 # %% ../nbs/00c_journal.ipynb #4e06bc93
