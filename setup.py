@@ -31,7 +31,7 @@ setup(
     keywords=cfg["keywords"].split(),
     classifiers=["Programming Language :: Python :: 3"],
     packages=find_packages(include=["dart_math_nb", "dart_math_nb.*"]),
-    package_data={"dart_math_nb": ["checkpoints/*/*", "data/*"]},
+    package_data={"dart_math_nb": ["demo/checkpoints/*/*", "evaluate/paper.json"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

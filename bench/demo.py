@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from dart_math_nb.demo import run_demo
-from dart_math_nb.evaluate import accuracy, compare
-from dart_math_nb.files import write_json
-from dart_math_nb.layout import read_evals, run_cards
-from dart_math_nb.train import pick_dtype
+from dart_math_nb.data.files import write_json
+from dart_math_nb.demo.pipeline import run_demo
+from dart_math_nb.evaluate.metrics import accuracy, compare
+from dart_math_nb.report.run_folder import read_evals, run_cards
+from dart_math_nb.train.loop import pick_dtype
 
 OUT = Path(__file__).parent / "results" / "demo.json"
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from grader import math_verify_grader, read
 
-from dart_math_nb.benchmarks import data_folder
-from dart_math_nb.files import write_json
-from dart_math_nb.grade import grade_response
-from dart_math_nb.records import short_hash
+from dart_math_nb.data.files import write_json
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.data.records import short_hash
+from dart_math_nb.grade.verdict import grade_response
 
 HERE = Path(__file__).parent
 RESULTS, JUDGED = HERE / "results" / "disagreements.json", HERE / "disagreements.jsonl"

@@ -25,15 +25,15 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from dart_math_nb.client import OpenAIEngine
-from dart_math_nb.dars import StrategyCfg, accepted
-from dart_math_nb.engine import Draw, SampleParams, draw_all, draw_for, run_async
-from dart_math_nb.files import read_json, write_json
-from dart_math_nb.pool import open_pool, read_pool
-from dart_math_nb.records import Source
-from dart_math_nb.sample import sample_pool
-from dart_math_nb.servers import FaultProxy, null_server, serve, vllm_server
-from dart_math_nb.tiny import tiny_path, tiny_queries
+from dart_math_nb.data.files import read_json, write_json
+from dart_math_nb.data.records import Source
+from dart_math_nb.demo.tiny import tiny_path, tiny_queries
+from dart_math_nb.engines.openai import OpenAIEngine
+from dart_math_nb.engines.protocol import Draw, SampleParams, draw_all, draw_for, run_async
+from dart_math_nb.sample.loop import sample_pool
+from dart_math_nb.sample.strategy import StrategyCfg, accepted
+from dart_math_nb.store.pool import open_pool, read_pool
+from dart_math_nb.testing.fake_server import FaultProxy, null_server, serve, vllm_server
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 FLYING = 256
@@ -182,7 +182,7 @@ def batching() -> list[dict]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from dart_math_nb.hf import TransformersEngine
+    from dart_math_nb.engines.hf import TransformersEngine
 
     torch.set_num_threads(1)
     folder = tiny_path("teacher")
@@ -261,7 +261,7 @@ def faults() -> dict:
 
 def vllm() -> dict:
     "vLLM in process."
-    from dart_math_nb.fleet import VLLMEngine
+    from dart_math_nb.engines.vllm import VLLMEngine
 
     os.environ.update(QUIET)
     queries = tiny_queries(100, seed=7)

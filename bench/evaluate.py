@@ -16,9 +16,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dart_math_nb.evaluate import _n_needed, _p_values, clustered, paired_test, pass_at_k, wilson
-from dart_math_nb.files import write_json
-from dart_math_nb.summaries import macro, maj_at_k
+from dart_math_nb.data.files import write_json
+from dart_math_nb.evaluate.metrics import (
+    _n_needed,
+    _p_values,
+    clustered,
+    paired_test,
+    pass_at_k,
+    wilson,
+)
+from dart_math_nb.evaluate.votes import macro, maj_at_k
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 RATES = np.linspace(0.02, 0.98, 97)

@@ -1,7 +1,7 @@
 """Measure the grader beside its peers: `python bench/grader.py [--full]`.
 
 Accuracy on other graders' own test cases and on real answer pairs, CPU time per response, hostile
-answers. Needs the optional data folder (`DART_MATH_DATA`, see `dart_math_nb.benchmarks.data_folder`)
+answers. Needs the optional data folder (`DART_MATH_DATA`, see `dart_math_nb.data.load.data_folder`)
 and math-verify; a peer that is not installed is left out. Writes `bench/results/grader.json`.
 `--full` also grades every real response and runs the slow peer.
 """
@@ -25,12 +25,12 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from dart_math_nb.benchmarks import data_folder
-from dart_math_nb.extract import find_box
-from dart_math_nb.files import write_json
-from dart_math_nb.grade import grade_answer, grade_response
-from dart_math_nb.proof import HOSTILE, Watch, hostile_rows
-from dart_math_nb.records import short_hash
+from dart_math_nb.data.files import write_json
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.data.records import short_hash
+from dart_math_nb.grade.find.extract import find_box
+from dart_math_nb.grade.proof import HOSTILE, Watch, hostile_rows
+from dart_math_nb.grade.verdict import grade_answer, grade_response
 
 RESULTS = Path(__file__).parent / "results" / "grader.json"
 # Expectations of other graders that contradict the written policy or another grader: the reason.

@@ -25,8 +25,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dart_math_nb.benchmarks import BENCHMARKS, data_folder, local_file
-from dart_math_nb.files import read_rows
+from dart_math_nb.data.files import read_rows
+from dart_math_nb.data.load import BENCHMARKS, data_folder, local_file
 
 OUT = Path(__file__).parent / "results" / "hub.json"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -103,7 +103,7 @@ class Hub(BaseHTTPRequestHandler):
 CLIENT = """
 import json, sys, time
 import datasets
-from dart_math_nb.benchmarks import load_queries
+from dart_math_nb.data.load import load_queries
 start = time.perf_counter()
 try:
     found = str(len(load_queries(**json.loads(sys.argv[1])))) + " rows"

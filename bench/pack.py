@@ -1,7 +1,7 @@
 """Measure packing beside TRL's: `python bench/pack.py`. Prints a table, writes bench/results/pack.json.
 
 585,000 lengths in packs of 4,096 tokens: log-normal, and drawn from real ones where the optional data
-folder is present (see `dart_math_nb.benchmarks.data_folder`). Each measurement has a process of its own;
+folder is present (see `dart_math_nb.data.load.data_folder`). Each measurement has a process of its own;
 time is CPU time of one core. TRL is a dev dependency.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dart_math_nb.benchmarks import data_folder
-from dart_math_nb.files import write_json
-from dart_math_nb.pack import best_fit_decreasing, epoch_order, fill, pack_lengths
+from dart_math_nb.data.files import write_json
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.train.pack import best_fit_decreasing, epoch_order, fill, pack_lengths
 
 RESULTS = Path(__file__).parent / "results" / "pack.json"
 N, ROOM, MEAN = 585_000, 4096, 577

@@ -3,7 +3,7 @@
 `resume`: 20 million synthetic draws in 400 parts (takes 0.3 GB of disk, a minute). `large`: 160
 million in 3,200 parts (1.8 GB, some minutes). `append`: rows per
 second by batch and fsync policy. `keep_wrong`: bytes on disk with and without the texts of wrong
-responses, on real ones; needs the optional data folder (`dart_math_nb.benchmarks.data_folder`).
+responses, on real ones; needs the optional data folder (`dart_math_nb.data.load.data_folder`).
 """
 
 import json
@@ -21,20 +21,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dart_math_nb.benchmarks import data_folder
-from dart_math_nb.files import write_json
-from dart_math_nb.foreign import import_pool
-from dart_math_nb.journal import POOL_SCHEMA, PoolFile, iter_pool, write_part
-from dart_math_nb.pool import NARROW, open_pool
-from dart_math_nb.records import POOL_COLUMNS, short_hash
+from dart_math_nb.data.files import write_json
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.data.records import POOL_COLUMNS, short_hash
+from dart_math_nb.sets.intake import import_pool
+from dart_math_nb.store.journal import POOL_SCHEMA, PoolFile, iter_pool, write_part
+from dart_math_nb.store.pool import NARROW, open_pool
 
 RESULTS = Path(__file__).parent / "results" / "pool.json"
 N_ROWS, N_QUERIES, PER_PART = 20_000_000, 15_000, 50_000
 # What is measured in a process of its own: name -> code that works on the folder `f`.
 JOBS = {
-    "pool_counts": "from dart_math_nb.pool import pool_counts as c; n = c(f)['n_trials'].sum()",
-    "open_pool": "from dart_math_nb.pool import open_pool as o; p = o(f); n = len(p.keys); p.close()",
-    "table of all keys (pandas)": "from dart_math_nb.pool import read_narrow as r; n = len(r(f))",
+    "pool_counts": "from dart_math_nb.store.pool import pool_counts as c; n = c(f)['n_trials'].sum()",
+    "open_pool": "from dart_math_nb.store.pool import open_pool as o; p = o(f); n = len(p.keys); p.close()",
+    "table of all keys (pandas)": "from dart_math_nb.store.pool import read_narrow as r; n = len(r(f))",
     "DuckDB, repeats counted": """import duckdb; duckdb.sql("set threads=1"); n = duckdb.sql(
 "select sum(n), sum(good) from (select query_id, source_id, count(*) n, sum((correct and finish_reason!='length')"
 f"::int) good from read_parquet('{f}/part-*.parquet') group by all)").fetchall()[0][0]""",
@@ -42,8 +42,8 @@ f"::int) good from read_parquet('{f}/part-*.parquet') group by all)").fetchall()
 "select count(*), sum(good) from (select query_id, source_id, trial, first((correct and finish_reason!='length')"
 f"::int) good from read_parquet('{f}/part-*.parquet') group by all)").fetchall()[0][0]""",
 }
-LARGE = """from dart_math_nb.pool import open_pool; from dart_math_nb.state import load_states
-from dart_math_nb.dars import StrategyCfg; from dart_math_nb.records import Query, short_hash
+LARGE = """from dart_math_nb.store.pool import open_pool; from dart_math_nb.sample.state import load_states
+from dart_math_nb.sample.strategy import StrategyCfg; from dart_math_nb.data.records import Query, short_hash
 p = open_pool(f, "new"); ids = [short_hash("bench", i) for i in range(15000)]
 qs = [Query(s + q, "b", s + q, "1", {}) for s in ["", *"bcdefgh"] for q in ids]
 states = load_states(qs, p, "0123456789abcdef", StrategyCfg("prop2diff", 192, 400000, 32))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dart_math_nb.benchmarks import BENCHMARKS, data_folder, load_benchmark
-from dart_math_nb.files import write_json
-from dart_math_nb.references import swapped_references
+from dart_math_nb.data.files import write_json
+from dart_math_nb.data.load import BENCHMARKS, data_folder, load_benchmark
+from dart_math_nb.grade.references import swapped_references
 
 OUT = Path(__file__).parent / "results" / "references.json"
 SHIFTS = range(1, 11)

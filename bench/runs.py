@@ -1,7 +1,7 @@
 """Accuracy of real runs beside math-verify: `python bench/runs.py [--verdicts FILE]`.
 
 Grades the stored responses of 87 runs of published models (43 on the level-5 queries of MATH, 44 on
-GSM8K; needs the optional data folder, see `dart_math_nb.benchmarks.data_folder`) with this grader and
+GSM8K; needs the optional data folder, see `dart_math_nb.data.load.data_folder`) with this grader and
 with math-verify: on the whole response, and on the bare answer field (the models were asked for JSON with
 an "answer", which math-verify does not look for). Counts where they differ, and compares some pairs of
 models on the same queries. Writes `bench/results/runs.json`. `--verdicts` is a pickle of math-verify's
@@ -24,10 +24,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from dart_math_nb.benchmarks import data_folder
-from dart_math_nb.evaluate import accuracy, paired_test
-from dart_math_nb.files import write_json
-from dart_math_nb.grade import grade_responses
+from dart_math_nb.data.files import write_json
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.evaluate.metrics import accuracy, paired_test
+from dart_math_nb.grade.verdict import grade_responses
 
 RESULTS = Path(__file__).parent / "results" / "runs.json"
 FILES = {"zeroeval_math_l5": "MATH level 5", "zeroeval_gsm": "GSM8K"}

@@ -10,7 +10,7 @@ early     what stopping early saves and costs on measured pass rates
 beside    grading in a thread against processes: time of a run, delays of the event loop
 
 Each part writes its entry of bench/results/sampler.json. Pass rates of real models come from the
-optional data folder (see `dart_math_nb.benchmarks.data_folder`); without it, Beta(.5, .5) alone.
+optional data folder (see `dart_math_nb.data.load.data_folder`); without it, Beta(.5, .5) alone.
 """
 
 import argparse
@@ -36,26 +36,26 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dart_math_nb.attempt import Attempts, grade_completion
-from dart_math_nb.benchmarks import data_folder
-from dart_math_nb.curate import strategy_set, write_train_set
-from dart_math_nb.dars import StrategyCfg, quotas, strategy_draws
-from dart_math_nb.engine import (
+from dart_math_nb.data.files import read_json, read_rows, write_json
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.data.records import Source, Verdict, make_query
+from dart_math_nb.engines.protocol import (
     Completion,
     ReplayEngine,
     SampleParams,
     SimulatedEngine,
     simulated_world,
 )
-from dart_math_nb.estimate import yield_stops
-from dart_math_nb.files import read_json, read_rows, write_json
-from dart_math_nb.lock import shard_queries
-from dart_math_nb.pool import KeySet, open_pool, read_pool
-from dart_math_nb.records import Source, Verdict, make_query
-from dart_math_nb.sample import Run, sample_pool
-from dart_math_nb.shards import shard_name
-from dart_math_nb.state import load_states, result_table
-from dart_math_nb.trials import Trials
+from dart_math_nb.sample.attempt import Attempts, grade_completion
+from dart_math_nb.sample.estimate import yield_stops
+from dart_math_nb.sample.loop import Run, sample_pool
+from dart_math_nb.sample.shards import shard_name
+from dart_math_nb.sample.state import load_states, result_table
+from dart_math_nb.sample.strategy import StrategyCfg, quotas, strategy_draws
+from dart_math_nb.sets.cut import strategy_set, write_train_set
+from dart_math_nb.store.lock import shard_queries
+from dart_math_nb.store.pool import KeySet, open_pool, read_pool
+from dart_math_nb.store.trials import Trials
 
 RESULTS = Path(__file__).parent / "results" / "sampler.json"
 RATES = (

@@ -24,12 +24,19 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from dart_math_nb.attention import attend_segments
-from dart_math_nb.files import write_json
-from dart_math_nb.kernels import pick_attention
-from dart_math_nb.pack import IGNORE_ID, TokenSet, collate_packs, collate_padded, fill, pack_lengths
-from dart_math_nb.recipe import TrainCfg
-from dart_math_nb.train import make_trainer, plan_run
+from dart_math_nb.data.files import write_json
+from dart_math_nb.train.attention import attend_segments
+from dart_math_nb.train.kernels import pick_attention
+from dart_math_nb.train.loop import make_trainer, plan_run
+from dart_math_nb.train.pack import (
+    IGNORE_ID,
+    TokenSet,
+    collate_packs,
+    collate_padded,
+    fill,
+    pack_lengths,
+)
+from dart_math_nb.train.recipe import TrainCfg
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 ROOM, MEAN, SIGMA, N, BATCH = 512, 577 / 8, 0.6, 400, 4

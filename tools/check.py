@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,29 @@ MAX_LINES, MAX_DEFS, MAX_EXAMPLE = 25, 3, 10
 FORBIDDEN = {"eval", "exec", "sympify", "parse_expr"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
+FRONT = "front"  # A page of this name exports the `__init__` of its folder
+OUTSIDE = "testing"  # A room for pages and benchmarks alone: no exported cell may import it
+LAYERS = {  # Room -> the rooms it may import
+    "data": "",
+    "store": "data",
+    "grade": "data",
+    "prompts": "data",
+    "sandbox": "",
+    "engines": "data prompts sandbox",
+    "sample": "data store grade prompts engines",
+    "sets": "data store grade sample",
+    "train": "data store prompts sets",
+    "evaluate": "data store grade prompts engines sample",
+    "report": "data store sample sets evaluate",
+    "demo": "data store grade prompts engines sample sets train evaluate report",
+    "app": "data store grade prompts engines sample sets train evaluate report demo",
+    "testing": "data",
+}
+INNER_LAYERS = {
+    "grade.read": "",
+    "grade.find": "grade.read",
+    "grade.compare": "grade.read grade.find",
+}
 
 
 @dataclass(frozen=True)
@@ -82,15 +105,18 @@ def all_cells(root: Path) -> Iterator[Cell]:
         yield from cells(root, page)
 
 
-def page_number(page: str) -> tuple[int, str] | None:
-    "`09b_hf.ipynb` gives (9, 'b'); None for a page without a number."
-    m = re.match(r"(\d+)([a-z]?)_", Path(page).name)
-    return (int(m[1]), m[2]) if m and "/" not in page else None
+def module_name(page: str) -> str | None:
+    "`20_grade/10_read/50_expr.ipynb` gives `grade.read.expr`; None for a page that exports nothing."
+    parts = [re.fullmatch(r"\d\d_(\w+)", p) for p in Path(page).with_suffix("").parts]
+    if not all(parts):
+        return None
+    names = [m[1] for m in parts]
+    return ".".join(["__init__" if n == FRONT else n for n in names])
 
 
-def module_name(page: str) -> str:
-    "`09b_hf.ipynb` gives `hf`."
-    return re.sub(r"^\d+[a-z]?_", "", Path(page).stem)
+def room(module: str) -> str:
+    "`grade.read.expr` gives `grade.read`; the package's own front is in no room."
+    return module.rpartition(".")[0]
 
 
 def copy_project(root: Path, folder: Path) -> None:
@@ -154,53 +180,129 @@ def check_clean(root: Path) -> Iterator[str]:
 
 
 def check_order(root: Path) -> Iterator[str]:
-    "A notebook imports only lower numbers."
-    numbers = {module_name(p): page_number(p) for p in pages(root) if page_number(p)}
+    "A page imports only what stands above it in the sidebar; fronts, and what is for pages alone, may be anywhere."
+    listed = {m: i for i, p in enumerate(sidebar_pages(root)) if (m := module_name(p))}
     for cell in all_cells(root):
-        mine = page_number(cell.page)
-        for name, stars in imported_modules(cell.tree) if mine else ():
-            if name not in numbers:
+        mine = module_name(cell.page)
+        for name, stars in imported_modules(cell.tree, listed) if mine else ():
+            if name not in listed:
                 yield f"{cell.where}: imports dart_math_nb.{name}, which no page exports"
-            elif numbers[name] > mine or (numbers[name] == mine and cell.exported):
+            elif is_front(mine) or is_front(name) or (room(name) == OUTSIDE and not cell.exported):
+                pass
+            elif listed[name] > listed[mine] or (name == mine and cell.exported):
                 yield f"{cell.where}: imports dart_math_nb.{name}, which comes later"
             if stars:
                 yield f"{cell.where}: import * from dart_math_nb.{name}; import by name"
 
 
-def imported_modules(tree: ast.Module) -> Iterator[tuple[str, bool]]:
-    "Modules of this package that a cell imports, and whether with a star."
+def is_front(module: str) -> bool:
+    "Is it the `__init__` of a folder?"
+    return module.split(".")[-1] == "__init__"
+
+
+def imported_modules(tree: ast.Module, modules: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Modules of this package that a cell imports, and whether with a star: whole dotted names below it,
+    `room.__init__` for what is taken from a folder."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dart_math_nb."):
-            yield node.module.split(".")[1], any(a.name == "*" for a in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "dart_math_nb":
-            yield from ((a.name, False) for a in node.names)
+        if isinstance(node, ast.ImportFrom) and in_package(node.module or ""):
+            base = node.module.removeprefix("dart_math_nb").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                folder = f"{base}.__init__".lstrip(".")
+                found = inner if inner in modules or not base and folder not in modules else base
+                yield (folder if found == base and folder in modules else found), alias.name == "*"
         elif isinstance(node, ast.Import):
-            names = (a.name.split(".") for a in node.names)
-            yield from ((n[1], False) for n in names if n[0] == "dart_math_nb" and len(n) > 1)
+            names = (a.name.partition(".")[2] for a in node.names if in_package(a.name))
+            yield from ((n, False) for n in names if n)
+
+
+def in_package(name: str) -> bool:
+    "Is it the package or below it?"
+    return name == "dart_math_nb" or name.startswith("dart_math_nb.")
+
+
+def check_layers(root: Path) -> Iterator[str]:
+    "A room imports only the rooms that its wall allows, and its front page names them."
+    modules = {m for p in pages(root) if (m := module_name(p))}
+    for cell in all_cells(root):
+        mine = room(module_name(cell.page) or "")
+        top = mine.split(".")[0]
+        if top and top not in LAYERS:
+            yield f"{cell.where}: room {top} has no line in LAYERS of tools/check.py; add it"
+        for name, _ in imported_modules(cell.tree, modules) if cell.exported and mine else ():
+            other = room(name)
+            if name == "__init__" and is_front(module_name(cell.page)):  # the means to make a front
+                continue
+            inner = f"{mine} {INNER_LAYERS.get(mine, other)}".split()
+            allowed = (
+                other in inner
+                if other.split(".")[0] == top
+                else other.split(".")[0] in LAYERS.get(top, "").split()
+            )
+            if not allowed:
+                may = f"{LAYERS.get(top, '')} {INNER_LAYERS.get(mine, '')}".strip()
+                yield f"{cell.where}: dart_math_nb.{name} is behind a wall; {mine} may import: {may or 'nothing'}"
+    yield from wrong_fronts(root)
+
+
+def wrong_fronts(root: Path) -> Iterator[str]:
+    "Rooms without a front page, or whose front page does not name what the room may import."
+    for top in sorted({p.split("/")[0] for p in pages(root) if module_name(p) and "/" in p}):
+        page, wall = (
+            next((p for p in pages(root) if re.fullmatch(rf"{top}/\d\d_{FRONT}.ipynb", p)), None),
+            "",
+        )
+        names = LAYERS.get(top.split("_", 1)[1], "").split()
+        wall = f"May import: {', '.join(f'`{n}`' for n in names) or 'nothing'}."
+        if page is None:
+            yield f"nbs/{top}: no front page; need nbs/{top}/00_{FRONT}.ipynb"
+            continue
+        text = "\n".join(c.source for c in cells(root, page) if c.kind == "markdown")
+        if wall not in text:
+            yield f"nbs/{page}: does not say {wall!r}"
+        for other in pages(root):
+            if (
+                other.startswith(f"{top}/")
+                and other != page
+                and f"]({other[len(top) + 1 :]})" not in text
+            ):
+                yield f"nbs/{page}: has no link to {other}"
 
 
 def check_size(root: Path) -> Iterator[str]:
-    "No exported cell is longer than 25 lines or defines more than 3 things."
+    "No exported cell is longer than 25 lines or defines more than 3 things; tables and records may be longer."
     for cell in all_cells(root):
         if not cell.exported:
             continue
-        if (n := len(cell.code_lines)) > MAX_LINES:
+        if (n := len(cell.code_lines)) > MAX_LINES and not all(map(is_table, cell.tree.body)):
             yield f"{cell.where}: {n} exported lines; at most {MAX_LINES}, so split it"
         if (n := sum(isinstance(s, DEFINITIONS) for s in cell.tree.body)) > MAX_DEFS:
             yield f"{cell.where}: {n} definitions; at most {MAX_DEFS}, so split it"
+
+
+def is_table(node: ast.stmt) -> bool:
+    "Is a statement data alone: an assignment, or a class that only declares fields?"
+    if isinstance(node, ast.ClassDef):
+        return all(isinstance(s, (ast.AnnAssign, ast.Assign)) or is_text(s) for s in node.body)
+    return isinstance(node, (ast.Assign, ast.AnnAssign, *IMPORTS)) or is_text(node)
+
+
+def is_text(node: ast.stmt) -> bool:
+    "Is it a text that stands alone, such as a docstring?"
+    return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
 
 
 def check_names(root: Path) -> Iterator[str]:
     "Notebook and module share a name; tutorials and the index export nothing."
     for page in pages(root):
         sources = [c for c in cells(root, page) if c.directives & (EXPORTS | {"default_exp"})]
-        if page_number(page) is None:
+        if (name := module_name(page)) is None:
             for c in sources:
                 yield f"{c.where}: a page without a number exports nothing; remove the directive"
             continue
         found = re.findall(r"#\|\s*default_exp:?\s+(\S+)", "\n".join(c.source for c in sources))
-        if found != [module_name(page)]:
-            yield f"nbs/{page}: default_exp is {found}; need [{module_name(page)!r}]"
+        if found != [name]:
+            yield f"nbs/{page}: default_exp is {found}; need [{name!r}]"
 
 
 def check_imports(root: Path) -> Iterator[str]:
@@ -283,6 +385,10 @@ def check_sidebar(root: Path) -> Iterator[str]:
             yield f"_quarto.yml: {page} is in the sidebar {listed[page]} times"
         elif page not in pages(root):
             yield f"_quarto.yml: {page} is in the sidebar, but there is no such page"
+    order = [p for p in listed if module_name(p)]
+    for a, b in zip(order, order[1:], strict=False):
+        if a > b:
+            yield f"_quarto.yml: {b} is below {a}; need the order of their numbers"
     link = root / "nbs" / "_quarto.yml"
     if not (link.is_symlink() and os.readlink(link) == "../_quarto.yml"):
         yield "nbs/_quarto.yml: need a link to ../_quarto.yml"
@@ -346,11 +452,25 @@ def check_readme(root: Path) -> Iterator[str]:
 CHECKS = {
     f.__name__.removeprefix("check_"): f
     for f in (
-        *(check_sync, check_clean, check_order, check_size, check_names, check_imports),
+        *(
+            check_sync,
+            check_clean,
+            check_order,
+            check_layers,
+            check_size,
+            check_names,
+            check_imports,
+        ),
         *(check_outputs, check_text, check_places, check_sidebar, check_ruff, check_pins),
         check_readme,
     )
 }
+
+
+def bare_cells(every: list[Cell]) -> list[Cell]:
+    "Exported cells of a page that follow code without a sentence."
+    pairs = zip(every, every[1:], strict=False)
+    return [b for a, b in pairs if b.exported and a.kind == "code"]
 
 
 def prose_report(root: Path) -> list[str]:
@@ -366,8 +486,10 @@ def prose_report(root: Path) -> list[str]:
         long = [str(c.number) for c in code if len(c.code_lines) > MAX_EXAMPLE]
         notes = [f"example cells over {MAX_EXAMPLE} lines: {', '.join(long)}"] if long else []
         notes += [f"{lines} exported lines; 80 to 300 read well"] if lines > 400 else []
+        bare = [str(c.number) for c in bare_cells(every)]
+        notes += [f"exported cells without a sentence before: {', '.join(bare)}"] if bare else []
         ratio = f"{words / lines:4.1f} words a line" if lines else "exports nothing  "
-        report.append("; ".join([f"{page:32} {lines:4} lines  {ratio}", *notes]))
+        report.append("; ".join([f"{page:44} {lines:4} lines  {ratio}", *notes]))
     return report
 
 

@@ -91,7 +91,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "pages", nargs="*", help="pages such as nbs/11_dars.ipynb (all, and all checks)"
+        "pages",
+        nargs="*",
+        help="pages such as nbs/40_sample/20_strategy.ipynb (all, and all checks)",
     )
     parser.add_argument("--flags", default="", help="space-separated flags whose cells run too")
     parser.add_argument(

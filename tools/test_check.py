@@ -21,14 +21,14 @@ ONE = """%% md
 
 > The first page.
 %%
-#| default_exp one
+#| default_exp data.one
 %%
 #| export
 def double(x: int) -> int:
     "Twice `x`."
     return 2 * x
 %% md
-Twice two is four, see [the second page](02_two.ipynb#more).
+Twice two is four, see [the second page](../20_grade/10_two.ipynb#more).
 %%
 double(2)
 """
@@ -37,10 +37,10 @@ TWO = """%% md
 
 > The second page.
 %%
-#| default_exp two
+#| default_exp grade.two
 %%
 #| export
-from dart_math_nb.one import double
+from dart_math_nb.data.one import double
 %% md
 ## More
 %%
@@ -56,19 +56,43 @@ THREE = """%% md
 
 > A tutorial.
 %%
-from dart_math_nb.two import quadruple
+from dart_math_nb.grade.two import quadruple
 %%
 quadruple(3)
+"""
+FRONT = """%% md
+# front
+
+> A room.
+
+May import: {wall}.
+
+[page]({page}.ipynb)
+%%
+#| default_exp {room}.__init__
+%%
+abs(-4)
 """
 SIDEBAR = """website:
   sidebar:
     contents:
       - section: All
         contents:
-          - 01_one.ipynb
-          - 02_two.ipynb
+          - 10_data/00_front.ipynb
+          - 10_data/10_one.ipynb
+          - 20_grade/00_front.ipynb
+          - 20_grade/10_two.ipynb
           - tutorials/three.ipynb
 """
+
+
+PAGES = {
+    "10_data/00_front": FRONT.format(wall="nothing", page="10_one", room="data"),
+    "10_data/10_one": ONE,
+    "20_grade/00_front": FRONT.format(wall="`data`", page="10_two", room="grade"),
+    "20_grade/10_two": TWO,
+    "tutorials/three": THREE,
+}
 
 
 def write_page(file: Path, text: str) -> None:
@@ -104,7 +128,7 @@ def make_project(root: Path) -> None:
     "A small project that passes every check."
     (root / "dart_math_nb").mkdir(parents=True)
     (root / "dart_math_nb" / "__init__.py").write_text('"A small package."\n')
-    for name, text in (("01_one", ONE), ("02_two", TWO), ("tutorials/three", THREE)):
+    for name, text in PAGES.items():
         write_page(root / "nbs" / f"{name}.ipynb", text)
     for name in ("pyproject.toml", "settings.ini", "setup.py", "constraints.txt"):
         shutil.copy(ROOT / name, root / name)
@@ -118,8 +142,7 @@ def make_project(root: Path) -> None:
 
 def append(name: str, cell: str) -> Callable[[Path], None]:
     "A defect: one more cell on a page."
-    text = {"01_one": ONE, "02_two": TWO, "tutorials/three": THREE}[name]
-    return lambda root: write_page(root / "nbs" / f"{name}.ipynb", f"{text}%%\n{cell}\n")
+    return lambda root: write_page(root / "nbs" / f"{name}.ipynb", f"{PAGES[name]}%%\n{cell}\n")
 
 
 def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -134,10 +157,15 @@ def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
     return plant
 
 
-LONG = "#| export\nROWS = [\n" + "".join(f"    {i},\n" for i in range(24)) + "]"
+LONG = "#| export\ndef long():\n" + "".join(f"    print({i})\n" for i in range(25))
 FOUR = "#| export\n" + "\n".join(f"def f{i}():\n    pass\n" for i in range(4))
 DEFECTS = [  # check, what is planted, how, part of the message
-    ("sync", "edited module", replace("dart_math_nb/one.py", "2 * x", "3 * x"), "one.py: differs"),
+    (
+        "sync",
+        "edited module",
+        replace("dart_math_nb/data/one.py", "2 * x", "3 * x"),
+        "one.py: differs",
+    ),
     (
         *("sync", "module without page"),
         lambda root: (root / "dart_math_nb" / "stray.py").write_text("x = 1\n"),
@@ -145,36 +173,76 @@ DEFECTS = [  # check, what is planted, how, part of the message
     ),
     (
         *("sync", "missing module"),
-        lambda root: (root / "dart_math_nb" / "two.py").unlink(),
+        lambda root: (root / "dart_math_nb" / "grade" / "two.py").unlink(),
         "two.py: is missing",
     ),
     (
         *("clean", "run count"),
-        replace("nbs/01_one.ipynb", '"execution_count": null', '"execution_count": 7'),
+        replace("nbs/10_data/10_one.ipynb", '"execution_count": null', '"execution_count": 7'),
         "not clean",
     ),
     (
         *("clean", "metadata"),
-        replace("nbs/02_two.ipynb", '"metadata": {}', '"metadata": {"x": 1}'),
+        replace("nbs/20_grade/10_two.ipynb", '"metadata": {}', '"metadata": {"x": 1}'),
         "not clean",
     ),
     (
         "order",
         "later import",
-        append("01_one", "#| export\nfrom dart_math_nb.two import x"),
+        append("10_data/10_one", "#| export\nfrom dart_math_nb.grade.two import x"),
         "later",
     ),
-    ("order", "later example", append("01_one", "import dart_math_nb.two"), "comes later"),
-    ("order", "own module", append("01_one", "#| export\nfrom dart_math_nb import one"), "later"),
+    (
+        "order",
+        "later example",
+        append("10_data/10_one", "import dart_math_nb.grade.two"),
+        "comes later",
+    ),
+    (
+        "order",
+        "own module",
+        append("10_data/10_one", "#| export\nfrom dart_math_nb.data import one"),
+        "later",
+    ),
     (
         "order",
         "unknown module",
-        append("01_one", "from dart_math_nb.nine import x"),
+        append("10_data/10_one", "from dart_math_nb.nine import x"),
         "no page exports",
     ),
-    ("order", "star", append("02_two", "#| export\nfrom dart_math_nb.one import *"), "by name"),
-    ("size", "long cell", append("01_one", LONG), "26 exported lines"),
-    ("size", "many definitions", append("02_two", FOUR), "4 definitions"),
+    (
+        "order",
+        "star",
+        append("20_grade/10_two", "#| export\nfrom dart_math_nb.data.one import *"),
+        "by name",
+    ),
+    (
+        *("layers", "a room behind a wall"),
+        append("10_data/10_one", "#| export\nfrom dart_math_nb.grade.two import quadruple"),
+        "behind a wall; data may import: nothing",
+    ),
+    (
+        *("layers", "an unknown room"),
+        lambda root: write_page(root / "nbs/30_attic/10_box.ipynb", ONE),
+        "has no line in LAYERS",
+    ),
+    (
+        *("layers", "no front page"),
+        lambda root: (root / "nbs/20_grade/00_front.ipynb").unlink(),
+        "no front page",
+    ),
+    (
+        *("layers", "a front that says another wall"),
+        replace("nbs/20_grade/00_front.ipynb", "May import: `data`", "May import: `store`"),
+        "does not say 'May import: `data`.'",
+    ),
+    (
+        *("layers", "a page that the front does not name"),
+        replace("nbs/20_grade/00_front.ipynb", "](10_two.ipynb)", "](10_too.ipynb)"),
+        "has no link to 20_grade/10_two.ipynb",
+    ),
+    ("size", "long cell", append("10_data/10_one", LONG), "26 exported lines"),
+    ("size", "many definitions", append("20_grade/10_two", FOUR), "4 definitions"),
     (
         "names",
         "exporting tutorial",
@@ -183,52 +251,77 @@ DEFECTS = [  # check, what is planted, how, part of the message
     ),
     (
         *("names", "other name"),
-        replace("nbs/02_two.ipynb", "default_exp two", "default_exp deux"),
-        "need ['two']",
+        replace("nbs/20_grade/10_two.ipynb", "default_exp grade.two", "default_exp grade.deux"),
+        "need ['grade.two']",
     ),
-    ("imports", "import and code", append("01_one", "import math\nmath.pi"), "a cell of their own"),
+    (
+        "imports",
+        "import and code",
+        append("10_data/10_one", "import math\nmath.pi"),
+        "a cell of their own",
+    ),
     (
         "imports",
         "hidden import",
-        append("02_two", "def f():\n    import math\n"),
+        append("20_grade/10_two", "def f():\n    import math\n"),
         "a cell of their own",
     ),
     (
         *("outputs", "no outputs"),
         lambda root: write_page(
-            root / "nbs/02_two.ipynb", TWO.replace("quadruple(2)\n", "x = 1\n")
+            root / "nbs/20_grade/10_two.ipynb", TWO.replace("quadruple(2)\n", "x = 1\n")
         ),
         "no stored outputs",
     ),
     (
         *("outputs", "error output"),
-        replace("nbs/01_one.ipynb", '"execute_result"', '"error"'),
+        replace("nbs/10_data/10_one.ipynb", '"execute_result"', '"error"'),
         "is an error",
     ),
-    ("text", "eval", append("01_one", "#| export\ny = eval('1')"), "uses eval"),
-    ("text", "exec by name", append("01_one", "#| export\nrun = exec"), "uses exec"),
-    ("text", "sympify", append("02_two", "#| export\nimport sympy\nsympy.sympify('1')"), "sympify"),
+    ("text", "eval", append("10_data/10_one", "#| export\ny = eval('1')"), "uses eval"),
+    ("text", "exec by name", append("10_data/10_one", "#| export\nrun = exec"), "uses exec"),
+    (
+        "text",
+        "sympify",
+        append("20_grade/10_two", "#| export\nimport sympy\nsympy.sympify('1')"),
+        "sympify",
+    ),
     (
         *("text", "imported parser"),
-        append("02_two", "#| export\nfrom sympy.parsing.sympy_parser import parse_expr"),
+        append("20_grade/10_two", "#| export\nfrom sympy.parsing.sympy_parser import parse_expr"),
         "parse_expr",
     ),
-    ("places", "machine path", append("01_one", "open('/" + "home/me/x.txt')"), "one machine"),
+    (
+        "places",
+        "machine path",
+        append("10_data/10_one", "open('/" + "home/me/x.txt')"),
+        "one machine",
+    ),
     (
         "sidebar",
         "page left out",
-        replace("_quarto.yml", "          - 02_two.ipynb\n", ""),
-        "02_two",
+        replace("_quarto.yml", "          - 20_grade/10_two.ipynb\n", ""),
+        "20_grade/10_two",
     ),
-    ("sidebar", "page twice", replace("_quarto.yml", "02_two", "01_one"), "2 times"),
+    (
+        "sidebar",
+        "page twice",
+        replace("_quarto.yml", "20_grade/10_two", "10_data/10_one"),
+        "2 times",
+    ),
+    (
+        *("sidebar", "other order than the numbers"),
+        replace("_quarto.yml", "10_data/10_one", "90_data/10_one"),
+        "is below 90_data/10_one",
+    ),
     ("sidebar", "no such page", replace("_quarto.yml", "three", "four"), "no such page"),
     (
         *("sidebar", "no link"),
         lambda root: (root / "nbs" / "_quarto.yml").unlink(),
         "need a link",
     ),
-    ("ruff", "layout", append("01_one", "x=1"), "ruff format"),
-    ("ruff", "unused name", append("01_one", "def g():\n    z = 1"), "ruff check"),
+    ("ruff", "layout", append("10_data/10_one", "x=1"), "ruff format"),
+    ("ruff", "unused name", append("10_data/10_one", "def g():\n    z = 1"), "ruff check"),
     ("pins", "no pin", replace("constraints.txt", "\nnumpy==", "\nnumpi=="), "no pin for numpy"),
     (
         *("readme", "an index that README.md does not know"),
