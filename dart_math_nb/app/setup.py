@@ -23,19 +23,19 @@ from fastcore.meta import delegates
 
 from ..data.files import file_facts, folder_revision
 from ..data.load import draw_queries, filter_queries, load_queries
+from ..data.messages import check_names
 from ..data.records import Query, Source, make_query, short_hash
 from ..data.responses import read_ending
+from ..engines.dice import SimulatedEngine
 from ..engines.make import KINDS, make_engine, read_options, text_options
 from dart_math_nb.engines.protocol import (
     Completion,
     Engine,
-    ReplayEngine,
     SampleParams,
-    SimulatedEngine,
-    check_names,
     params_of,
     run_async,
 )
+from ..engines.replay import ReplayEngine
 from ..evaluate.suite import PlainPrompt
 from ..evaluate.verdict_file import Fields, find_fields, read_responses
 from ..prompts.choose import Prompt, choose_template, rule_for
