@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..data.files import open_run, read_json, write_json
+from ..data.files import read_json, write_json
 from ..data.records import Query
 from .harness import write_harness
 from .metrics import _differences, accuracy, compare, wilson
@@ -36,6 +36,7 @@ from dart_math_nb.evaluate.suite import (
 )
 from .votes import averages, over_seeds
 from ..prompts.choose import Prompt
+from ..store.folder import check_folder
 
 # %% ../../nbs/55_evaluate/70_tables.ipynb #6f36c787
 def group_table(
@@ -115,7 +116,7 @@ def write_results(
     if lm_eval:
         cfg = read_eval_cfg(folder)
         prompts = prompts or read_eval_prompts(folder)
-        open_run(folder, eval_config(cfg, queries, prompts))  # Refuses other prompts
+        check_folder(folder, eval_config(cfg, queries, prompts))  # Refuses other prompts
         write_harness(folder / "lm_eval", frame, cfg, queries, prompts=prompts)
     return tables
 
