@@ -31,7 +31,7 @@ from dart_math_nb.app.setup import (
 )
 from ..data.queries import filter_queries
 from ..data.records import Query, Source
-from dart_math_nb.evaluate.suite import (
+from dart_math_nb.evaluate.ask import (
     EvalCfg,
     at_most,
     eval_queries,

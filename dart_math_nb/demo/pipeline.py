@@ -23,12 +23,12 @@ from ..data.queries import save_queries
 from ..data.records import Query, Source
 from .tiny import TEACHER_TEMPERATURE, TINY_MODELS, tiny_path, tiny_queries
 from ..engines.hf import TransformersEngine
+from ..evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks, read_evals
 from ..evaluate.metrics import compare
-from ..evaluate.suite import EvalCfg, PlainPrompt, evaluate_benchmarks
 from ..prompts.templates import get_template, render
 from ..report.figures import STRATEGY_NAMES
 from ..report.html import Section, Table
-from ..report.run_folder import cut_sets, read_evals
+from ..report.run_folder import cut_sets
 from ..report.sections import write_run_report
 from ..sample.stage import sample_strategy
 from ..sample.strategy import StrategyCfg

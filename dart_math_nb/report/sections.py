@@ -25,6 +25,7 @@ from scipy import stats
 from ..data.files import read_json
 from ..data.queries import read_saved_queries
 from ..data.records import ERRORS
+from ..evaluate.ask import read_evals
 from ..evaluate.metrics import accuracy, compare, wilson
 from dart_math_nb.report.figures import (
     STRATEGY_NAMES,
@@ -42,7 +43,6 @@ from .html import Figure, Section, Table, write_report
 from dart_math_nb.report.run_folder import (
     RunFolder,
     query_levels,
-    read_evals,
     run_cards,
     sampled_strategies,
 )
