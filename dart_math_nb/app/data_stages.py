@@ -23,10 +23,10 @@ from fastcore.meta import delegates
 from .setup import Many, Setup, connect, draw_setup
 from ..data.files import file_facts, write_json
 from ..data.records import Query
-from ..report.run_folder import RunFolder
-from ..sample.shards import parse_shard
 from ..sample.strategy import StrategyCfg
 from ..store.folder import check_folder, enter
+from ..store.run import RunFolder
+from ..store.shards import parse_shard
 
 # %% ../../nbs/70_app/20_data_stages.ipynb #8443dc91
 Out = Annotated[str, {"opt": True, "required": True}]  # A flag that must be given
@@ -115,7 +115,7 @@ def sample_table(
     queries: list[Query],
 ) -> pd.DataFrame:  # A row per level and one for all
     "Where sampling ended, by level."
-    from dart_math_nb.report.run_folder import query_levels
+    from dart_math_nb.sets.stage import query_levels
 
     frame = result.reset_index().merge(query_levels(queries), on="query_id")
     frame = pd.concat([frame, frame.assign(level="all")])
@@ -203,7 +203,7 @@ def cut_finished(
     n_shares: int,  # Of the queries
 ) -> None:
     "Cut the set of a strategy once all shares are sampled, and print what it holds."
-    from dart_math_nb.report.run_folder import cut_sets
+    from dart_math_nb.sets.stage import cut_sets
 
     done = len(list(RunFolder(run).path("sample", name).glob("result*.parquet")))
     if done < n_shares:
@@ -301,7 +301,7 @@ def curate(
     **kwargs,
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."
-    from dart_math_nb.report.run_folder import cut_sets
+    from dart_math_nb.sets.stage import cut_sets
 
     strategies = pick_strategies(**kwargs) or sampled(run)
     how = dict(source_id=source_id, distinct=dedupe, equal=equalize, seed=seed, partial=partial)
@@ -315,7 +315,7 @@ def sampled(
     run: str | Path,  # Run folder
 ) -> dict[str, StrategyCfg]:
     "Strategies that a run was sampled by. Raises ValueError when there are none."
-    from dart_math_nb.report.run_folder import sampled_strategies
+    from dart_math_nb.sets.stage import sampled_strategies
 
     if not (found := sampled_strategies(run)):
         raise ValueError(f"{run}: no strategy was sampled here; need --strategy and --k")
@@ -345,7 +345,7 @@ def print_cards(
     sets: Mapping[str, pd.DataFrame],  # Name to train set
 ) -> Mapping[str, pd.DataFrame]:  # The same
     "Print what sets hold and cost."
-    from dart_math_nb.report.run_folder import run_cards
+    from dart_math_nb.sets.stage import run_cards
 
     cards = run_cards(run)
     print_table(cards_table({n: cards[n] for n in sets}), RunFolder(run).path("train_set"))
@@ -357,7 +357,7 @@ def rows_of(
     name: str | None,  # Set of the run, or folder of another set
 ) -> int | None:
     "Rows of a train set. Raises FileNotFoundError when there is no such set."
-    from dart_math_nb.sets.cut import read_card
+    from dart_math_nb.sets.card import read_card
 
     if name is None:
         return None

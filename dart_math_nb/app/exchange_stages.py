@@ -24,7 +24,7 @@ from dart_math_nb.app.data_stages import (
 )
 from .setup import Many
 from ..data.records import Source
-from ..report.run_folder import RunFolder
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/30_exchange_stages.ipynb #d125fc21
 def import_fields(

@@ -39,7 +39,7 @@ from dart_math_nb.evaluate.ask import (
     short_name,
 )
 from ..evaluate.verdict_file import find_fields
-from ..report.run_folder import RunFolder
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/40_model_stages.ipynb #5ff2d602
 def train(
