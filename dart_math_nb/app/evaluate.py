@@ -24,7 +24,7 @@ from ..data.messages import missing_package
 from ..data.queries import filter_queries
 from ..data.records import Query, Source
 from ..engines.protocol import run_async
-from dart_math_nb.evaluate.suite import (
+from dart_math_nb.evaluate.ask import (
     EvalCfg,
     at_most,
     eval_queries,

@@ -25,13 +25,12 @@ from ..report.run_folder import RunFolder, cut_sets, query_levels
 from ..sample.shards import parse_shard
 from dart_math_nb.sample.stage import (
     asked_config,
-    check_changes,
-    config_changes,
-    enter,
+    kept_fields,
+    refuse_changes,
     sample_strategy,
-    was_asked,
 )
 from ..sample.strategy import StrategyCfg
+from ..store.folder import enter
 
 # %% ../../nbs/70_app/30_sample.ipynb #e8faadb8
 def sample_table(
@@ -108,12 +107,8 @@ def check_stage(
     options: Mapping,  # Of `sample_into`
 ) -> None:
     "Raise ValueError when the folder of a strategy was made for another, and not to be reused."
-    folder = RunFolder(run).path("sample", cfg.name)
-    if (before := was_asked(folder)) is not None:
-        asked = asked_config(cfg, options["rates_from"], options["prior"])
-        changes = config_changes(before, asked)
-        if not changes.empty:
-            check_changes(folder, changes, options["reuse"])
+    asked = asked_config(cfg, options["rates_from"], options["prior"])
+    refuse_changes(RunFolder(run).path("sample", cfg.name), asked, options["reuse"])
 
 # %% ../../nbs/70_app/30_sample.ipynb #f297c3d6
 def cut_finished(
@@ -139,7 +134,7 @@ def sample_into(
 ) -> pd.DataFrame:  # From `sample_pool`
     "Sample by one strategy into a run folder and keep where each query stopped."
     connect(setup)
-    folder = RunFolder(enter(out, setup.config, reuse))
+    folder = RunFolder(enter(out, setup.config, kept_fields(), reuse))
     keep_queries(folder.path("queries.jsonl"), setup.queries, reuse)
     how = {"source": setup.source, "params": setup.params, "prompt_of": setup.prompt_of}
     where = (folder.path("sample", cfg.name), folder.path("pool"))

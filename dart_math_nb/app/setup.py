@@ -38,7 +38,7 @@ from dart_math_nb.engines.protocol import (
     params_of,
     run_async,
 )
-from ..evaluate.suite import PlainPrompt
+from ..evaluate.ask import PlainPrompt
 from ..evaluate.verdict_file import Fields, read_responses
 from ..prompts.choose import Prompt, choose_template, rule_for
 from ..prompts.templates import get_template
