@@ -34,13 +34,13 @@ from dart_math_nb.grade.read.tree import (
     transposed,
 )
 
-# %% ../../../nbs/20_grade/10_read/50_expr.ipynb #b70771c1
+# %% ../../../nbs/20_grade/10_read/50_expr.ipynb #07adc6df
 MAX_DEPTH = 40  # Deepest nesting
 _END = Token("end", "", 0, 0)
 OPEN = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
 CLOSE = frozenset((")", "]", "}", "\\}"))
 
-
+# %% ../../../nbs/20_grade/10_read/50_expr.ipynb #b70771c1
 @dataclass
 class Cursor:
     "Where the parser stands."
@@ -372,7 +372,7 @@ def _bracket(c: Cursor, op: str) -> Node:
         raise Unparsable(f"{op!r} without its end")
     return group(op, rows, close)
 
-# %% ../../../nbs/20_grade/10_read/50_expr.ipynb #5f656849
+# %% ../../../nbs/20_grade/10_read/50_expr.ipynb #7f73087a
 def _between_bars(c: Cursor) -> Node:
     c.bars += 1
     node = parse_expr(c)
