@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.files import open_run, read_json
+from ..data.files import read_json
 from ..data.load import BENCHMARKS, load_queries
 from ..data.queries import draw_queries, read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
@@ -34,6 +34,7 @@ from ..prompts.shots import examples_for
 from ..prompts.templates import PARTS, TEMPLATES, Template
 from ..sample.loop import sample_pool
 from ..sample.strategy import STRATEGIES, StrategyCfg
+from ..store.folder import enter
 from ..store.pool import open_pool, read_pool
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #b58323ce
@@ -253,7 +254,7 @@ def evaluate_benchmarks(
     Raises ValueError when the folder was made with another configuration, queries or prompts."""
     folder, queries = Path(folder), queries or eval_queries(cfg)
     prompts = prompts or eval_prompts(cfg)
-    open_run(folder, eval_config(cfg, queries, prompts))
+    enter(folder, eval_config(cfg, queries, prompts))
     parts = []
     for name, some in queries.items():
         save_queries(folder / name / "queries.jsonl", some)

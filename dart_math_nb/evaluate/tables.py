@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..data.files import open_run, read_json, write_json
+from ..data.files import read_json, write_json
 from ..data.queries import read_saved_queries
 from ..data.records import Query
 from dart_math_nb.evaluate.ask import (
@@ -34,6 +34,7 @@ from .metrics import _differences, accuracy, compare, pass_at_k, wilson
 from .paper import COLUMNS, layout_table
 from .votes import averages, maj_at_k, over_seeds, vote_keys
 from ..prompts.choose import Prompt
+from ..store.folder import check_folder
 
 # %% ../../nbs/55_evaluate/70_tables.ipynb #2461a30d
 ALL, MEAN = "all queries", "mean of benchmarks"
@@ -169,7 +170,7 @@ def write_results(
     if lm_eval:
         cfg = read_eval_cfg(folder)
         prompts = prompts or read_eval_prompts(folder)
-        open_run(folder, eval_config(cfg, queries, prompts))  # Refuses other prompts
+        check_folder(folder, eval_config(cfg, queries, prompts))  # Refuses other prompts
         write_harness(folder / "lm_eval", frame, cfg, queries, prompts=prompts)
     return tables
 
