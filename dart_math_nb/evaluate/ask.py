@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.files import open_run, read_json
+from ..data.files import read_json
 from ..data.load import BENCHMARKS, load_queries
 from ..data.queries import draw_queries, read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
@@ -34,6 +34,7 @@ from ..prompts.shots import examples_for
 from ..prompts.templates import PARTS, TEMPLATES, Template
 from ..sample.loop import sample_pool
 from ..sample.strategy import STRATEGIES, StrategyCfg
+from ..store.folder import enter
 from ..store.pool import open_pool, read_pool
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #b58323ce
@@ -82,10 +83,10 @@ def evaluate_queries(
     Raises ValueError when greedy draws are repeated, or the engine has too few."""
     if n_draws > 1 and source.temperature == 0:
         raise ValueError(f"n_draws={n_draws} at temperature 0 gives copies; need temperature > 0")
-    queries, strategy = list(queries), StrategyCfg("vrt", k=n_draws)
+    queries, options = list(queries), {"prompt_of": prompt_of, **options}
     with open_pool(folder) as pool:
-        options |= {"source": source, "strategy": strategy, "prompt_of": prompt_of}
-        sample_pool(queries, CutOff(engine), pool, **options)
+        strategy = StrategyCfg("vrt", k=n_draws)
+        sample_pool(queries, CutOff(engine), pool, source=source, strategy=strategy, **options)
     rows = read_pool(folder, query_ids=[q.query_id for q in queries])
     rows = rows[(rows["source_id"] == source.source_id) & (rows["trial"] < n_draws)]
     if short := len(queries) * n_draws - len(rows):
@@ -253,15 +254,15 @@ def evaluate_benchmarks(
     Raises ValueError when the folder was made with another configuration, queries or prompts."""
     folder, queries = Path(folder), queries or eval_queries(cfg)
     prompts = prompts or eval_prompts(cfg)
-    open_run(folder, eval_config(cfg, queries, prompts))
+    enter(folder, eval_config(cfg, queries, prompts))
     parts = []
     for name, some in queries.items():
         save_queries(folder / name / "queries.jsonl", some)
         for seed in cfg.seeds:
             source = replace(cfg.source, run_seed=seed, template=prompts[name].name)
-            how = {"params": params_of(source, prompts[name].stop)} | options
-            how |= {"prompt_of": prompts[name].text}
-            rows = evaluate_queries(some, engine, folder / name, source, cfg.n_draws, **how)
+            how = {"params": params_of(source, prompts[name].stop), **options}
+            asked = (folder / name, source, cfg.n_draws, prompts[name].text)
+            rows = evaluate_queries(some, engine, *asked, **how)
             parts.append(rows.assign(benchmark=name, run_seed=seed))
     return pd.concat(parts, ignore_index=True)
 

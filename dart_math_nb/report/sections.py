@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from scipy import stats
 
-from ..data.files import flat_config, read_json
+from ..data.files import read_json
 from ..data.queries import read_saved_queries
 from ..data.records import ERRORS
 from ..evaluate.ask import read_evals
@@ -55,6 +55,7 @@ from dart_math_nb.sample.strategy import (
     progress_table,
 )
 from ..sets.cut import source_draws
+from ..store.folder import flat_config
 from ..store.pool import read_narrow, read_sources
 
 # %% ../../nbs/60_report/40_sections.ipynb #6b0fa547
