@@ -17,7 +17,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from ..data.load import BENCHMARKS
+from ..data.catalog import BENCHMARKS
 from .metrics import accuracy, wilson
 from .votes import macro
 

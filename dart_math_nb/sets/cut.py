@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from ..data.files import read_json, write_json, write_parquet
-from ..data.load import queries_frame
+from ..data.queries import queries_frame
 from ..data.records import KEY, Query, short_hash
 from ..sample.state import State, enter_codes, read_forms, result_table, settle
 from ..sample.strategy import StrategyCfg, normalize_response
