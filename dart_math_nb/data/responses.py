@@ -9,7 +9,7 @@ __all__ = ['read_ending', 'response_fields', 'Item', 'flatten', 'read_responses'
            'queries_in', 'stored_responses', 'training_rows']
 
 # %% ../../nbs/10_data/70_responses.ipynb #688f77a6
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ from dart_math_nb.data.fields import (
     Fields,
     find_fields,
     get_field,
-    level_number,
     row_meta,
     row_reference,
     spelled,

@@ -23,7 +23,7 @@ import pandas as pd
 
 from ..data.files import read_json, read_rows, write_json, write_jsonl
 from ..data.records import Query, Source, short_hash
-from .suite import EvalCfg, PlainPrompt, eval_prompts
+from .ask import EvalCfg, PlainPrompt, eval_prompts
 from ..prompts.choose import Prompt
 
 # %% ../../nbs/55_evaluate/60_harness.ipynb #4e46bf49

@@ -22,9 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from scipy import stats
 
-from ..data.files import flat_config, read_json
+from ..data.files import read_json
 from ..data.queries import read_saved_queries
 from ..data.records import ERRORS
+from ..evaluate.ask import read_evals
 from ..evaluate.metrics import accuracy, compare, wilson
 from dart_math_nb.report.figures import (
     STRATEGY_NAMES,
@@ -42,7 +43,6 @@ from .html import Figure, Section, Table, write_report
 from dart_math_nb.report.run_folder import (
     RunFolder,
     query_levels,
-    read_evals,
     run_cards,
     sampled_strategies,
 )
@@ -55,6 +55,7 @@ from dart_math_nb.sample.strategy import (
     progress_table,
 )
 from ..sets.cut import source_draws
+from ..store.folder import flat_config
 from ..store.pool import read_narrow, read_sources
 
 # %% ../../nbs/60_report/40_sections.ipynb #6b0fa547

@@ -26,10 +26,12 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from ..data.files import read_json, write_json, write_parquet
+from ..data.plugins import with_plugins
 from ..data.queries import queries_frame
 from ..data.records import KEY, Query, short_hash
 from ..sample.state import State, enter_codes, read_forms, result_table, settle
 from ..sample.strategy import StrategyCfg, normalize_response
+from ..store.folder import config_changes, refuse
 from ..store.journal import iter_pool
 from ..store.pool import read_narrow, read_sources
 from ..store.trials import CORRECT, WRONG
@@ -408,13 +410,10 @@ def check_train_set(
         raise ValueError(f"{folder}: the train set has no rows; need at least one")
     if clash := sorted(set(card) & set(counted)):
         raise ValueError(f"{folder}: card has {clash}, which are counted; use other names")
-    full = json.loads(json.dumps({**counted, **card}))
+    full = json.loads(json.dumps(with_plugins({**counted, **card})))
     old = read_card(folder) if (folder / "card.json").exists() else full
-    names = set(old | full) - set(_INFORMATION)
-    if differ := sorted(k for k in names if old.get(k) != full.get(k)):
-        raise ValueError(
-            f"{folder}: holds another train set ({differ} differ); use another folder, or --replace"
-        )
+    if changes := [c for c in config_changes(old, full) if c.name not in _INFORMATION]:
+        refuse(folder, changes, "holds another train set", "use another folder, or --replace")
     return full | {k: old[k] for k in _INFORMATION if k in old}
 
 # %% ../../nbs/45_sets/10_cut.ipynb #c4c2b7a5

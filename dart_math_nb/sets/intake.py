@@ -21,7 +21,8 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..data.fields import Fields, saved_fields
-from ..data.files import file_facts, flat_config, read_json, write_json
+from ..data.files import file_facts, read_json, write_json
+from ..data.plugins import with_plugins
 from ..data.records import Query, Response, Source, Verdict, pool_row
 from dart_math_nb.data.responses import (
     Item,
@@ -33,6 +34,7 @@ from dart_math_nb.data.responses import (
 )
 from ..grade.find.extract import extract_answer
 from ..grade.verdict import grade_responses
+from ..store.folder import config_changes, refuse
 from ..store.pool import Pool, open_pool, pool_counts
 
 # %% ../../nbs/45_sets/20_intake.ipynb #53b49083
@@ -97,14 +99,13 @@ def open_import(
     "What is known of an import. Raises ValueError when the source was imported in another way."
     path = pool.folder / "imports" / f"{source.source_id}.json"
     if not path.exists():
-        return how | {"sources": []}
+        return with_plugins(how) | {"sources": []}
     old = read_json(path)
-    was = flat_config({k: v for k, v in old.items() if k != "sources"})
-    now = flat_config(how | {"files": how["files"][: len(old["files"])]})
-    if differ := ", ".join(k for k in was | now if was.get(k) != now.get(k)):
-        raise ValueError(
-            f"{path}: imported in another way ({differ} differ); do the same, or name another source"
-        )
+    was = {name: value for name, value in old.items() if name != "sources"}
+    now = with_plugins(how) | {"files": how["files"][: len(old["files"])]}
+    if changes := config_changes(was, now):
+        refuse(path, changes, "imported in another way", "do the same, or name another source")
+    how = with_plugins(how)
     write_json(path, how := how | {"sources": old["sources"]})
     return how
 

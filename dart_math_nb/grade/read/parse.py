@@ -11,6 +11,7 @@ __all__ = ['MAX_TREE_DEPTH', 'text_node', 'check_depth', 'parse_answer']
 import re
 from functools import lru_cache
 
+from ...data.plugins import generation
 from dart_math_nb.grade.read.expr import (
     BOUND,
     CLOSE,
@@ -30,6 +31,7 @@ from dart_math_nb.grade.read.latex import (
     tokenize,
 )
 from .literals import whole_form
+from .types import registered_type
 
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #82994d44
 def _split(toks: list[Token], values: frozenset) -> tuple[list[list[Token]], list[str]]:
@@ -186,7 +188,9 @@ _LOGIC = re.compile(r"\\(?:land|lor|wedge|vee)\b")
 _COMMAS = frozenset((",", ";", "and", "or", "\\\\"))
 
 
-def _parse(text: str) -> Node:
+def _parse(text: str, n_changes: int = 0) -> Node:
+    if node := registered_type(text):
+        return node
     body = clean(text)
     if node := whole_form(body):
         return node
@@ -195,7 +199,7 @@ def _parse(text: str) -> Node:
         return ("twice", *(_of_tokens(part, body) for part in twice))
     return _of_tokens(toks, body)
 
-
+# %% ../../../nbs/20_grade/10_read/70_parse.ipynb #bf69e3f0
 def _of_tokens(toks: list[Token], body: str) -> Node:
     parts, commas = _split(toks, _COMMAS)
     nodes = _spread([_item(p) for p in parts if p])
@@ -247,4 +251,4 @@ def parse_answer(
 ) -> Node:
     """Tree of an answer; what is no mathematics becomes ("text", words).
     Raises `TooCostly` beyond a limit, `Unparsable` when there is nothing to read."""
-    return _cached(text) if len(text) <= 200 else _parse(text)
+    return _cached(text, generation()) if len(text) <= 200 else _parse(text)
