@@ -35,7 +35,7 @@ from dart_math_nb.evaluate.ask import (
     short_name,
 )
 from ..evaluate.tables import write_results
-from ..report.run_folder import RunFolder
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/55_evaluate.ipynb #a0fadc91
 def model_name(

@@ -19,7 +19,7 @@ from .flags import Many, Out
 from .printing import print_table
 from .queries import avoided_queries, keep_queries, kept_queries
 from ..data.records import Source
-from ..report.run_folder import RunFolder
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/45_exchange.ipynb #d125fc21
 def import_fields(
