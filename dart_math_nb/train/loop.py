@@ -35,7 +35,8 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..data.files import open_run, read_json, write_json, write_parquet
+from ..data.files import read_json, write_json, write_parquet
+from ..store.folder import enter
 from .attention import check_packing
 from .card import push_model, write_card
 from dart_math_nb.train.model import (
@@ -435,7 +436,7 @@ def train(
     tokenizer = start[1] if start else load_tokenizer(cfg)
     with args.main_process_first(local=False):
         tokens, set_of = run_tokens(cfg, rows, tokenizer)
-        run = open_run(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
+        run = enter(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
     if (Path(cfg.out) / "train.json").exists():
         return load_result(cfg.out)
     late = torch.cuda.is_available() or is_deepspeed_zero3_enabled()

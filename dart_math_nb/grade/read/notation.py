@@ -1,4 +1,4 @@
-"""Notations that one token cannot show: `5C2`, `]0,1[`, `+/-`, `<1,2>`, `[1 2; 3 4]`, `$34`, `20°C`.
+"""`5C2`, `]0,1[`, `+/-`, `<1,2>`, `[1 2; 3 4]`, `$34`, `20°C`: what no single token shows is rewritten before the text is cut.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/10_read/notation.html.md"""
 
@@ -11,16 +11,19 @@ __all__ = ['rewrite']
 import re
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #676707fa
-_N = r"\{?\s*(\d{1,4})\s*\}?"
-_SIDES = re.compile(
-    rf"(?:\{{\s*\}}|(?<![\w}}]))[_^]{_N}\s*(?:\\text|\\mathrm|\\rm)?\s*\{{?\s*([CP])\s*\}}?\s*_{_N}"
+_N = r"\{?\s*(\d{1,4})\s*\}?"  # A number, with or without braces
+_ROMAN = r"(?:\\text|\\mathrm|\\rm)?"  # The letter may be set upright
+_SIDES = re.compile(  # {}^7C_3 and _7C_3: one number on each side of the letter
+    rf"(?:\{{\s*\}}|(?<![\w}}]))[_^]{_N}\s*{_ROMAN}\s*\{{?\s*([CP])\s*\}}?\s*_{_N}"
 )
-_STACKED = re.compile(
-    rf"(?<![\w\\])(?:\\text|\\mathrm|\\rm)?\s*\{{?([CP])\}}?(?:_{_N}\s*\^{_N}|\^{_N}\s*_{_N})"
+_STACKED = re.compile(  # C_7^3 and C^3_7: both behind the letter
+    rf"(?<![\w\\]){_ROMAN}\s*\{{?([CP])\}}?(?:_{_N}\s*\^{_N}|\^{_N}\s*_{_N})"
 )
-_INLINE = re.compile(r"(?<![\w.^_{])(\d{1,4})\s?([CP])\s?(\d{1,4})(?![\w.])")
+_INLINE = re.compile(r"(?<![\w.^_{])(\d{1,4})\s?([CP])\s?(\d{1,4})(?![\w.])")  # 7C3, 7 C 3
 _CALLED = re.compile(
-    r"\bn([CP])r\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)|\b(comb|binomial|perm)\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)"
+    r"""\bn([CP])r\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)                # nCr(7,3)
+    |\b(comb|binomial|perm)\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)       # as programs call it""",
+    re.VERBOSE,
 )
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #83b57c5a
@@ -46,11 +49,13 @@ def _stacked(m: re.Match) -> str:
     return _count(kind, n, k) if int(n) >= int(k) and int(n) > 1 else m[0]  # c_1^2 is a square
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #b1b42285
-_TURNED = re.compile(r"([\[\]])([^\[\]()]+[,;][^\[\]()]+)([\[\]])")
-_ANGLED = re.compile(r"<([^<>=]*,[^<>=]*)>")
+_TURNED = re.compile(r"([\[\]])([^\[\]()]+[,;][^\[\]()]+)([\[\]])")  # ]0,1[
+_ANGLED = re.compile(r"<([^<>=]*,[^<>=]*)>")  # <1, 2>; a comma, lest x<y>z be one
 _CELL = r"-?[\d./]+"
-_ROWS = re.compile(rf"\[\s*{_CELL}(?:\s+{_CELL})*(?:\s*;\s*{_CELL}(?:\s+{_CELL})*)+\s*\]")
-_PYTHON = re.compile(
+_ROWS = re.compile(  # [1 2; 3 4]
+    rf"\[\s*{_CELL}(?:\s+{_CELL})*(?:\s*;\s*{_CELL}(?:\s+{_CELL})*)+\s*\]"
+)
+_PYTHON = re.compile(  # np.array([[1, 2]])
     r"(?:(?:np|numpy|sp|sympy)\.)?(?:Matrix|matrix|array|Interval)\((\s*\[.*\])\s*\)", re.DOTALL
 )
 
@@ -61,16 +66,22 @@ def _brackets(text: str) -> str:
     if m := _ANGLED.fullmatch(text):
         return f"({m[1]})"
     if _ROWS.fullmatch(text):
-        return re.sub(r"(?<=[\d.])\s+(?=[-\d])", ", ", text)
+        return re.sub(r"(?<=[\d.])\s+(?=[-\d])", ", ", text)  # 1 2; 3 -4 gets its commas
     return m[1] if (m := _PYTHON.fullmatch(text)) else text
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #843675c7
 _COINS = {"$": "usd", "£": "gbp", "€": "eur", "¥": "yen", "R": "rupees", "U": "usd", "E": "eur"}
 _MONEY = re.compile(
-    r"(-?)\s*(?:US|A|C)?(\\?\$|£|€|¥|Rs\.?\s|USD\s|EUR\s)\s?(-?(?:\d[\d,{}!\\]*)?\.?\d+)(\s+[A-Za-z][^$\\=+]*)?\.?"
+    r"""(-?)\s*(?:US|A|C)?                        # -, then perhaps whose dollar
+    (\\?\$|£|€|¥|Rs\.?\s|USD\s|EUR\s)\s?          # the sign, escaped or not
+    (-?(?:\d[\d,{}!\\]*)?\.?\d+)                  # 1{,}234.50
+    (\s+[A-Za-z][^$\\=+]*)?\.?                    # per day""",
+    re.VERBOSE,
 )
 _HEAT = re.compile(
-    r"\s*(?:(?:\{\s*\})?\s*\^\s*\{?\s*\\circ\s*\}?|°|\\degree)\s*(?:\\(?:text|mathrm|rm)\s*\{?\s*)?([CF])\b\s*\}?"
+    r"""\s*(?:(?:\{\s*\})?\s*\^\s*\{?\s*\\circ\s*\}?|°|\\degree)\s*  # the sign of degrees
+    (?:\\(?:text|mathrm|rm)\s*\{?\s*)?([CF])\b\s*\}?                 # C or F, upright or not""",
+    re.VERBOSE,
 )
 _HEAT_NAMES = {"C": "celsius", "F": "fahrenheit"}
 
@@ -83,15 +94,17 @@ def _money(text: str) -> str:
     return rf"{m[1]}{m[3]}\text{{ {unit}}}{m[4] or ''}"
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #8521f30e
-_EULER = re.compile(r"(?<![\d.])(\d{1,3})e([+-])(\d)(?!\d)")
-_LOGS = re.compile(r"\b(?:\\)?log(2|10)\s*(?=\(|\{)")
-_LIST = re.compile(r"-?\d+(?:,-?\d+)+")
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+")
-_GROUP = re.compile(r"(?:[(\[]|\\\{)\s*-?\d{1,3}(?:,-?\d{3})+\s*(?:\\right\s*)?\\?[)\]}]")
+_EULER = re.compile(r"(?<![\d.])(\d{1,3})e([+-])(\d)(?!\d)")  # 3e-1, but not 1e-05
+_LOGS = re.compile(r"\b(?:\\)?log(2|10)\s*(?=\(|\{)")  # log10(5), as programs write it
+_LIST = re.compile(r"-?\d+(?:,-?\d+)+")  # 25,100,55
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234,567
+_GROUP = re.compile(  # (1,234), a point
+    r"(?:[(\[]|\\\{)\s*-?\d{1,3}(?:,-?\d{3})+\s*(?:\\right\s*)?\\?[)\]}]"
+)
 
 
 def _numbers(text: str) -> str:
-    if "e" in text and not re.fullmatch(r"[-(]*\d+e-[5-9]\)*", text):
+    if "e" in text and not re.fullmatch(r"[-(]*\d+e-[5-9]\)*", text):  # 3e-7 alone, (2e-6)
         text = _EULER.sub(r"\1 e\2\3", text)
     if "," in text:
         if _LIST.fullmatch(text) and not _THOUSANDS.fullmatch(text):
@@ -100,24 +113,25 @@ def _numbers(text: str) -> str:
     return _LOGS.sub(r"\\log_{\1}", text) if "log" in text else text
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #23cb4637
-_REALS = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\^\s*\{?\s*([+-])\s*\}?|_\s*\{\s*([<>])\s*0\s*\})")
-_WORDS_BETWEEN = (
-    (re.compile(r"\A(-?[\d.]+)\s*(?:\\text\s*\{)?\s*to\s*\}?\s*([\d.]+)\Z"), r"\1:\2"),
-    (re.compile(r"\(\s*\\?(?:text\s*\{)?\s*b?mod\s*\}?\s*(\d+)\s*\)"), r"\\pmod{\1}"),
-    (
-        re.compile(
-            r"(\d\s*(?:hours?|hrs?|minutes?|days?|feet|foot|pounds?|dollars?))\s+and\s+(?=\d+\s*[a-z])"
-        ),
-        r"\1 ",
-    ),
-    (re.compile(r"(?:\\?#\s*){2}"), " = "),
-    (re.compile(r"(?<=[a-z\d])\s+by\s+(?=\d)"), r" \\times "),
-    (re.compile(r"\\(?:overrightarrow|vec)\s*\{\s*([A-Z])\s*([A-Z])\s*\}"), r"\\vec\1\2 "),
-    (re.compile(r"\\text\s*\{\s*([;,])\s*(?=[^}\s])"), r"\1 \\text{"),
+_UNIT = "(?:hours?|hrs?|minutes?|days?|feet|foot|pounds?|dollars?)"
+_WORDS_BETWEEN = (  # What is found, what takes its place
+    (re.compile(r"\A(-?[\d.]+)\s*(?:\\text\s*\{)?\s*to\s*\}?\s*([\d.]+)\Z"), r"\1:\2"),  # 3 to 2
+    (re.compile(r"\(\s*\\?(?:text\s*\{)?\s*b?mod\s*\}?\s*(\d+)\s*\)"), r"\\pmod{\1}"),  # (mod 7)
+    (re.compile(rf"(\d\s*{_UNIT})\s+and\s+(?=\d+\s*[a-z])"), r"\1 "),  # 2 hours and 30 minutes
+    (re.compile(r"(?:\\?#\s*){2}"), " = "),  # 5 ## 5, the same value twice
+    (re.compile(r"(?<=[a-z\d])\s+by\s+(?=\d)"), r" \\times "),  # 3 by 4
+    (re.compile(r"\\(?:overrightarrow|vec)\s*\{\s*([A-Z])\s*([A-Z])\s*\}"), r"\\vec\1\2 "),  # AB
+    (re.compile(r"\\text\s*\{\s*([;,])\s*(?=[^}\s])"), r"\1 \\text{"),  # \text{, then}
 )
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #32b3c01f
 _ANGLE = re.compile(r"\\angle\s*([A-Z])\s*([A-Z])\s*([A-Z])(?![A-Za-z_])")
+_REALS = re.compile(
+    r"""\\mathbb\s*\{?R\}?\s*
+    (?:\^\s*\{?\s*([+-])\s*\}?     # \mathbb{R}^+
+    |_\s*\{\s*([<>])\s*0\s*\})     # \mathbb{R}_{>0}""",
+    re.VERBOSE,
+)
 
 
 def _between(text: str) -> str:
@@ -127,22 +141,28 @@ def _between(text: str) -> str:
     if "\n" in text and all("=" in line for line in text.split("\n")):
         text = text.replace("\n", ", ")  # one equation a line
     if text.count("=") > 1 and "," not in text:
-        text = re.sub(r"\\q?quad\b", ", ", text)
+        text = re.sub(r"\\q?quad\b", ", ", text)  # x=1 \quad y=2
     if text.startswith("(1)") and "(2)" in text:
-        parts = re.sub(r"[;,.]?\s*\(\d\)\.?\s*", ", ", text).lstrip(", ")
+        parts = re.sub(r"[;,.]?\s*\(\d\)\.?\s*", ", ", text).lstrip(", ")  # (1) 5; (2) 3
         text = f"({parts})"  # in order
     return _REALS.sub(lambda m: r"(0,\infty)" if (m[1] or m[2]) in "+>" else r"(-\infty,0)", text)
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #33e12166
 _WHEN = re.compile(
-    r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:if|for|when|where|,)\b\s*\$?([^{}$]*)\$?\s*\}"
-    r"|(?<=&)\s*(?:if|for|when)\b()"
+    r"""\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:if|for|when|where|,)\b\s*\$?([^{}$]*)\$?\s*\}  # \text{if $x>0$}
+    |(?<=&)\s*(?:if|for|when)\b()                                                             # & if x>0""",
+    re.VERBOSE,
 )
 _ANY = re.compile(
-    r"[CP_]|log|\de[+-]|\+/-|°|\\circ|\\degree|[\][;<,&$£€¥]|Matrix|array|Rs|USD|EUR|comb|binomial|perm\(|\bto\b|mod|\band\b|\bby\b|#|\(2\)|\\mathbb|arrow|\\vec|angle|quad|\\text\{\s*[;,]|\n"
+    r"""[CP_]|\(2\)|\\mathbb|arrow|\\vec|angle|quad           # counting, parts, names of their own
+    |\+/-|[\][;<,&$£€¥]|Matrix|array|\n                       # brackets, columns, coins
+    |Rs|USD|EUR|°|\\circ|\\degree                             # money, heat
+    |log|\de[+-]|comb|binomial|perm\(                         # as programs write
+    |\bto\b|mod|\band\b|\bby\b|\#|\\text\{\s*[;,]             # words between""",
+    re.VERBOSE,
 )
 
-
+# %% ../../../nbs/20_grade/10_read/20_notation.ipynb #3075be24
 def rewrite(
     text: str,  # Answer without Unicode mathematics
 ) -> str:  # The same in common notation

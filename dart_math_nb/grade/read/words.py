@@ -1,4 +1,4 @@
-"""Numbers in words: `twenty-one`, `two thirds`, `negative three`, `twelfth`.
+"""`twenty-one`, `two thirds`, `negative three`, `twelfth`: digits before anything else is read.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/10_read/words.html.md"""
 
@@ -30,26 +30,47 @@ _PARTS = {w: i for i, w in enumerate(_ORDINALS, 1) if i > 2} | {
 }
 
 # %% ../../../nbs/20_grade/10_read/10_words.ipynb #a85471ba
-_TWO = rf"(?:(?:{'|'.join(_TENS)})(?:[\s-]+(?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL[::-1])})"
-_THREE = rf"(?:(?:{'|'.join(_SMALL[9:0:-1])}|an?)[\s-]+hundred(?:\s+(?:and\s+)?{_TWO}\b)?|{_TWO})"
+_TWO = rf"""(?:
+    (?:{"|".join(_TENS)})(?:[\s-]+(?:{"|".join(_SMALL[1:10])}))?  # twenty, twenty-one
+    |{"|".join(_SMALL[::-1])}                                     # zero to nineteen, long names first
+)"""
+_THREE = rf"""(?:
+    (?:{"|".join(_SMALL[9:0:-1])}|an?)[\s-]+hundred  # two hundred, a hundred
+    (?:\s+(?:and\s+)?{_TWO}\b)?                      # and six
+    |{_TWO}
+)"""
 _GROUP = rf"{_THREE}[\s-]+(?:thousand|million|billion|trillion)"
-_CARDINAL = (
-    rf"\b(?:{_GROUP}(?:[\s,]+(?:and\s+)?{_GROUP})*(?:[\s,]+(?:and\s+)?{_THREE})?|{_THREE})\b"
-)
-_NUMBER = re.compile(_CARDINAL, re.IGNORECASE)
+_CARDINAL = rf"""\b(?:
+    {_GROUP}
+    (?:[\s,]+(?:and\s+)?{_GROUP})*  # three million, two hundred thousand
+    (?:[\s,]+(?:and\s+)?{_THREE})?  # and forty
+    |{_THREE}
+)\b"""
+_NUMBER = re.compile(_CARDINAL, re.IGNORECASE | re.VERBOSE)
+
+# %% ../../../nbs/20_grade/10_read/10_words.ipynb #fecbb45d
 _SHARE = re.compile(
-    rf"({_CARDINAL}|\ban?\b)[\s-]+({'|'.join(_PARTS)})(?:s\b|\b)(?![\s-]+(?:of\s+)?hour)",
-    re.IGNORECASE,
+    rf"""({_CARDINAL}|\ban?\b)[\s-]+     # three, a
+    ({"|".join(_PARTS)})(?:s\b|\b)       # fourths, third
+    (?![\s-]+(?:of\s+)?hour)             # but not half hours
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
-_MIXED = re.compile(r"(?<![\d.,/])(\d+)\s+and\s+(1/\d+|\d/\d)(?![\d/])")
+_MIXED = re.compile(r"(?<![\d.,/])(\d+)\s+and\s+(1/\d+|\d/\d)(?![\d/])")  # 5 and 1/2
+
+# %% ../../../nbs/20_grade/10_read/10_words.ipynb #e4507ad6
 _MINUS = re.compile(r"\b(?:negative|minus)\s+(?=[\d.$\\(]|infinity)", re.IGNORECASE)
 _ORDINAL = re.compile(
-    rf"(?:the\s+)?(?:({'|'.join(_TENS)})[\s-])?({'|'.join(_ORDINALS)})", re.IGNORECASE
+    rf"""(?:the\s+)?
+    (?:({"|".join(_TENS)})[\s-])?  # twenty-
+    ({"|".join(_ORDINALS)})        # first""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _ANY = re.compile(
-    r"zero|one|two|three|four|five|six|seven|eight|nin|ten|eleven|twel|twent|thirt|fort|fift|hundred"
-    r"|hal[fv]|quarter|first|second|third|minus|negative",
-    re.IGNORECASE,
+    r"""zero|one|two|three|four|five|six|seven|eight|nin|ten|eleven
+    |twel|twent|thirt|fort|fift|hundred
+    |hal[fv]|quarter|first|second|third|minus|negative""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 # %% ../../../nbs/20_grade/10_read/10_words.ipynb #0f781083
