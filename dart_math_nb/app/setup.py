@@ -26,6 +26,7 @@ from .queries import open_queries
 from ..data.fields import Fields
 from ..data.files import file_facts, folder_revision
 from ..data.load import draw_queries, filter_queries
+from ..data.messages import check_names
 from ..data.records import Query, Source, short_hash
 from ..data.responses import Item, stored_responses
 from ..engines.dice import SimulatedEngine
@@ -34,7 +35,6 @@ from dart_math_nb.engines.protocol import (
     Completion,
     Engine,
     SampleParams,
-    check_names,
     params_of,
     run_async,
 )
