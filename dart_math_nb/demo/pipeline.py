@@ -33,7 +33,8 @@ from ..report.sections import write_run_report
 from ..sample.stage import sample_strategy
 from ..sample.strategy import StrategyCfg
 from ..sets.cut import read_train_set
-from ..train.loop import TrainCfg, train
+from ..train.config import TrainCfg
+from ..train.loop import train
 
 # %% ../../nbs/65_demo/20_pipeline.ipynb #febd81e7
 @dataclass(frozen=True)
