@@ -1,4 +1,4 @@
-"""One stage of a run per subcommand; every error a person can mend is one line.
+"""One stage of a run per subcommand; every error a person can mend is one line. What `dart-math --help` prints:
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/front.html.md"""
 

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/files.html.md"""
 
 # %% auto #0
 __all__ = ['sync_folder', 'atomic_path', 'write_json', 'write_jsonl', 'room_in', 'write_parquet', 'whole_text', 'read_rows',
-           'read_json', 'flat_config', 'open_run', 'file_facts', 'folder_revision']
+           'read_json', 'file_facts', 'folder_revision']
 
 # %% ../../nbs/10_data/20_files.ipynb #f33fc040
 import contextlib
@@ -195,38 +195,6 @@ def read_json(
     if not isinstance(value, dict):
         raise ValueError(f"{path}: a {type(value).__name__}; need a JSON object")
     return value
-
-# %% ../../nbs/10_data/20_files.ipynb #449348e9
-def flat_config(
-    config: dict,  # JSON values, perhaps nested
-    prefix: str = "",  # Before each name
-) -> dict:  # Dotted names to values
-    "A nested configuration as one level, for messages and reports."
-    flat = {}
-    for k, v in config.items():
-        flat |= flat_config(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
-    return flat
-
-# %% ../../nbs/10_data/20_files.ipynb #ebe1d0d4
-def open_run(
-    folder: str | Path,  # Folder of the run or of one stage
-    config: dict,  # JSON values that decide the result
-) -> Path:  # The folder
-    """Make a run folder, or enter one made with the same configuration.
-    Raises ValueError naming what differs when it was made with another."""
-    folder = Path(folder)
-    file, config = folder / "config.json", json.loads(json.dumps(config))
-    if not file.exists():
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder}: a file; need a folder")
-        write_json(file, config)
-        return folder
-    old, new = flat_config(read_json(file)), flat_config(config)
-    keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
-    if keys:
-        diff = "; ".join(f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in keys)
-        raise ValueError(f"{folder}: made with another configuration ({diff}); use another folder")
-    return folder
 
 # %% ../../nbs/10_data/20_files.ipynb #0961f36c
 def file_facts(

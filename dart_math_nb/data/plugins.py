@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/plugins.html.md"""
 
 # %% auto #0
 __all__ = ['KINDS', 'USE', 'INSTALLED', 'GROUP', 'Plugin', 'register', 'registered', 'with_registered', 'generation', 'owner',
-           'use', 'use_installed', 'plugin_hashes', 'with_plugins', 'use_inherited']
+           'use', 'use_installed', 'plugin_hashes', 'plugin_kinds', 'with_plugins', 'use_inherited']
 
 # %% ../../nbs/10_data/15_plugins.ipynb #0876efc7
 import hashlib
@@ -208,6 +208,15 @@ def use_installed() -> dict[str, str]:  # Name of each plugin used so far -> has
 def plugin_hashes() -> dict[str, str]:  # Name of the plugin -> hash; empty without plugins
     "What names the plugins of this process, for saved configurations."
     return {name: plugin.sha256 for name, plugin in sorted(_USED.items())}
+
+
+def plugin_kinds() -> dict[str, set[str]]:  # Name of the plugin -> keys of KINDS
+    "What sorts of things each plugin of this process registered."
+    kinds = {name: set() for name in _USED}
+    for (kind, _), owner in _OWNERS.items():
+        if owner in kinds:
+            kinds[owner].add(kind)
+    return kinds
 
 
 def with_plugins(

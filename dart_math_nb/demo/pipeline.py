@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data.files import folder_revision, open_run, read_json, write_json
+from ..data.files import folder_revision, read_json, write_json
 from ..data.queries import save_queries
 from ..data.records import Query, Source
 from .tiny import TEACHER_TEMPERATURE, TINY_MODELS, tiny_path, tiny_queries
@@ -28,11 +28,12 @@ from ..evaluate.metrics import compare
 from ..prompts.templates import get_template, render
 from ..report.figures import STRATEGY_NAMES
 from ..report.html import Section, Table
-from ..report.run_folder import cut_sets
 from ..report.sections import write_run_report
 from ..sample.stage import sample_strategy
 from ..sample.strategy import StrategyCfg
-from ..sets.cut import read_train_set
+from ..sets.card import read_train_set
+from ..sets.stage import cut_sets
+from ..store.folder import enter
 from ..train.config import TrainCfg
 from ..train.loop import train
 
@@ -171,7 +172,7 @@ def run_demo(
     "Sample, curate, train, evaluate and report in miniature."
     out, cfg = Path(out), cfg or DemoCfg()
     models = {name: folder_revision(tiny_path(name)) for name in TINY_MODELS}
-    open_run(out, {"demo": asdict(cfg), "models": models})
+    enter(out, {"demo": asdict(cfg), "models": models})
     queries = tiny_queries(cfg.n_queries, cfg.seed)
     known = {q.query_id for q in queries}
     test = tiny_queries(cfg.n_test, cfg.seed + 1, exclude=known, benchmark="tiny")

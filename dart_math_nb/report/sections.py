@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from scipy import stats
 
-from ..data.files import flat_config, read_json
+from ..data.files import read_json
 from ..data.queries import read_saved_queries
 from ..data.records import ERRORS
 from ..evaluate.ask import read_evals
@@ -40,12 +40,6 @@ from dart_math_nb.report.figures import (
     responses_frame,
 )
 from .html import Figure, Section, Table, write_report
-from dart_math_nb.report.run_folder import (
-    RunFolder,
-    query_levels,
-    run_cards,
-    sampled_strategies,
-)
 from ..sample.state import read_draws
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
@@ -55,7 +49,10 @@ from dart_math_nb.sample.strategy import (
     progress_table,
 )
 from ..sets.cut import source_draws
+from ..sets.stage import query_levels, run_cards, sampled_strategies
+from ..store.folder import flat_config
 from ..store.pool import read_narrow, read_sources
+from ..store.run import RunFolder
 
 # %% ../../nbs/60_report/40_sections.ipynb #6b0fa547
 def new_axes(

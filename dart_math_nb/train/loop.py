@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..data.files import open_run
+from ..store.folder import enter
 from .args import check_extras, training_args
 from .card import push_model
 from .collate import collate_packs, collate_padded
@@ -116,7 +116,7 @@ def train(
     tokenizer = start[1] if start else load_tokenizer(cfg)
     with args.main_process_first(local=False):
         tokens, set_of = run_tokens(cfg, rows, tokenizer)
-        run = open_run(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
+        run = enter(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
     if (Path(cfg.out) / "train.json").exists():
         return load_result(cfg.out)
     late = torch.cuda.is_available() or is_deepspeed_zero3_enabled()
