@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..data.catalog import benchmarks
 from ..data.files import read_json
-from ..data.load import BENCHMARKS, load_queries
+from ..data.load import load_queries
 from ..data.queries import draw_queries, read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
 from dart_math_nb.engines.protocol import (
@@ -83,10 +84,10 @@ def evaluate_queries(
     Raises ValueError when greedy draws are repeated, or the engine has too few."""
     if n_draws > 1 and source.temperature == 0:
         raise ValueError(f"n_draws={n_draws} at temperature 0 gives copies; need temperature > 0")
-    queries, strategy = list(queries), StrategyCfg("vrt", k=n_draws)
+    queries, options = list(queries), {"prompt_of": prompt_of, **options}
     with open_pool(folder) as pool:
-        options |= {"source": source, "strategy": strategy, "prompt_of": prompt_of}
-        sample_pool(queries, CutOff(engine), pool, **options)
+        strategy = StrategyCfg("vrt", k=n_draws)
+        sample_pool(queries, CutOff(engine), pool, source=source, strategy=strategy, **options)
     rows = read_pool(folder, query_ids=[q.query_id for q in queries])
     rows = rows[(rows["source_id"] == source.source_id) & (rows["trial"] < n_draws)]
     if short := len(queries) * n_draws - len(rows):
@@ -145,7 +146,7 @@ def eval_queries(
     "Load the queries of an evaluation. Raises ValueError when two benchmarks have one name."
     found = {}
     for name in cfg.benchmarks:
-        known = short_name(name) in BENCHMARKS
+        known = short_name(name) in benchmarks()
         how = {k: v for k, v in options.items() if k in ("folder", "unverified") or not known}
         queries = load_queries(name, where=cfg.where, **how)
         if short_name(name) in found:
@@ -260,9 +261,9 @@ def evaluate_benchmarks(
         save_queries(folder / name / "queries.jsonl", some)
         for seed in cfg.seeds:
             source = replace(cfg.source, run_seed=seed, template=prompts[name].name)
-            how = {"params": params_of(source, prompts[name].stop)} | options
-            how |= {"prompt_of": prompts[name].text}
-            rows = evaluate_queries(some, engine, folder / name, source, cfg.n_draws, **how)
+            how = {"params": params_of(source, prompts[name].stop), **options}
+            asked = (folder / name, source, cfg.n_draws, prompts[name].text)
+            rows = evaluate_queries(some, engine, *asked, **how)
             parts.append(rows.assign(benchmark=name, run_seed=seed))
     return pd.concat(parts, ignore_index=True)
 

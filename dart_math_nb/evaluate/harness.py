@@ -1,4 +1,4 @@
-"""Results and samples in the files of EleutherAI's lm-evaluation-harness, so that its tools, and others built on them, can read an evaluation.
+"""Results and samples as EleutherAI's harness writes them, so that its tools, and others built on them, can read an evaluation.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/harness.html.md"""
 
@@ -39,9 +39,13 @@ def generation_kwargs(
     stop: Sequence[str] = (),  # Texts that end a response
 ) -> dict:  # In the harness's words
     "How responses were generated."
-    greedy = source.temperature == 0
-    how = {"until": list(stop), "do_sample": not greedy, "temperature": source.temperature}
-    return how | {"top_p": source.top_p, "max_gen_toks": source.max_tokens}
+    return {
+        "until": list(stop),
+        "do_sample": source.temperature > 0,
+        "temperature": source.temperature,
+        "top_p": source.top_p,
+        "max_gen_toks": source.max_tokens,
+    }
 
 # %% ../../nbs/55_evaluate/60_harness.ipynb #ae50da50
 def _sample(i: int, query: Query, draws: pd.DataFrame, prompt: str, how: dict) -> dict:
@@ -73,10 +77,8 @@ def harness_samples(
 ) -> list[dict]:  # One per query
     "Samples in the harness's form. Raises ValueError when a query has no draws."
     prompt = prompt or PlainPrompt()
-    how, order = (
-        generation_kwargs(source, prompt.stop),
-        [c for c in ("run_seed", "trial") if c in frame],
-    )
+    how = generation_kwargs(source, prompt.stop)
+    order = [c for c in ("run_seed", "trial") if c in frame]
     groups = dict(list(frame.sort_values(order).groupby(frame["query_id"].astype(str))))
     if missing := [q.query_id for q in queries if q.query_id not in groups]:
         raise ValueError(f"samples: query {missing[0]} and {len(missing) - 1} more have no draws")
@@ -106,13 +108,30 @@ def _metrics(name: str, scores: Sequence[np.ndarray]) -> dict:
         "exact_match_stderr,none": "N/A" if np.isnan(error) else error,
     }
 
-
+# %% ../../nbs/55_evaluate/60_harness.ipynb #31f2ee4f
 def _task_config(name: str, cfg: EvalCfg, prompt: Prompt | PlainPrompt) -> dict:
     metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
-    how = {"task": name, "output_type": "generate_until", "num_fewshot": n_examples(prompt)}
-    how |= {"repeats": cfg.n_draws * len(cfg.seeds), "metric_list": [metric]}
-    how |= {"generation_kwargs": generation_kwargs(cfg.source, prompt.stop)}
-    return how | {"metadata": {"version": 1.0}}
+    return {
+        "task": name,
+        "output_type": "generate_until",
+        "num_fewshot": n_examples(prompt),
+        "repeats": cfg.n_draws * len(cfg.seeds),
+        "metric_list": [metric],
+        "generation_kwargs": generation_kwargs(cfg.source, prompt.stop),
+        "metadata": {"version": 1.0},
+    }
+
+# %% ../../nbs/55_evaluate/60_harness.ipynb #5ce7b423
+def _values(scores: Mapping[str, np.ndarray]) -> dict:
+    results = {n: _metrics(n, [s]) for n, s in scores.items()}
+    if len(scores) == 1:
+        return {"results": results, "group_subtasks": {}}
+    group = _metrics(GROUP, list(scores.values()))
+    return {
+        "results": {GROUP: group, **results},
+        "groups": {GROUP: group},
+        "group_subtasks": {GROUP: list(scores)},
+    }
 
 # %% ../../nbs/55_evaluate/60_harness.ipynb #ef5c658d
 def harness_results(
@@ -121,54 +140,88 @@ def harness_results(
     prompts: Mapping[str, Prompt | PlainPrompt],  # By task
 ) -> dict:  # As in results_<time>.json
     "Results in the harness's form."
-    scores = {n: np.array([s["exact_match"] for s in some]) for n, some in samples.items()}
-    results = {n: _metrics(n, [s]) for n, s in scores.items()}
-    out = {"results": results, "group_subtasks": {}}
-    names = list(samples)
-    if len(samples) > 1:
-        group = _metrics(GROUP, list(scores.values()))
-        out = {"results": {GROUP: group, **results}, "groups": {GROUP: group}}
-        out["group_subtasks"] = {GROUP: list(samples)}
-        names = [GROUP, *samples]
-    out["configs"] = {n: _task_config(n, cfg, prompts[n]) for n in samples}
-    out["versions"] = dict.fromkeys(names, 1.0)
+    out = _values({n: np.array([s["exact_match"] for s in v]) for n, v in samples.items()})
+    names = list(out["results"])
     shots = {n: n_examples(prompts[n]) for n in samples}
     same = dict.fromkeys(names, max(shots.values())) if len(set(shots.values())) == 1 else {}
-    out["n-shot"] = same | shots
-    out["higher_is_better"] = {n: {"exact_match": True} for n in names}
-    sizes = {n: len(some) for n, some in samples.items()}
-    out["n-samples"] = {n: {"original": k, "effective": k} for n, k in sizes.items()}
-    return out | _identity(samples, cfg)
+    return {
+        **out,
+        "configs": {n: _task_config(n, cfg, prompts[n]) for n in samples},
+        "versions": dict.fromkeys(names, 1.0),
+        "n-shot": same | shots,
+        "higher_is_better": {n: {"exact_match": True} for n in names},
+        "n-samples": {
+            n: dict.fromkeys(("original", "effective"), len(samples[n])) for n in samples
+        },
+        **_identity(samples, cfg),
+    }
 
-# %% ../../nbs/55_evaluate/60_harness.ipynb #56d6b5a8
-_EMPTY = "git_hash upper_git_hash pretty_env_info transformers_version tokenizer_pad_token"
-_EMPTY += " tokenizer_eos_token tokenizer_bos_token eot_token_id system_instruction"
-_EMPTY += " system_instruction_sha fewshot_as_multiturn chat_template chat_template_sha"
-_EMPTY += " total_evaluation_time_seconds"
-_EMPTY_CONFIG = "batch_size bootstrap_iters device fewshot_seed numpy_seed torch_seed use_cache"
+# %% ../../nbs/55_evaluate/60_harness.ipynb #36bf1f56
+_NOT_IN_PATHS = re.compile(r"""["<>:/|\\?*\[\]]+""")  # The / and the : of org/m:7b
 
 
 def sanitized(
     model: str,  # Hub id or folder
 ) -> str:  # Name of one folder
     "Name of a model, as the harness writes it into paths."
-    return re.sub(r"[\"<>:/|\\?*\[\]]+", "__", model)
+    return _NOT_IN_PATHS.sub("__", model)
 
+# %% ../../nbs/55_evaluate/60_harness.ipynb #56d6b5a8
+_EMPTY = (
+    "git_hash",
+    "upper_git_hash",
+    "pretty_env_info",
+    "transformers_version",
+    "tokenizer_pad_token",
+    "tokenizer_eos_token",
+    "tokenizer_bos_token",
+    "eot_token_id",
+    "system_instruction",
+    "system_instruction_sha",
+    "fewshot_as_multiturn",
+    "chat_template",
+    "chat_template_sha",
+    "total_evaluation_time_seconds",
+)
+_EMPTY_CONFIG = (
+    "batch_size",
+    "bootstrap_iters",
+    "device",
+    "fewshot_seed",
+    "numpy_seed",
+    "torch_seed",
+    "use_cache",
+)
 
+# %% ../../nbs/55_evaluate/60_harness.ipynb #d7fb0fc4
+def _run_config(cfg: EvalCfg) -> dict:
+    source = asdict(cfg.source)
+    return {
+        "model": "dart_math_nb",
+        "model_args": {"pretrained": cfg.source.model, **source, "seeds": list(cfg.seeds)},
+        "model_revision": cfg.source.revision,
+        "limit": cfg.n_queries,
+        "batch_sizes": [],
+        "random_seed": cfg.seeds[0],
+        "gen_kwargs": generation_kwargs(cfg.source),
+        **dict.fromkeys(_EMPTY_CONFIG),
+    }
+
+# %% ../../nbs/55_evaluate/60_harness.ipynb #db885bfb
 def _identity(samples: Mapping[str, list[dict]], cfg: EvalCfg) -> dict:
-    "Which model, which texts, which settings."
     keys = ("doc_hash", "prompt_hash", "target_hash")
-    hashes = {n: sha256("".join(s[k] for s in some for k in keys)) for n, some in samples.items()}
-    model, config = cfg.source.model, asdict(cfg.source) | {"seeds": list(cfg.seeds)}
-    how = {"model": "dart_math_nb", "model_args": {"pretrained": model, **config}}
-    how |= {"model_revision": cfg.source.revision, "limit": cfg.n_queries, "batch_sizes": []}
-    how |= {"random_seed": cfg.seeds[0], "gen_kwargs": generation_kwargs(cfg.source)}
-    how |= dict.fromkeys(_EMPTY_CONFIG.split())
-    out = {"config": how, "task_hashes": hashes, "max_length": cfg.source.max_tokens}
-    out |= {"model_source": "dart_math_nb", "model_name": model}
-    out |= {"model_name_sanitized": sanitized(model)}
-    out |= {"lm_eval_version": f"none (written by dart_math_nb {version('dart_math_nb')})"}
-    return dict.fromkeys(_EMPTY.split()) | out
+    return {
+        **dict.fromkeys(_EMPTY),
+        "config": _run_config(cfg),
+        "task_hashes": {
+            n: sha256("".join(s[k] for s in some for k in keys)) for n, some in samples.items()
+        },
+        "max_length": cfg.source.max_tokens,
+        "model_source": "dart_math_nb",
+        "model_name": cfg.source.model,
+        "model_name_sanitized": sanitized(cfg.source.model),
+        "lm_eval_version": f"none (written by dart_math_nb {version('dart_math_nb')})",
+    }
 
 # %% ../../nbs/55_evaluate/60_harness.ipynb #5244975a
 def write_harness(

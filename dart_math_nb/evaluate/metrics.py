@@ -1,4 +1,4 @@
-"""Accuracy with an interval, pass@k, and a paired test of two models, from any frame of graded draws.
+"""Accuracy, pass@k and the difference of two models, each with its interval, from any frame of graded draws.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/metrics.html.md"""
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..data.messages import check_names
 from ..data.records import KEY
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #d4b3b0fc
@@ -90,10 +91,18 @@ def _summary(group: pd.DataFrame, confidence: float) -> dict:
     errors = group["error"].fillna("").value_counts()
     counts = {f"n_{e}": int(errors.get(e, 0)) for e in COUNTED}
     compared = int(errors.get("", 0))
-    head = {"n_queries": len(per_query), "n": n, "n_correct": c, "accuracy": c / n}
-    head |= {"low": float(ends[0]), "high": float(ends[1])}
-    counts |= {"n_wrong": compared - c, "n_other": n - compared - sum(counts.values())}
-    return head | {"method": "wilson" if single else "clustered"} | counts
+    return {
+        "n_queries": len(per_query),
+        "n": n,
+        "n_correct": c,
+        "accuracy": c / n,
+        "low": float(ends[0]),
+        "high": float(ends[1]),
+        "method": "wilson" if single else "clustered",
+        **counts,
+        "n_wrong": compared - c,
+        "n_other": n - compared - sum(counts.values()),
+    }
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #05e26522
 def accuracy(
@@ -223,6 +232,35 @@ def _n_needed(diff: np.ndarray) -> int | None:
     spread = {"std_null": np.sqrt((diff**2).mean()), "std_alternative": diff.std()}
     return max(int(np.ceil(normal_sample_size_one_tail(effect, 0.8, 0.025, **spread))), 1)
 
+# %% ../../nbs/55_evaluate/10_metrics.ipynb #4fc65cbe
+def _interval(diff: np.ndarray, n_boot: int, seed: int, confidence: float) -> tuple[float, float]:
+    if np.ptp(diff) < 1e-9:
+        unseen = float(wilson(0, len(diff), confidence)[1])
+        low, high = np.clip(diff.mean() + np.array([-unseen, unseen]), -1, 1)
+        return float(low), float(high)
+    how = {"confidence_level": confidence, "n_resamples": n_boot, "rng": seed}
+    found = stats.bootstrap((diff,), np.mean, batch=100, method="percentile", **how)
+    return tuple(map(float, found.confidence_interval))
+
+# %% ../../nbs/55_evaluate/10_metrics.ipynb #15978627
+def _paired(x: np.ndarray, y: np.ndarray, single: bool, low: float, high: float) -> Paired:
+    diff = x - y
+    p_value, p_exact = _p_values(diff, single)
+    return Paired(
+        n_queries=len(diff),
+        accuracy_a=float(x.mean()),
+        accuracy_b=float(y.mean()),
+        diff=float(diff.mean()),
+        low=low,
+        high=high,
+        p_value=p_value,
+        test="McNemar mid-P" if single or np.ptp(diff) < 1e-9 else "paired t",
+        n_only_a=int((diff > 0).sum()),
+        n_only_b=int((diff < 0).sum()),
+        n_needed=_n_needed(diff),
+        p_exact=p_exact,
+    )
+
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #1ae26762
 def paired_test(
     a: pd.DataFrame,  # Graded draws of one model
@@ -236,18 +274,7 @@ def paired_test(
     x, y, single = _differences(a, b)
     if n_boot < 100:
         raise ValueError(f"n_boot={n_boot}; need at least 100 samples for an interval")
-    diff = x - y
-    unseen = float(wilson(0, len(diff), confidence)[1])
-    ends = tuple(np.clip(diff.mean() + np.array([-unseen, unseen]), -1, 1).tolist())
-    if not (flat := bool(np.ptp(diff) < 1e-9)):
-        how = {"n_resamples": n_boot, "batch": 100, "method": "percentile", "rng": seed}
-        ends = stats.bootstrap((diff,), np.mean, confidence_level=confidence, **how)
-        ends = tuple(map(float, ends.confidence_interval))
-    head = (len(diff), float(x.mean()), float(y.mean()), float(diff.mean()), *ends)
-    test = ("paired t", "McNemar mid-P")[single or flat]
-    wins = int((diff > 0).sum()), int((diff < 0).sum())
-    p_value, p_exact = _p_values(diff, single)
-    return Paired(*head, p_value, test, *wins, _n_needed(diff), p_exact)
+    return _paired(x, y, single, *_interval(x - y, n_boot, seed, confidence))
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #aff88fcf
 def compare(
@@ -255,18 +282,24 @@ def compare(
     baseline: str,  # The model that the others are compared with
     **options,  # Of `paired_test`
 ) -> pd.DataFrame:  # One row per other model: diff is model minus baseline, in [-1, 1]
-    "Paired tests of each model against one of them."
+    """Paired tests of each model against one of them.
+    Raises ValueError when the baseline is none of them, or they answered different queries."""
     from statsmodels.stats.multitest import multipletests
 
-    if baseline not in models:
-        raise ValueError(f"baseline {baseline!r}; need one of {list(models)}")
+    check_names("compare", [baseline], models, "baseline")
     others = {name: frame for name, frame in models.items() if name != baseline}
     tests = [asdict(paired_test(f, models[baseline], **options)) for f in others.values()]
-    names = {"accuracy_a": "accuracy", "accuracy_b": "accuracy_baseline"}
-    names |= {"n_only_a": "n_only_model", "n_only_b": "n_only_baseline"}
-    table = pd.DataFrame(tests).rename(columns=names)
+    table = pd.DataFrame(tests).rename(columns=_NAMES)
     if len(table):
         table["p_holm"] = multipletests(table["p_value"], method="holm")[1]
     table.insert(0, "baseline", baseline)
     table.insert(0, "model", list(others))
     return table
+
+
+_NAMES = {
+    "accuracy_a": "accuracy",
+    "accuracy_b": "accuracy_baseline",
+    "n_only_a": "n_only_model",
+    "n_only_b": "n_only_baseline",
+}  # Field of `Paired` -> column

@@ -182,6 +182,12 @@ def _mean_error(diff: np.ndarray) -> float:
     unseen = wilson(0, len(diff))[1] / stats.norm.isf(0.025)  # no spread seen is not none
     return float(max(unseen, np.abs(diff).max() / np.sqrt(len(diff))))
 
+
+def _means(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
+    "Means per query of both models, benchmark by benchmark."
+    names = dict.fromkeys(a["benchmark"].astype(str))
+    return [_differences(*(f[f["benchmark"] == name] for f in (a, b)))[:2] for name in names]
+
 # %% ../../nbs/55_evaluate/70_tables.ipynb #af9b5ac0
 def mean_difference(
     a: pd.DataFrame,  # Graded draws of one model with benchmark
@@ -189,20 +195,24 @@ def mean_difference(
     confidence: float = 0.95,  # Coverage of the interval, in (0, 1)
 ) -> dict:  # As a row of `compare`
     "Difference of the macro averages of two models on the same queries."
-    found = [
-        _differences(*(f[f["benchmark"] == name] for f in (a, b)))[:2]
-        for name in dict.fromkeys(a["benchmark"].astype(str))
-    ]
+    found = _means(a, b)
     x, y = (np.array([pair[i].mean() for pair in found]) for i in (0, 1))
     diffs = [p - q for p, q in found]
     error = np.sqrt(sum(_mean_error(d) ** 2 for d in diffs)) / len(diffs)
     diff, half = float((x - y).mean()), stats.norm.isf((1 - confidence) / 2) * error
-    p = float(2 * stats.norm.sf(abs(diff) / error))
-    row = {"n_queries": sum(map(len, diffs)), "accuracy": x.mean(), "accuracy_baseline": y.mean()}
-    ends = max(diff - half, -1), min(diff + half, 1)
-    row |= {"diff": diff, "low": ends[0], "high": ends[1], "p_value": p, "test": "z"}
-    wins = {"n_only_model": 1, "n_only_baseline": -1}
-    return row | {k: int(sum((s * d > 0).sum() for d in diffs)) for k, s in wins.items()}
+    every = np.concatenate(diffs)
+    return {
+        "n_queries": len(every),
+        "accuracy": x.mean(),
+        "accuracy_baseline": y.mean(),
+        "diff": diff,
+        "low": max(diff - half, -1),
+        "high": min(diff + half, 1),
+        "p_value": float(2 * stats.norm.sf(abs(diff) / error)),
+        "test": "z",
+        "n_only_model": int((every > 0).sum()),
+        "n_only_baseline": int((every < 0).sum()),
+    }
 
 # %% ../../nbs/55_evaluate/70_tables.ipynb #ad3f78c6
 def compare_evaluations(

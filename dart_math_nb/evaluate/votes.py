@@ -1,4 +1,4 @@
-"""One number out of many: macro and micro averages, several seeds, and majority votes (maj@k), each with its interval.
+"""Micro and macro averages, the spread between seeds, and majority votes (maj@k), each with the interval that fits it.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/votes.html.md"""
 
@@ -72,14 +72,18 @@ def over_seeds(
     Raises ValueError when a seed lacks draws of a query."""
     means = _by_seed(frame, seed)
     counts = ["n_queries", "n", "accuracy"]
-    row = accuracy(frame, confidence=confidence)[counts].to_dict("records")[0]
+    table = accuracy(frame, confidence=confidence)[counts]
     c = frame.groupby("query_id")["correct"].agg(["sum", "size"]).to_numpy().T
     low, high = clustered(*c, confidence)
     n, sd = len(means), means.std()
+    table.insert(0, "n_seeds", n)
     half = stats.t.isf((1 - confidence) / 2, max(n - 1, 1)) * sd / np.sqrt(n)
     ends = np.clip(means.mean() + np.array([-half, half]), 0, 1)  # two seeds can reach beyond
-    ends = dict(zip(("low_seeds", "high_seeds"), ends, strict=True))
-    return pd.DataFrame([{"n_seeds": n, **row, "sd_seeds": sd, "low": low, "high": high, **ends}])
+    over_queries, over_seeds = (
+        {"low": low, "high": high},
+        {"low_seeds": ends[0], "high_seeds": ends[1]},
+    )
+    return table.assign(sd_seeds=sd, **over_queries, **over_seeds)
 
 # %% ../../nbs/55_evaluate/20_votes.ipynb #c3de053e
 def vote_keys(
@@ -146,8 +150,11 @@ def maj_at_k(
     for k in ks:
         rng = np.random.default_rng([seed, k])
         won, extra = np.array([_vote(*b, k, n_subsets, rng) for b in ballots]).T
-        ends = clustered(won * n, np.full(len(won), n), confidence)
-        row = {"k": k, "n_queries": len(won), "n_trials": n, "maj_at_k": won.mean()}
-        row |= {"low": ends[0], "high": ends[1], "mc_error": np.sqrt(extra.sum()) / len(won)}
-        rows.append(row | {"method": "random" if comb(n, k) > n_subsets else "all choices"})
-    return pd.DataFrame(rows)
+        low, high = clustered(won * n, np.full(len(won), n), confidence)
+        error, how = np.sqrt(extra.sum()) / len(won), comb(n, k) > n_subsets
+        method = "random" if how else "all choices"
+        rows.append((k, len(won), n, won.mean(), low, high, error, method))
+    return pd.DataFrame(rows, columns=_MAJ)
+
+
+_MAJ = ["k", "n_queries", "n_trials", "maj_at_k", "low", "high", "mc_error", "method"]
