@@ -39,7 +39,8 @@ _NAMES = {
     "sample.strategy": "StrategyCfg",
     "sample.loop": "sample_pool",
     "sets.cut": "strategy_set",
-    "train.recipe": "TrainCfg read_recipe",
+    "train.config": "TrainCfg",
+    "train.recipe": "read_recipe",
     "evaluate.metrics": "accuracy pass_at_k",
     "report.figures": "plot_responses responses_frame",
 }
