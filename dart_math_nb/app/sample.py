@@ -21,8 +21,6 @@ from .setup import Setup, connect, draw_setup
 from .strategies import sampled, strategy_fields
 from ..data.records import Query
 from ..engines.protocol import run_async
-from ..report.run_folder import RunFolder, cut_sets, query_levels
-from ..sample.shards import parse_shard
 from dart_math_nb.sample.stage import (
     asked_config,
     kept_fields,
@@ -30,7 +28,10 @@ from dart_math_nb.sample.stage import (
     sample_strategy,
 )
 from ..sample.strategy import StrategyCfg
+from ..sets.stage import cut_sets, query_levels
 from ..store.folder import enter
+from ..store.run import RunFolder
+from ..store.shards import parse_shard
 
 # %% ../../nbs/70_app/30_sample.ipynb #e8faadb8
 def sample_table(
@@ -69,8 +70,8 @@ def sampling_setup(
     prior: Many = None,  # Of fail rates: fit, or two numbers of a Beta; the plain ratio when absent
     shard: str = "0/1",  # Share of the queries for this process, such as 2/8; shares start at 0
     reuse: bool = False,  # Go on in a folder with other settings where its draws can be used
-    retries: int = 3,  # Further attempts for a draw that failed
-    timeout: float = None,  # Seconds for one attempt; none when absent
+    retries: int = None,  # Further attempts for a draw that failed; the engine's policy when absent
+    timeout: float = None,  # Seconds for one attempt; the engine's policy when absent
     keep_wrong: str = "text",  # counts: leave out the texts of wrong responses, for space
     sync_every: float = 5.0,  # Seconds of draws that a power cut may cost; 0 loses none
     **kwargs,
