@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from scipy import stats
 
+from ..data.messages import one_line
 from ..evaluate.metrics import accuracy, wilson
 
 # %% ../../nbs/60_report/10_figures.ipynb #87ffc425
@@ -27,7 +28,7 @@ STRATEGY_STYLE = {  # Name: (color, marker)
     "DARS-Uniform": ("#0072B2", "o"),
     "DARS-Prop2Diff": ("#009E73", "s"),
 }
-OTHER_STYLE = (
+OTHER_STYLE = (  # In order of use
     ("#777777", "v"),
     ("#111111", "^"),
     ("#CC79A7", "P"),
@@ -36,7 +37,7 @@ OTHER_STYLE = (
 )
 
 
-STRATEGY_NAMES = dict(zip(("vrt", "uniform", "prop2diff"), STRATEGY_STYLE, strict=True))
+STRATEGY_NAMES = {"vrt": "VRT", "uniform": "DARS-Uniform", "prop2diff": "DARS-Prop2Diff"}
 
 
 def styles(
@@ -46,7 +47,7 @@ def styles(
     names = list(dict.fromkeys(names))
     others = [n for n in names if n not in STRATEGY_STYLE]
     look = {n: OTHER_STYLE[i % len(OTHER_STYLE)] for i, n in enumerate(others)} | STRATEGY_STYLE
-    return {n: dict(zip(("color", "marker"), look[n], strict=True)) for n in names}
+    return {n: {"color": look[n][0], "marker": look[n][1]} for n in names}
 
 # %% ../../nbs/60_report/10_figures.ipynb #565c1647
 def _axes(ax: Axes | None, size: tuple[float, float] = (6.4, 3.8)) -> Axes:
@@ -58,7 +59,7 @@ def _axes(ax: Axes | None, size: tuple[float, float] = (6.4, 3.8)) -> Axes:
 
 
 def _plain(name) -> str:
-    return str(name).replace("$", r"\$")
+    return one_line(str(name)).replace("$", r"\$")
 
 
 def _legend(ax: Axes, ncols: int = 3) -> None:
