@@ -49,12 +49,12 @@ from dart_math_nb.engines.protocol import (
 from dart_math_nb.sample.attempt import Attempts, grade_completion
 from dart_math_nb.sample.estimate import yield_stops
 from dart_math_nb.sample.loop import Run, sample_pool
-from dart_math_nb.sample.shards import shard_name
 from dart_math_nb.sample.state import load_states, result_table
 from dart_math_nb.sample.strategy import StrategyCfg, quotas, strategy_draws
-from dart_math_nb.sets.cut import strategy_set, write_train_set
-from dart_math_nb.store.lock import shard_queries
+from dart_math_nb.sets.card import write_train_set
+from dart_math_nb.sets.cut import strategy_set
 from dart_math_nb.store.pool import KeySet, open_pool, read_pool
+from dart_math_nb.store.shards import shard_name, shard_queries
 from dart_math_nb.store.trials import Trials
 
 RESULTS = Path(__file__).parent / "results" / "sampler.json"

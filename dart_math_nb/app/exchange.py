@@ -19,7 +19,7 @@ from .flags import Many, Out
 from .printing import print_table
 from .queries import avoided_queries, keep_queries, kept_queries
 from ..data.records import Source
-from ..report.run_folder import RunFolder
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/45_exchange.ipynb #d125fc21
 def import_fields(
@@ -29,12 +29,12 @@ def import_fields(
     label_field: str = None,  # Field that says whether it is correct
     model_field: str = None,  # Field of the model's name, when a file has several
     level_field: str = None,  # Field of the difficulty level
-):  # A `ForeignFields`
+):  # A `Fields`
     "Fields of foreign files; a dot goes into an object, as in doc.problem."
-    from dart_math_nb.sets.intake import ForeignFields
+    from dart_math_nb.data.fields import Fields
 
     names = (query_field, ref_field, response_field, label_field, model_field, level_field)
-    return ForeignFields(*names)
+    return Fields(*names)
 
 # %% ../../nbs/70_app/45_exchange.ipynb #23e89fc5
 @delegates(import_fields)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from .printing import print_table
-from ..report.run_folder import RunFolder
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/35_pool.ipynb #04ae6d9d
 def status(

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.messages import printable
-from ..report.run_folder import RunFolder, run_cards
+from ..sets.stage import run_cards
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/08_printing.ipynb #7e7ba365
 SHARES = ("accuracy", "low", "high", "reached", "coverage", "share", "r")  # Shown in percent

@@ -21,8 +21,6 @@ from .setup import Setup, connect, draw_setup
 from .strategies import sampled, strategy_fields
 from ..data.records import Query
 from ..engines.protocol import run_async
-from ..report.run_folder import RunFolder, cut_sets, query_levels
-from ..sample.shards import parse_shard
 from dart_math_nb.sample.stage import (
     asked_config,
     kept_fields,
@@ -30,7 +28,10 @@ from dart_math_nb.sample.stage import (
     sample_strategy,
 )
 from ..sample.strategy import StrategyCfg
+from ..sets.stage import cut_sets, query_levels
 from ..store.folder import enter
+from ..store.run import RunFolder
+from ..store.shards import parse_shard
 
 # %% ../../nbs/70_app/30_sample.ipynb #e8faadb8
 def sample_table(

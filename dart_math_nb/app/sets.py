@@ -18,8 +18,9 @@ from fastcore.meta import delegates
 from .printing import print_cards
 from .queries import avoided_queries, kept_queries
 from .strategies import pick_strategies, sampled
-from ..report.run_folder import RunFolder, cut_sets
-from ..sets.cut import read_card
+from ..sets.card import read_card
+from ..sets.stage import cut_sets
+from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/40_sets.ipynb #9af6cb52
 @delegates(pick_strategies)

@@ -15,8 +15,8 @@ from fastcore.docments import docments
 from fastcore.meta import delegates
 
 from .flags import Many, ManyInts
-from ..report.run_folder import sampled_strategies
 from ..sample.strategy import StrategyCfg
+from ..sets.stage import sampled_strategies
 
 # %% ../../nbs/70_app/12_strategies.ipynb #51dd88f9
 _HELP = docments(StrategyCfg)  # Field -> its comment

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .queries import Columns
+from .fields import Fields
 
 # %% ../../nbs/10_data/40_hub.ipynb #9e5817c8
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Mirror:
 
     hub_id: str  # owner/name
     split: str  # Split that holds the rows
-    columns: Columns = Columns()
+    fields: Fields = Fields()
     configs: tuple[str, ...] = ()  # Read one after the other; empty is the only one
     revision: str = "main"  # Commit, branch or tag
 

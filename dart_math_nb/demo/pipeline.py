@@ -28,11 +28,11 @@ from ..evaluate.metrics import compare
 from ..prompts.templates import get_template, render
 from ..report.figures import STRATEGY_NAMES
 from ..report.html import Section, Table
-from ..report.run_folder import cut_sets
 from ..report.sections import write_run_report
 from ..sample.stage import sample_strategy
 from ..sample.strategy import StrategyCfg
-from ..sets.cut import read_train_set
+from ..sets.card import read_train_set
+from ..sets.stage import cut_sets
 from ..store.folder import enter
 from ..train.loop import TrainCfg, train
 

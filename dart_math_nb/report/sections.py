@@ -40,12 +40,6 @@ from dart_math_nb.report.figures import (
     responses_frame,
 )
 from .html import Figure, Section, Table, write_report
-from dart_math_nb.report.run_folder import (
-    RunFolder,
-    query_levels,
-    run_cards,
-    sampled_strategies,
-)
 from ..sample.state import read_draws
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
@@ -55,8 +49,10 @@ from dart_math_nb.sample.strategy import (
     progress_table,
 )
 from ..sets.cut import source_draws
+from ..sets.stage import query_levels, run_cards, sampled_strategies
 from ..store.folder import flat_config
 from ..store.pool import read_narrow, read_sources
+from ..store.run import RunFolder
 
 # %% ../../nbs/60_report/40_sections.ipynb #6b0fa547
 def new_axes(

@@ -28,11 +28,10 @@ from dart_math_nb.sample.freeze import (
     strategy_config,
 )
 from .loop import sample_pool
-from .shards import shard_name
 from .strategy import StrategyCfg, pilot_size
 from ..store.folder import alone_in, check_changes, config_changes, keep_old, made_with
-from ..store.lock import shard_queries
 from ..store.pool import open_pool
+from ..store.shards import shard_name, shard_queries
 
 # %% ../../nbs/40_sample/70_stage.ipynb #aa4ca0d2
 KEPT = (

@@ -12,7 +12,11 @@ from .. import front_door
 
 # %% ../../nbs/45_sets/00_front.ipynb #0000000a
 _NAMES = {
-    "cut": "strategy_set write_train_set decontaminate dedupe",
+    "cut": "strategy_set cut_train_set dedupe",
+    "sizes": "equalize coverage",
+    "overlap": "decontaminate overlaps",
+    "card": "write_train_set read_train_set read_card",
+    "stage": "cut_sets run_cards",
     "intake": "import_pool",
     "export": "export_train_set",
 }

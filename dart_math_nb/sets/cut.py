@@ -1,4 +1,4 @@
-"""From a pool to a train set: take the accepted draws, make sets comparable, drop what overlaps with tests, and write a file with a card that says where it came from.
+"""A pool holds every graded response; a train set holds those that a strategy accepts, with the texts a trainer needs.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/cut.html.md"""
 
@@ -6,40 +6,37 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/cut.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_COLUMNS', 'train_types', 'pick_draws', 'cut_train_set', 'dedupe', 'distinct_counts', 'source_draws',
-           'query_states', 'accepted_of', 'cut_strategy', 'strategy_set', 'row_ranks', 'equalize', 'coverage', 'tokens',
-           'near_queries', 'overlaps', 'decontaminate', 'content_hash', 'card_of', 'read_card', 'check_train_set',
-           'write_train_sets', 'write_train_set', 'read_train_set', 'conversation', 'to_messages', 'readme']
+           'query_states', 'accepted_of', 'cut_strategy', 'strategy_set']
 
 # %% ../../nbs/45_sets/10_cut.ipynb #5c4bb73d
-import hashlib
-import json
-import re
-import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import sparse
 
-from ..data.files import read_json, write_json, write_parquet
-from ..data.load import queries_frame
-from ..data.plugins import with_plugins
-from ..data.records import KEY, Query, short_hash
+from ..data.queries import queries_frame
+from ..data.records import KEY, Query
 from ..sample.state import State, enter_codes, read_forms, result_table, settle
 from ..sample.strategy import StrategyCfg, normalize_response
-from ..store.folder import config_changes, refuse
 from ..store.journal import iter_pool
 from ..store.pool import read_narrow, read_sources
 from ..store.trials import CORRECT, WRONG
 
 # %% ../../nbs/45_sets/10_cut.ipynb #aae28f3a
 TRAIN_COLUMNS = (
-    *("query_id", "benchmark", "query", "response", "ref_ans", "ans"),
-    *("level", "trial", "source_id", "n_tokens"),
+    "query_id",
+    "benchmark",
+    "query",
+    "response",
+    "ref_ans",
+    "ans",
+    "level",
+    "trial",
+    "source_id",
+    "n_tokens",
 )
 
 
@@ -224,261 +221,3 @@ def strategy_set(
     Raises ValueError when draws are missing, or the source is not there or not named."""
     exhausted = [q.query_id for q in queries] if partial else exhausted
     return cut_strategy(folder, source_draws(folder, source_id), queries, strategy, exhausted)[0]
-
-# %% ../../nbs/45_sets/10_cut.ipynb #3014a23c
-def row_ranks(
-    frame: pd.DataFrame,  # With the columns of KEY
-    seed: int,  # Another seed, another order
-) -> np.ndarray:  # [n_rows] uint64
-    "A random number per row that follows from seed and key alone."
-    keys = zip(*(frame[name].tolist() for name in KEY), strict=True)
-    return np.array([int(short_hash("equalize", seed, *key), 16) for key in keys], np.uint64)
-
-
-def equalize(
-    sets: Mapping[str, pd.DataFrame],  # Name to train set
-    seed: int,  # Of the choice of rows
-    n_rows: int | None = None,  # Rows to keep, at most the smallest set; None keeps that many
-) -> dict[str, pd.DataFrame]:  # The same names, rows in their old order
-    """Sets of one size, cut by a seeded uniform choice.
-    Raises ValueError when a set has fewer than `n_rows` rows, or none."""
-    sizes = {name: len(frame) for name, frame in sets.items()}
-    if not sets:
-        return {}
-    least = min(sizes, key=sizes.get)
-    n = sizes[least] if n_rows is None else n_rows
-    if not 0 < n <= sizes[least]:
-        raise ValueError(f"cannot cut to {n} rows: {least!r} has {sizes[least]}; sizes {sizes}")
-    kept = {name: np.sort(np.argsort(row_ranks(f, seed))[:n]) for name, f in sets.items()}
-    return {name: f.iloc[kept[name]].reset_index(drop=True) for name, f in sets.items()}
-
-# %% ../../nbs/45_sets/10_cut.ipynb #06b447e4
-def coverage(
-    frame: pd.DataFrame,  # A train set
-    queries: Sequence[Query],  # All queries that it could hold
-) -> pd.DataFrame:  # level, n_queries, n_covered, n_responses, responses_per_query, n_distinct
-    "Queries and responses per level."
-    counts = distinct_counts(frame).set_index("query_id")
-    info = queries_frame(queries).reindex(columns=["query_id", "level"])
-    found = counts.reindex(info["query_id"], fill_value=0).set_axis(info.index)
-    found = found.assign(n_covered=found["n_responses"] > 0, n_queries=1)
-    table = found.groupby(info["level"], dropna=False).sum().reset_index()
-    table["responses_per_query"] = table["n_responses"] / table["n_queries"]
-    return table[
-        ["level", "n_queries", "n_covered", "n_responses", "responses_per_query", "n_distinct"]
-    ]
-
-# %% ../../nbs/45_sets/10_cut.ipynb #7d1b517c
-_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[-+*/^=<>|!%]")
-
-
-def tokens(
-    text: str,
-) -> list[str]:
-    "Words, numbers and signs of a text, without case, layout and other punctuation."
-    return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-def _runs(words: list[str], n: int) -> list[str]:
-    return [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
-
-# %% ../../nbs/45_sets/10_cut.ipynb #7e199b82
-def near_queries(
-    queries: Mapping[str, str],  # query_id to text
-    test_queries: Sequence[Query],  # Queries that must not be trained on
-    near: float,  # Least share of pairs of tokens in common, in (0, 1]
-) -> dict[str, tuple[str, str]]:  # query_id to the nearest test query, and the share
-    "Queries whose pairs of neighboring tokens are mostly those of a test query."
-    if not 0 < near <= 1:
-        raise ValueError(f"near={near}; need a share in (0, 1]")
-    numbers, found, names = {}, {}, list(queries)
-    there = _pair_matrix([q.query for q in test_queries], numbers)
-    n_there = np.diff(there.indptr)
-    for at in range(0, len(names), 512):  # all at once would need room for every product
-        block = names[at : at + 512]
-        here = _pair_matrix([queries[q] for q in block], numbers)
-        both = (here[:, : there.shape[1]] @ there.T).tocoo()
-        share = both.data / (np.diff(here.indptr)[both.row] + n_there[both.col] - both.data)
-        for i in np.flatnonzero(share >= near)[np.argsort(share[share >= near], kind="stable")]:
-            shared = f"{share[i]:.0%} of pairs"
-            found[block[both.row[i]]] = (test_queries[both.col[i]].query_id, shared)
-    return found
-
-# %% ../../nbs/45_sets/10_cut.ipynb #170371d5
-def _pair_matrix(texts: Sequence[str], numbers: dict) -> sparse.csr_matrix:
-    "One row per text, a one for each pair of neighboring tokens; new pairs get new numbers."
-    ids, ends = [], [0]
-    for text in texts:
-        pairs = sorted(set(_runs(["", *tokens(text), ""], 2)))  # a lone token makes two pairs
-        ids += [numbers.setdefault(pair, len(numbers)) for pair in pairs]
-        ends.append(len(ids))
-    ones = np.ones(len(ids), np.int32)
-    return sparse.csr_matrix((ones, ids, ends), (len(texts), len(numbers)))
-
-# %% ../../nbs/45_sets/10_cut.ipynb #d4f2063b
-def overlaps(
-    queries: Mapping[str, str],  # query_id to text
-    test_queries: Iterable[Query],  # Queries that must not be trained on
-    n: int = 13,  # Tokens in a row that count as overlap, from 1
-    near: float | None = None,  # Also find queries with this share of token pairs in common
-) -> pd.DataFrame:  # query_id, rule ("exact", "ngram" or "near"), test_query_id, shared
-    "Queries that share their whole text, `n` tokens in a row or most pairs with a test query."
-    if n < 1:
-        raise ValueError(f"n={n}; need 1 token or more")
-    whole, runs, hits, test_queries = {}, {}, [], list(test_queries)
-    alike = near_queries(queries, test_queries, near) if near is not None else {}
-    for q in test_queries:
-        words = tokens(q.query)
-        whole.setdefault(" ".join(words), q.query_id)
-        runs |= {run: q.query_id for run in _runs(words, n) if run not in runs}
-    for query_id, text in queries.items():
-        words = tokens(text)
-        if (all_of_it := " ".join(words)) in whole:
-            hits.append((query_id, "exact", whole[all_of_it], all_of_it))
-        elif run := next((r for r in _runs(words, n) if r in runs), None):
-            hits.append((query_id, "ngram", runs[run], run))
-        elif query_id in alike:
-            hits.append((query_id, "near", *alike[query_id]))
-    return pd.DataFrame(hits, columns=["query_id", "rule", "test_query_id", "shared"])
-
-# %% ../../nbs/45_sets/10_cut.ipynb #699ffe5e
-def decontaminate(
-    frame: pd.DataFrame,  # A train set
-    test_queries: Iterable[Query],  # Queries that must not be trained on
-    n: int = 13,  # Tokens in a row that count as overlap, from 1
-    near: float | None = None,  # Also find queries with this share of token pairs in common
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # Rows that stay; what was found, as from `overlaps`
-    "Drop the responses to queries that overlap with a test query."
-    texts = dict(zip(frame["query_id"], frame["query"], strict=True))
-    found = overlaps(texts, test_queries, n, near)
-    return frame[~frame["query_id"].isin(found["query_id"])].reset_index(drop=True), found
-
-# %% ../../nbs/45_sets/10_cut.ipynb #ff7a0c88
-def content_hash(
-    frame: pd.DataFrame,  # With TRAIN_COLUMNS
-) -> str:  # 64 hex digits
-    "SHA-256 over the rows of a train set as JSON lines."
-    frame = train_types(frame)
-    values = [c.astype(object).where(c.notna(), None).tolist() for _, c in frame.items()]
-    sha = hashlib.sha256(json.dumps(list(frame)).encode())
-    for row in zip(*values, strict=True):
-        sha.update(b"\n" + json.dumps(row).encode())
-    return sha.hexdigest()
-
-# %% ../../nbs/45_sets/10_cut.ipynb #c2e0c55a
-def card_of(
-    frame: pd.DataFrame,  # With TRAIN_COLUMNS
-) -> dict:
-    "What a card says of the content."
-    counts = distinct_counts(frame)
-    return {
-        "rows": len(frame),
-        "queries": len(counts),
-        "distinct_responses": int(counts["n_distinct"].sum()),
-        "tokens": int(frame["n_tokens"].sum()),
-        "benchmarks": sorted(frame["benchmark"].unique()),
-        "source_ids": sorted(frame["source_id"].unique()),
-        "content_sha256": content_hash(frame),
-        "columns": list(TRAIN_COLUMNS),
-        "dart_math_nb": version("dart_math_nb"),
-    }
-
-
-def read_card(
-    folder: str | Path,  # Folder of a train set
-) -> dict:
-    """The card of a train set.
-    Raises FileNotFoundError when the set was not finished."""
-    path = Path(folder) / "card.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; the train set was not written or finished")
-    return read_json(path)
-
-# %% ../../nbs/45_sets/10_cut.ipynb #6fdd8194
-_INFORMATION = ("dart_math_nb",)  # Names of a card that do not tell two sets apart
-
-
-def check_train_set(
-    folder: str | Path,  # Folder to write to
-    frame: pd.DataFrame,  # With TRAIN_COLUMNS
-    card: Mapping,  # strategy, quotas, config ...: JSON values
-) -> dict:  # The whole card
-    """The card that a set gets; writes nothing.
-    Raises ValueError for an empty set, a card key that is counted, or a folder with another set."""
-    folder, counted = Path(folder), card_of(train_types(frame))
-    if not len(frame):
-        raise ValueError(f"{folder}: the train set has no rows; need at least one")
-    if clash := sorted(set(card) & set(counted)):
-        raise ValueError(f"{folder}: card has {clash}, which are counted; use other names")
-    full = json.loads(json.dumps(with_plugins({**counted, **card})))
-    old = read_card(folder) if (folder / "card.json").exists() else full
-    if changes := [c for c in config_changes(old, full) if c.name not in _INFORMATION]:
-        refuse(folder, changes, "holds another train set", "use another folder, or --replace")
-    return full | {k: old[k] for k in _INFORMATION if k in old}
-
-# %% ../../nbs/45_sets/10_cut.ipynb #c4c2b7a5
-def write_train_sets(
-    sets: Mapping[str | Path, tuple[pd.DataFrame, Mapping]],  # Folder to set and card
-) -> list[Path]:  # The folders
-    "Write sets that belong together: all, or none. Raises ValueError as `check_train_set`."
-    cards = {folder: check_train_set(folder, *what) for folder, what in sets.items()}
-    for folder, card in cards.items():
-        frame = train_types(sets[folder][0])
-        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        write_parquet(Path(folder) / "train.parquet", table)
-        write_json(Path(folder) / "card.json", card)
-    return [Path(folder) for folder in cards]
-
-
-def write_train_set(
-    folder: str | Path,  # Folder to write to
-    frame: pd.DataFrame,  # With TRAIN_COLUMNS
-    card: Mapping,  # strategy, quotas, config ...: JSON values
-) -> Path:  # The folder
-    "Write train.parquet and card.json. Raises ValueError as `check_train_set`."
-    return write_train_sets({folder: (frame, card)})[0]
-
-# %% ../../nbs/45_sets/10_cut.ipynb #6aaca2de
-def read_train_set(
-    folder: str | Path,  # Folder of a train set
-) -> pd.DataFrame:  # TRAIN_COLUMNS
-    """A train set, checked against its card.
-    Raises FileNotFoundError when it was not finished, ValueError when its content differs."""
-    card = read_card(folder)
-    frame = train_types(
-        pd.read_parquet(Path(folder) / "train.parquet", dtype_backend="numpy_nullable")
-    )
-    if (found := content_hash(frame)) != card["content_sha256"]:
-        raise ValueError(f"{folder}: content {found[:16]}, card says {card['content_sha256'][:16]}")
-    return frame
-
-# %% ../../nbs/45_sets/10_cut.ipynb #7dbef840
-def conversation(
-    query: str,  # Problem text
-    response: str,  # Model text
-    system: str = "",  # System message; none when empty
-) -> dict:  # With the key "messages"
-    "One question and one answer."
-    start = [{"role": "system", "content": system}] if system else []
-    pair = [{"role": "user", "content": query}, {"role": "assistant", "content": response}]
-    return {"messages": start + pair}
-
-
-def to_messages(
-    frame: pd.DataFrame,  # A train set
-    system: str = "",  # System message; none when empty
-) -> list[dict]:  # One conversation per row
-    "Rows as conversations of one question and one answer."
-    pairs = zip(frame["query"], frame["response"], strict=True)
-    return [conversation(q, r, system) for q, r in pairs]
-
-
-def readme(
-    card: Mapping,  # As from `read_card`
-    name: str,  # Of the data set
-) -> str:  # Markdown with a YAML head
-    "Front page of a published train set."
-    head = "---\npretty_name: {}\ntask_categories: [text-generation]\ntags: [math]\n---"
-    table = [f"| {k} | `{json.dumps(v)}` |" for k, v in card.items() if k != "columns"]
-    about = f"# {name}\n\n{card['rows']:,} correct responses to {card['queries']:,} problems."
-    return "\n".join([head.format(json.dumps(name)), about, "", "| | |", "|---|---|", *table, ""])

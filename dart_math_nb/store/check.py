@@ -23,7 +23,7 @@ from dart_math_nb.store.journal import (
     set_aside,
     split_journal,
 )
-from .lock import lock_shard
+from .shards import lock_shard
 from .trials import read_trials
 
 # %% ../../nbs/15_store/50_check.ipynb #44de5c70

@@ -34,7 +34,7 @@ from dart_math_nb.store.journal import (
     repair_shard,
     roll_journal,
 )
-from .lock import lock_shard
+from .shards import lock_shard
 from .trials import ABSENT, Trials, each_query, read_trials, trial_counts
 
 # %% ../../nbs/15_store/40_pool.ipynb #51c7b681

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ..data.files import read_rows
+from ..data.responses import training_rows
 from ..prompts.templates import Template, get_template, render
 from .pack import PACKINGS, TokenSet, epoch_order, tokenize_pairs
 
@@ -249,7 +249,7 @@ def read_train_sets(
     if not cfg.train_set:
         raise ValueError("train_set is empty; need a folder with train.parquet, or a file")
     paths = [Path(p) / "train.parquet" if Path(p).is_dir() else Path(p) for p in cfg.train_set]
-    return [list(read_rows(p, (cfg.query_field, cfg.response_field))) for p in paths]
+    return [list(training_rows(p, cfg.query_field, cfg.response_field)) for p in paths]
 
 
 def read_train_rows(

@@ -1,4 +1,4 @@
-"""Answers that are no expression at all: numbers in other bases, times of day, dates.
+"""Numbers in other bases, times of day and dates, recognized as a whole before the parser sees them.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/10_read/literals.html.md"""
 
@@ -15,18 +15,25 @@ from math import gcd
 from .tree import Node
 
 # %% ../../../nbs/20_grade/10_read/60_literals.ipynb #03d4d29a
-_OPEN, _CLOSE = r"(?:\\(?:text|mathrm|textbf|rm)\s*\{|\\left\(|\()?\s*", r"\s*(?:\\right\)|[)}])?"
 _SUBSCRIPT = re.compile(
-    rf"(-?)\s*{_OPEN}([0-9A-Za-z]{{1,200}}){_CLOSE}\s*_\s*\{{?\s*\(?(?:\\text\s*\{{)?\s*(?:base)?[\s~-]*(\d{{1,2}})\s*\)?\s*\}}{{0,2}}"
+    r"""(-?)\s*
+    (?:\\(?:text|mathrm|textbf|rm)\s*\{|\\left\(|\()?\s*   # \text{BEE}, (4210)
+    ([0-9A-Za-z]{1,200})
+    \s*(?:\\right\)|[)}])?
+    \s*_\s*\{?\s*\(?(?:\\text\s*\{)?\s*                    # _{ and perhaps words
+    (?:base)?[\s~-]*(\d{1,2})\s*\)?\s*\}{0,2}""",
+    re.VERBOSE,
 )
 _SPOKEN = re.compile(
-    r"(-?)\s*([0-9A-Za-z]{1,200})\s*,?\s*(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base\s*\}?[\s~-]*(\d{1,2})\s*\)?\s*\}?",
-    re.IGNORECASE,
+    r"""(-?)\s*([0-9A-Za-z]{1,200})
+    \s*,?\s*(?:\\text\s*\{)?\s*\(?\s*
+    (?:in\s+)?base\s*\}?[\s~-]*(\d{1,2})\s*\)?\s*\}?       # in base 5""",
+    re.IGNORECASE | re.VERBOSE,
 )
-_PREFIX = re.compile(r"0([box])([0-9A-Fa-f]{1,200})")
+_PREFIX = re.compile(r"0([box])([0-9A-Fa-f]{1,200})")  # 0x1A3, as Python writes it
 _PREFIXES = {"b": 2, "o": 8, "x": 16}
 
-
+# %% ../../../nbs/20_grade/10_read/60_literals.ipynb #ff63e320
 def _based(text: str) -> Node | None:
     if m := _PREFIX.fullmatch(text):
         sign, digits, base = "", m[2], _PREFIXES[m[1]]
@@ -43,11 +50,12 @@ def _based(text: str) -> Node | None:
 
 # %% ../../../nbs/20_grade/10_read/60_literals.ipynb #72052e16
 _TIME = re.compile(
-    r"(?:at\s+)?(\d{1,2})(?::(\d\d))?(?::(?P<s>\d\d))?\s*(?:\\text\s*\{)?\s*(?:(?P<half>[ap])\.?\s*m\.?|(o'?clock))\s*\}?",
-    re.IGNORECASE,
+    r"""(?:at\s+)?(\d{1,2})(?::(\d\d))?(?::(?P<s>\d\d))?\s*           # 4 or 4:30 or 4:30:15
+    (?:\\text\s*\{)?\s*(?:(?P<half>[ap])\.?\s*m\.?|(o'?clock))\s*\}?  # p.m.""",
+    re.IGNORECASE | re.VERBOSE,
 )
-_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
-_NOON = re.compile(r"(?:12(?::00)?\s*)?(noon|midnight)", re.IGNORECASE)
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")  # 16:30, or a ratio
+_NOON = re.compile(r"(?:12(?::00)?\s*)?(noon|midnight)", re.IGNORECASE)  # 12 noon
 
 # %% ../../../nbs/20_grade/10_read/60_literals.ipynb #bdf9fed5
 def _part(seconds: str | None) -> Fraction | int:
@@ -97,18 +105,16 @@ def same_time(
 _MONTHS = (
     "january february march april may june july august september october november december".split()
 )
-_MONTH = rf"({'|'.join(f'{m[:3]}(?:{m[3:]})?' for m in _MONTHS)}|sept)\.?"
-_DAY = r"(\d{1,2})(?:\s*\^?\s*\{?(?:\\text\s*\{)?(?:st|nd|rd|th)\}{0,2})?"
+_MONTH = rf"({'|'.join(f'{m[:3]}(?:{m[3:]})?' for m in _MONTHS)}|sept)\.?"  # Jan., January
+_DAY = r"(\d{1,2})(?:\s*\^?\s*\{?(?:\\text\s*\{)?(?:st|nd|rd|th)\}{0,2})?"  # 4, 4th, 4^{th}
+_YEAR = r"(?:,?\s+(?P<year>\d{4}))?"
 _DATES = (
+    re.compile(rf"(?:on\s+)?(?:[a-z]+day,?\s+)?{_MONTH}\s+{_DAY}{_YEAR}", re.IGNORECASE),  # July 4
     re.compile(
-        rf"(?:on\s+)?(?:[a-z]+day,?\s+)?{_MONTH}\s+{_DAY}(?:,?\s+(?P<year>\d{{4}}))?", re.IGNORECASE
-    ),
-    re.compile(
-        rf"(?:on\s+)?(?:the\s+)?{_DAY}\s+(?:of\s+)?{_MONTH}(?:,?\s+(?P<year>\d{{4}}))?",
-        re.IGNORECASE,
-    ),
+        rf"(?:on\s+)?(?:the\s+)?{_DAY}\s+(?:of\s+)?{_MONTH}{_YEAR}", re.IGNORECASE
+    ),  # 4 July
 )
-_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)")  # 2020-07-04
 
 # %% ../../../nbs/20_grade/10_read/60_literals.ipynb #0f83e6b3
 def _date(text: str) -> Node | None:
@@ -130,10 +136,12 @@ def same_date(
     return ref[2:] == ans[2:] and (ref[1] == ans[1] or 0 in (ref[1], ans[1]))
 
 # %% ../../../nbs/20_grade/10_read/60_literals.ipynb #9b57c024
-_MARKS = re.compile(r"(?:\(\d\)\s*){2,9}")
+_MARKS = re.compile(r"(?:\(\d\)\s*){2,9}")  # (2)(3)
 _HINT = re.compile(
-    r"_|base|\(\d\)\s*\(|\dx|0[box]|:\d\d|[ap]\.?m|noon|midnight|o'?clock|[a-z]{3}.*\d|\d.*[a-z]{3}|-\d\d-",
-    re.IGNORECASE,
+    r"""_|base|\dx|0[box]|\(\d\)\s*\(                      # a base, or marks
+    |:\d\d|[ap]\.?m|noon|midnight|o'?clock                 # a time
+    |[a-z]{3}.*\d|\d.*[a-z]{3}|-\d\d-                      # a date""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 

@@ -1,4 +1,4 @@
-"""A whole answer to a tree: lists, equations, units, labels and plain text around the expressions.
+"""Lists, equations, units, labels and plain text around the expressions: from the text of an answer to the tree that is compared.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/10_read/parse.html.md"""
 
@@ -19,18 +19,12 @@ from dart_math_nb.grade.read.expr import (
     OPEN,
     RELATIONS,
     SHORT_WORDS,
-    Node,
     parse_tokens,
 )
-from dart_math_nb.grade.read.latex import (
-    UNITS,
-    Token,
-    TooCostly,
-    Unparsable,
-    clean,
-    tokenize,
-)
+from .latex import Token, TooCostly, Unparsable, clean, tokenize
 from .literals import whole_form
+from .names import UNITS
+from .tree import Node
 from .types import registered_type
 
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #82994d44
@@ -50,11 +44,14 @@ def _split(toks: list[Token], values: frozenset) -> tuple[list[list[Token]], lis
     return parts, found
 
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #31d02d68
+_SAID = re.compile(r"[^\W_]+|[-+^_=<>*/|!]")  # A word, or a sign
+
+
 def text_node(
     toks: list[Token],  # Tokens of a text
 ) -> Node:  # ("text", lower-case words)
     "Text as its words, without punctuation, articles and case."
-    words = re.findall(r"[^\W_]+|[-+^_=<>*/|!]", " ".join(t.value for t in toks).lower())
+    words = _SAID.findall(" ".join(t.value for t in toks).lower())
     kept = [w for w in words if w not in ("the", "a", "an")]
     return ("text", " ".join(kept if kept else words))
 
@@ -81,11 +78,11 @@ def _unit_start(toks: list[Token]) -> int | None:
 
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #3b93f424
 _FILLERS = frozenset(
-    "approximately about approx roughly exactly around only simply just is are be therefore thus answer "
-    "point points vertex interval set either both totally total".split()
+    """approximately about approx roughly exactly around only simply just is are be therefore thus answer
+    point points vertex interval set either both totally total""".split()
 )
-_ROMAN = re.compile("[IVX]{2,}")
 _ARTICLES = frozenset(("a", "an", "the", "A", "An", "The"))
+_ROMAN = re.compile("[IVX]{2,}")  # IV, but not a single I
 
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #b8a879c3
 def _is_name(toks: list[Token]) -> bool:
@@ -115,8 +112,6 @@ def _side(toks: list[Token]) -> Node:
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #0eec9d4d
 _ORDERS = frozenset(("<", ">", "<=", ">=", "!="))
 _ARROW, _COLON = frozenset(("=>",)), frozenset((":",))
-
-
 _LINKS = frozenset(("is", "are", "be"))
 
 
@@ -184,7 +179,7 @@ def check_depth(
     raise TooCostly(f"a tree deeper than {MAX_TREE_DEPTH}")
 
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #4fe10031
-_LOGIC = re.compile(r"\\(?:land|lor|wedge|vee)\b")
+_LOGIC = re.compile(r"\\(?:land|lor|wedge|vee)\b")  # p \land q
 _COMMAS = frozenset((",", ";", "and", "or", "\\\\"))
 
 
@@ -230,8 +225,10 @@ def _spread(nodes: list[Node]) -> list[Node]:
 
 _FIELDS = frozenset(("bbZ", "bbN", "Z", "N"))
 _ANY_INTEGER = re.compile(
-    r"(?:(?:where|for|with) )?(?:(?:any|all|every|some|each) )?"
-    r"(?:integers? [a-z]|[a-z] (?:is |be |are )?(?:(?:any|some) )?integers?)"
+    r"""(?:(?:where|for|with)[ ])?(?:(?:any|all|every|some|each)[ ])?       # for any
+    (?:integers?[ ][a-z]                                                    # integer k
+    |[a-z][ ](?:is[ ]|be[ ]|are[ ])?(?:(?:any|some)[ ])?integers?)          # k is any integer""",
+    re.VERBOSE,
 )
 
 
