@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 from scipy import stats
 
 from ..data.messages import one_line
@@ -300,7 +300,7 @@ def _log_ticks(ax: Axes, values: Iterable[int]) -> None:
     ax.set_xticks(sorted(set(values)), [f"{v:,}" for v in sorted(set(values))], rotation=0)
     ax.minorticks_off()
 
-
+# %% ../../nbs/60_report/10_figures.ipynb #eeeb0dfe
 def plot_cost(
     frame: pd.DataFrame,  # From `cost_frame`
     ax: Axes | None = None,  # Axes to draw on
@@ -311,6 +311,8 @@ def plot_cost(
     _lines(ax, frame, "k", "n_responses", ls="--", mfc="white")
     ax.set_yscale("log")
     _log_ticks(ax, frame["k"])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    _thousands(ax.yaxis)
     n = frame["n_queries"].max()
     ax.set_xlabel(f"k: draws (VRT) or quota (DARS) per query (n = {n:,} queries)")
     ax.set_ylabel("Responses drawn (solid), kept (dashed)")

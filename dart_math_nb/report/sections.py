@@ -104,7 +104,7 @@ def run_sections(
     return out
 
 # %% ../../nbs/60_report/60_sections.ipynb #84e84115
-_MADE = ("config.json", "*/*/config.json", "train_set/*/card.json", "pool/import.json")
+_MADE = ("config.json", "*/*/config.json", "train_set/*/card.json", "pool/imports/*.json")
 
 
 def run_plugins(
