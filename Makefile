@@ -34,7 +34,7 @@ $(DEEPSPEED): $(READY)
 	@sh tools/setup.sh deepspeed
 
 test-launch: $(DEEPSPEED) ## train with several processes, ZeRO included (2 minutes; run it alone)
-	@$(BIN)/python tools/test.py --flags slow --workers 1 nbs/50_train/55_launch.ipynb
+	@$(BIN)/python tools/test.py --flags slow --workers 1 nbs/50_train/95_launch.ipynb
 
 check: $(READY) ## run the checks alone (seconds)
 	@$(BIN)/python tools/check.py --prose

@@ -30,8 +30,10 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from dart_math_nb.train.attention import check_packing, packing_error, to_device
+from dart_math_nb.train.collate import collate_packs
 from dart_math_nb.train.kernels import available_attentions, pick_attention
-from dart_math_nb.train.pack import IGNORE_ID, collate_packs, fill, pack_lengths
+from dart_math_nb.train.pack import fill, pack_lengths
+from dart_math_nb.train.tokens import IGNORE_ID
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOM, MEAN, SIGMA, N_WARM = 4096, 577, 0.6, 4

@@ -26,19 +26,19 @@ from .queries import open_queries
 from ..data.fields import Fields
 from ..data.files import file_facts, folder_revision
 from ..data.load import draw_queries, filter_queries
+from ..data.messages import check_names
 from ..data.records import Query, Source, short_hash
 from ..data.responses import Item, stored_responses
+from ..engines.dice import SimulatedEngine
 from ..engines.make import KINDS, make_engine, read_options, text_options
 from dart_math_nb.engines.protocol import (
     Completion,
     Engine,
-    ReplayEngine,
     SampleParams,
-    SimulatedEngine,
-    check_names,
     params_of,
     run_async,
 )
+from ..engines.replay import ReplayEngine
 from ..evaluate.ask import PlainPrompt
 from ..prompts.choose import Prompt, choose_template, rule_for
 from ..prompts.templates import get_template

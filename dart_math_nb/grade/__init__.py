@@ -16,5 +16,7 @@ _NAMES = {
     "key": "answer_key",
     "references": "check_references",
     "find.extract": "extract_answer",
+    "compare.same_answer": "same_answer which_rule",
+    "read.parse": "parse_answer",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

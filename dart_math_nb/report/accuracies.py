@@ -44,7 +44,7 @@ def accuracy_section(
     prose += f" Unfinished and left out: {', '.join(unfinished)}." if unfinished else ""
     shares = dict.fromkeys(("accuracy", "low", "high"), "{:.1%}")
     items = [Figure(plot_accuracy(frame, new_axes()), "Accuracy per level with 95% intervals.")]
-    frame = without_zeros(frame.drop(columns=["method", "n_queries"]), ["n_correct"])
+    frame = without_zeros(frame.drop(columns=["method", "n_queries"]), ["n_correct", *shares])
     items.append(Table(frame, "Accuracy and reasons for failure.", shares))
     if paired is not None:
         signed = dict.fromkeys(("diff", "low", "high"), "{:+.1%}") | {"p_value": "{:.2g}"}

@@ -44,7 +44,8 @@ def shown(
     found: Mapping,  # Folder name to anything
 ) -> dict:  # Name as in the paper, to the same
     "Strategies by the names that figures use; other names as they are."
-    return {STRATEGY_NAMES.get(name, name): value for name, value in found.items()}
+    known = {name: found[name] for name in STRATEGY_NAMES if name in found}
+    return {STRATEGY_NAMES.get(name, name): value for name, value in {**known, **found}.items()}
 
 # %% ../../nbs/60_report/60_sections.ipynb #3fb0cb45
 def read_sets(

@@ -11,6 +11,7 @@ __all__ = ['Policy', 'read_policy', 'text_key', 'choice_letter']
 import re
 from dataclasses import dataclass
 
+from .rule import UserRule, user_rules
 from .units import SCALE_WORDS
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #953cd4d7
@@ -27,6 +28,8 @@ class Policy:
     letters: frozenset[str] = frozenset()  # Letters the query uses as variables
     clock: bool = False  # The query asks for a time of day
     powers: frozenset[tuple[str, str]] = frozenset()  # Powers in the query, such as ("x", "2")
+    rules: tuple[UserRule, ...] = ()  # Registered rules of trees
+    text_rules: tuple[UserRule, ...] = ()  # Registered rules of texts
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #5236e018
 _PERCENT = re.compile(r"%|percent|per cent|pct|\brates?\b", re.IGNORECASE)
@@ -57,15 +60,23 @@ def read_policy(
     abs_tol: float | None = None,  # Absolute tolerance of the benchmark
     ordered: bool | None = None,  # Overrules what the query says about the order
 ) -> Policy:
-    "Policy for the answers of one query."
+    """Policy for the answers of one query.
+    Raises ValueError when a registered rule cannot be used."""
     found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))
     bases = {int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found}
+    mine = user_rules()
     return Policy(
-        *(rel_tol, abs_tol, bool(_PERCENT.search(query))),
-        bool(_ORDER.search(query)) if ordered is None else ordered,
-        *(frozenset(bases - {0}), frozenset(w.lower() for w in _SCALE.findall(query))),
-        *(frozenset(_LETTER.findall(query)), bool(_CLOCK.search(query))),
-        frozenset(_POWER.findall(query)),
+        rel_tol,
+        abs_tol,
+        percent=bool(_PERCENT.search(query)),
+        ordered=bool(_ORDER.search(query)) if ordered is None else ordered,
+        bases=frozenset(bases - {0}),
+        scales=frozenset(w.lower() for w in _SCALE.findall(query)),
+        letters=frozenset(_LETTER.findall(query)),
+        clock=bool(_CLOCK.search(query)),
+        powers=frozenset(_POWER.findall(query)),
+        rules=mine.trees,
+        text_rules=mine.texts,
     )
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #fa291da5
