@@ -24,7 +24,7 @@ from dart_math_nb.prompts.templates import (
     render,
     stop_strings,
     template_hash,
-    templates,
+    template_names,
 )
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #2c453bc7
@@ -187,7 +187,7 @@ class Prompt:
 def _by_model(model: str | Path | None, tokenizer: Any, tools: bool) -> tuple[Template, str, bool]:
     if model is None:
         raise ValueError("template 'auto' needs a model; need its id, or the name of a template")
-    rule, known = rule_for(model), ", ".join(sorted(templates()))
+    rule, known = rule_for(model), ", ".join(sorted(template_names()))
     if rule is not None and not (tools and not rule.tools):
         template = TEMPLATES[rule.tools if tools else rule.template]
         return template, f"{model_name(model)} is one of {rule.who}", rule.is_base
