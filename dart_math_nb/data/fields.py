@@ -65,7 +65,9 @@ def get_field(
     return get_field(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 # %% ../../nbs/10_data/25_fields.ipynb #eac402bb
-_BOX = re.compile(r"\\f?boxed\b\s*(\{?)")
+_BOX = re.compile(
+    r"\\f?boxed\b\s*(\{?)"
+)  # A box begins: \boxed{, \fbox{, or \boxed without a brace
 
 
 def last_boxed(
@@ -84,7 +86,7 @@ def last_boxed(
     return None
 
 # %% ../../nbs/10_data/25_fields.ipynb #f060f0e8
-_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 4,200 and -1,234,567.5
 
 
 def ref_text(

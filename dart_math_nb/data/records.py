@@ -1,4 +1,4 @@
-"""One small frozen record for each arrow of the pipeline: `Query`, `Source`, `Response`, `Verdict`.
+"""One small frozen record for each arrow: `Query`, `Source`, `Response`, `Verdict`; ids and seeds that are the same on every machine.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/records.html.md"""
 
@@ -113,8 +113,15 @@ class Verdict:
 
 # %% ../../nbs/10_data/10_records.ipynb #f2b01de2
 POOL_COLUMNS = (
-    *(*KEY, "response", "finish_reason", "n_tokens", "seed"),
-    *("correct", "ans", "rule", "error"),
+    *KEY,
+    "response",
+    "finish_reason",
+    "n_tokens",
+    "seed",
+    "correct",
+    "ans",
+    "rule",
+    "error",
 )
 
 

@@ -54,12 +54,17 @@ def collate_packs(
     position_ids = np.arange(len(labels)) - np.repeat(starts, lens)
     rows = {"input_ids": np.concatenate(ids), "labels": labels, "position_ids": position_ids}
     ends = torch.tensor([*starts, len(labels)], dtype=torch.int32)
-    out = {k: torch.from_numpy(v)[None] for k, v in rows.items()}
-    out |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "use_cache": False}
     longest = int(lens.max())
     if row_len:  # Few different values: compilers make code for each
         longest = min(row_len, 1 << (longest - 1).bit_length())
-    return out | dict.fromkeys(("max_length_q", "max_length_k"), longest)
+    return {
+        **{k: torch.from_numpy(v)[None] for k, v in rows.items()},
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "use_cache": False,
+    }
 
 # %% ../../nbs/50_train/20_collate.ipynb #97cb52b4
 def collate_padded(
