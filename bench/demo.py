@@ -20,7 +20,7 @@ from dart_math_nb.demo.pipeline import run_demo
 from dart_math_nb.evaluate.ask import read_evals
 from dart_math_nb.evaluate.metrics import accuracy, compare
 from dart_math_nb.sets.stage import run_cards
-from dart_math_nb.train.loop import pick_dtype
+from dart_math_nb.train.model import pick_dtype
 
 OUT = Path(__file__).parent / "results" / "demo.json"
 

@@ -29,7 +29,8 @@ from dart_math_nb.data.files import read_json, write_json
 from dart_math_nb.data.records import Source
 from dart_math_nb.demo.tiny import tiny_path, tiny_queries
 from dart_math_nb.engines.openai import OpenAIEngine
-from dart_math_nb.engines.protocol import Draw, SampleParams, draw_all, draw_for, run_async
+from dart_math_nb.engines.protocol import Draw, SampleParams, draw_for, run_async
+from dart_math_nb.engines.retry import draw_all
 from dart_math_nb.sample.loop import sample_pool
 from dart_math_nb.sample.strategy import StrategyCfg, accepted
 from dart_math_nb.store.pool import open_pool, read_pool

@@ -30,8 +30,10 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from dart_math_nb.train.attention import check_packing, packing_error, to_device
+from dart_math_nb.train.collate import collate_packs
 from dart_math_nb.train.kernels import available_attentions, pick_attention
-from dart_math_nb.train.pack import IGNORE_ID, collate_packs, fill, pack_lengths
+from dart_math_nb.train.pack import fill, pack_lengths
+from dart_math_nb.train.tokens import IGNORE_ID
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOM, MEAN, SIGMA, N_WARM = 4096, 577, 0.6, 4
@@ -56,18 +58,29 @@ def arguments() -> argparse.Namespace:
 
 def make_model(attn: str, tiny: bool, dtype: torch.dtype) -> LlamaForCausalLM:
     "Random weights."
-    shape = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
-    shape |= {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64}
-    shape |= {"vocab_size": 128256, "max_position_embeddings": 8192, "tie_word_embeddings": True}
-    if tiny:
-        shape |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
-        shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
-        shape |= {"vocab_size": 98}
+    shape = {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128256,
+    }
+    small = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "vocab_size": 98,
+    }
+    shape = small if tiny else shape
+    config = LlamaConfig(**shape, max_position_embeddings=8192, tie_word_embeddings=True)
     torch.manual_seed(0)
     with torch.device(DEVICE):
-        return LlamaForCausalLM._from_config(
-            LlamaConfig(**shape), attn_implementation=attn, dtype=dtype
-        )
+        return LlamaForCausalLM._from_config(config, attn_implementation=attn, dtype=dtype)
 
 
 def samples(lens: np.ndarray, n_vocab: int) -> list[dict]:
@@ -89,12 +102,20 @@ def run_on(features: list) -> dict:
 
 def prove(attn: str) -> list[dict]:
     "Loss and gradients of a pack against its samples apart, in bf16, on small models."
-    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
-    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
-    shape |= {"vocab_size": 98, "attn_implementation": attn}
-    kinds = {"Llama, grouped heads": (LlamaForCausalLM, LlamaConfig, {})}
-    window = {"sliding_window": 64}
-    kinds["Mistral, window 64"] = (MistralForCausalLM, MistralConfig, window)
+    shape = {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "vocab_size": 98,
+        "attn_implementation": attn,
+    }
+    kinds = {
+        "Llama, grouped heads": (LlamaForCausalLM, LlamaConfig, {}),
+        "Mistral, window 64": (MistralForCausalLM, MistralConfig, {"sliding_window": 64}),
+    }
     some, rows = samples(np.array([5, 300, 1, 170, 90, 2]), 98), []
     for name, (cls, config, more) in kinds.items():
         torch.manual_seed(0)
@@ -223,11 +244,17 @@ def main() -> None:
     steps = [np.concatenate(packs[i * args.packs :][: args.packs]) for i in range(n_steps)]
     alone = [np.arange(i * args.packs, (i + 1) * args.packs) for i in range(n_steps)]
     row_len = ROOM * args.packs
-    result = {"date": date.today().isoformat(), "torch": torch.__version__}
-    result |= {"machine": torch.cuda.get_device_name() if CUDA else "CPU, tiny shape"}
-    result |= {"transformers": transformers.__version__, "peak_tflops": args.peak}
-    result |= {"packs_per_step": args.packs, "fill": round(fill(packs, lens, ROOM), 4)}
-    result |= {"proof": [], "rows": []}
+    result = {
+        "date": date.today().isoformat(),
+        "torch": torch.__version__,
+        "machine": torch.cuda.get_device_name() if CUDA else "CPU, tiny shape",
+        "transformers": transformers.__version__,
+        "peak_tflops": args.peak,
+        "packs_per_step": args.packs,
+        "fill": round(fill(packs, lens, ROOM), 4),
+        "proof": [],
+        "rows": [],
+    }
     kernels = [a for a in available_attentions(DEVICE) if a != "eager"]
     jobs = [{"prove": a} for a in kernels] + ways(args)
     jobs.sort(key=lambda job: "flex_attention" in job.values())  # Compiles long

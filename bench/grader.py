@@ -28,7 +28,7 @@ from pathlib import Path
 from dart_math_nb.data.files import write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import short_hash
-from dart_math_nb.grade.find.extract import find_box
+from dart_math_nb.grade.find.marks import find_box
 from dart_math_nb.grade.proof import HOSTILE, Watch, hostile_rows
 from dart_math_nb.grade.verdict import grade_answer, grade_response
 

@@ -25,8 +25,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dart_math_nb.data.catalog import BENCHMARKS
 from dart_math_nb.data.files import read_rows
-from dart_math_nb.data.load import BENCHMARKS, data_folder, local_file
+from dart_math_nb.data.load import data_folder, local_file
 
 OUT = Path(__file__).parent / "results" / "hub.json"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -137,12 +138,12 @@ def row_of(what: str, *args, **env) -> dict:
 
 def mirror_form(bench, mirror) -> dict[str, bytes]:
     "The local file of a benchmark as a mirror would have it."
-    back, tables = {name: field for name, field in bench.fields}, {}
+    back, tables = {name: field for name, field in bench.fields.meta}, {}
     for row in read_rows(local_file(bench)):
-        worked = mirror.columns.ref == "solution" or mirror.hub_id == "openai/gsm8k"
+        worked = mirror.fields.ref_ans == "solution" or mirror.hub_id == "openai/gsm8k"
         ref = row["solution"] if worked else row["ref"]
-        made = {mirror.columns.query: row["query"], mirror.columns.ref: ref}
-        for name, field in mirror.columns.meta:
+        made = {mirror.fields.query: row["query"], mirror.fields.ref_ans: ref}
+        for name, field in mirror.fields.meta:
             value = row.get(back.get(name))
             made[field] = f"Level {value or '?'}" if name == "level" else value
         config = mirror.configs[0] if mirror.configs else "default"

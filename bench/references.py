@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from dart_math_nb.data.catalog import BENCHMARKS
 from dart_math_nb.data.files import write_json
-from dart_math_nb.data.load import BENCHMARKS, data_folder, load_benchmark
+from dart_math_nb.data.load import data_folder, load_benchmark
 from dart_math_nb.grade.references import swapped_references
 
 OUT = Path(__file__).parent / "results" / "references.json"

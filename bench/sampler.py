@@ -39,15 +39,12 @@ from tqdm import tqdm
 from dart_math_nb.data.files import read_json, read_rows, write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import Source, Verdict, make_query
-from dart_math_nb.engines.protocol import (
-    Completion,
-    ReplayEngine,
-    SampleParams,
-    SimulatedEngine,
-    simulated_world,
-)
-from dart_math_nb.sample.attempt import Attempts, grade_completion
+from dart_math_nb.engines.dice import SimulatedEngine, simulated_world
+from dart_math_nb.engines.protocol import Completion, SampleParams
+from dart_math_nb.engines.replay import ReplayEngine
+from dart_math_nb.engines.retry import RetryPolicy
 from dart_math_nb.sample.estimate import yield_stops
+from dart_math_nb.sample.grading import grade_completion
 from dart_math_nb.sample.loop import Run, sample_pool
 from dart_math_nb.sample.state import load_states, result_table
 from dart_math_nb.sample.strategy import StrategyCfg, quotas, strategy_draws
@@ -209,7 +206,7 @@ def virtual_run(queries, engine, strategy: StrategyCfg, grading: float) -> dict:
         pool = NullPool(tmp)
         states = load_states(queries, pool, source.source_id, strategy)
         params = SampleParams(max_tokens=source.max_tokens)
-        how = (source, params, strategy, lambda q: q.query, in_box, Attempts())
+        how = (source, params, strategy, lambda q: q.query, in_box, RetryPolicy())
         run = Run(states, meter, pool, *how)
         run.thread, meter.run = VirtualThread(grading), run
         run.start()

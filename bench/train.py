@@ -26,17 +26,13 @@ from transformers.utils import logging
 
 from dart_math_nb.data.files import write_json
 from dart_math_nb.train.attention import attend_segments
+from dart_math_nb.train.collate import collate_packs, collate_padded
+from dart_math_nb.train.config import TrainCfg
 from dart_math_nb.train.kernels import pick_attention
-from dart_math_nb.train.loop import make_trainer, plan_run
-from dart_math_nb.train.pack import (
-    IGNORE_ID,
-    TokenSet,
-    collate_packs,
-    collate_padded,
-    fill,
-    pack_lengths,
-)
-from dart_math_nb.train.recipe import TrainCfg
+from dart_math_nb.train.pack import fill, pack_lengths
+from dart_math_nb.train.plan import plan_run
+from dart_math_nb.train.tokens import IGNORE_ID, TokenSet
+from dart_math_nb.train.trainer import make_trainer
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 ROOM, MEAN, SIGMA, N, BATCH = 512, 577 / 8, 0.6, 400, 4

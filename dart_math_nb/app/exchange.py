@@ -18,6 +18,7 @@ from fastcore.meta import delegates
 from .flags import Many, Out
 from .printing import print_table
 from .queries import avoided_queries, keep_queries, kept_queries
+from ..data.fields import Fields
 from ..data.records import Source
 from ..store.run import RunFolder
 
@@ -29,12 +30,10 @@ def import_fields(
     label_field: str = None,  # Field that says whether it is correct
     model_field: str = None,  # Field of the model's name, when a file has several
     level_field: str = None,  # Field of the difficulty level
-):  # A `ForeignFields`
+) -> Fields:
     "Fields of foreign files; a dot goes into an object, as in doc.problem."
-    from dart_math_nb.sets.intake import ForeignFields
-
     names = (query_field, ref_field, response_field, label_field, model_field, level_field)
-    return ForeignFields(*names)
+    return Fields(*names)
 
 # %% ../../nbs/70_app/45_exchange.ipynb #23e89fc5
 @delegates(import_fields)

@@ -1,4 +1,4 @@
-"""`dart-math grade responses.jsonl.gz --out graded` reads a file of responses, whatever its fields are called, and writes one verdict per row and a summary.
+"""`dart-math grade responses.jsonl.gz --out graded` reads a file of responses, whatever its fields are called, and writes one verdict per response and a summary.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/grade.html.md"""
 
@@ -8,18 +8,20 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/grade.html.md"""
 __all__ = ['grade', 'save_grades']
 
 # %% ../../nbs/70_app/20_grade.ipynb #3a413fe9
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from .flags import Many, Out
 from .printing import print_table
+from ..data.fields import Fields
 from ..data.files import file_facts, write_json
+from ..data.responses import response_fields
 from dart_math_nb.evaluate.verdict_file import (
+    NEEDED,
     accuracy_table,
-    find_fields,
     grade_rows,
+    graded_fields,
     summary_of,
     write_verdicts,
 )
@@ -44,8 +46,9 @@ def grade(
     found, by = file_facts(file), list(by or [])
     if limit is not None and limit < 1:
         raise ValueError(f"--limit {limit}; need at least 1")
-    fields = find_fields(file, query_field, ref_field, response_field, level_field, also=by)
-    config = found | {"fields": asdict(fields), "limit": limit, "strict": strict, "by": by}
+    named = Fields(query_field, ref_field, response_field, level=level_field)
+    fields = response_fields(file, named, NEEDED, by)
+    config = found | {"limit": limit, "strict": strict, "by": by} | graded_fields(fields)
     folder = Path(out)
     check_folder(folder, config, foreign=["summary.json"])
     rows = grade_rows(file, fields, limit, n_procs, by, strict=strict)

@@ -70,8 +70,8 @@ def sampling_setup(
     prior: Many = None,  # Of fail rates: fit, or two numbers of a Beta; the plain ratio when absent
     shard: str = "0/1",  # Share of the queries for this process, such as 2/8; shares start at 0
     reuse: bool = False,  # Go on in a folder with other settings where its draws can be used
-    retries: int = 3,  # Further attempts for a draw that failed
-    timeout: float = None,  # Seconds for one attempt; none when absent
+    retries: int = None,  # Further attempts for a draw that failed; the engine's policy when absent
+    timeout: float = None,  # Seconds for one attempt; the engine's policy when absent
     keep_wrong: str = "text",  # counts: leave out the texts of wrong responses, for space
     sync_every: float = 5.0,  # Seconds of draws that a power cut may cost; 0 loses none
     **kwargs,

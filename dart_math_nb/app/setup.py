@@ -23,46 +23,39 @@ from fastcore.meta import delegates
 
 from .flags import Many
 from .queries import open_queries
+from ..data.fields import Fields
 from ..data.files import file_facts, folder_revision
 from ..data.load import draw_queries, filter_queries
+from ..data.messages import check_names
 from ..data.records import Query, Source, short_hash
-from ..data.responses import read_ending
+from ..data.responses import Item, stored_responses
+from ..engines.dice import SimulatedEngine
 from ..engines.make import KINDS, make_engine, read_options, text_options
 from dart_math_nb.engines.protocol import (
     Completion,
     Engine,
-    ReplayEngine,
     SampleParams,
-    SimulatedEngine,
-    check_names,
     params_of,
     run_async,
 )
+from ..engines.replay import ReplayEngine
 from ..evaluate.ask import PlainPrompt
-from ..evaluate.verdict_file import Fields, read_responses
 from ..prompts.choose import Prompt, choose_template, rule_for
 from ..prompts.templates import get_template
 
 # %% ../../nbs/70_app/10_setup.ipynb #f0d5ef6b
 def replay_engine(
     path: str | Path,  # .jsonl, .jsonl.gz or .parquet
-    fields: Fields,  # With a query field
+    fields: Fields | None,  # From `response_fields`, with a query field; None finds them
     queries: Sequence[Query],
     seed: int = 0,  # Another seed is another order
 ) -> ReplayEngine:
     "Stored responses of each query. Raises ValueError when a query has none."
-    stored, ids = {q.query_id: [] for q in queries}, {}
-    for q in queries:
-        ids.setdefault(q.query, []).append(q.query_id)
-    for item in read_responses(path, fields):
-        for query_id in ids.get(item["query"], ()):
-            stored[query_id].append(Completion(item["response"] or "", *read_ending(item["row"])))
-    if empty := [q for q in queries if not stored[q.query_id]]:
-        raise ValueError(
-            f"{path}: no response to {len(empty)} of {len(queries)} queries, first "
-            f"{empty[0].query[:50]!r}; leave --queries out to sample the queries of the file"
-        )
-    return ReplayEngine(stored, seed)
+
+    def completion(item: Item) -> Completion:
+        return Completion(item.response or "", item.finish_reason, item.n_tokens)
+
+    return ReplayEngine(stored_responses(path, fields, queries, completion), seed)
 
 # %% ../../nbs/70_app/10_setup.ipynb #3592e6ed
 def simulated_engine(

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/plugins.html.md"""
 
 # %% auto #0
 __all__ = ['KINDS', 'USE', 'INSTALLED', 'GROUP', 'Plugin', 'register', 'registered', 'with_registered', 'generation', 'owner',
-           'use', 'use_installed', 'plugin_hashes', 'plugin_kinds', 'with_plugins', 'use_inherited']
+           'use', 'forget', 'use_installed', 'plugin_hashes', 'plugin_kinds', 'with_plugins', 'use_inherited']
 
 # %% ../../nbs/10_data/15_plugins.ipynb #0876efc7
 import hashlib
@@ -160,10 +160,18 @@ def _tell_workers() -> None:
 # %% ../../nbs/10_data/15_plugins.ipynb #a648efbd
 def _forget(owner: str) -> None:
     for kind, name in [key for key, who in _OWNERS.items() if who == owner]:
-        del _FOUND[kind][name], _OWNERS[kind, name]
-        _CHANGES.append((kind, name))
+        forget(kind, name)
 
 
+def forget(
+    kind: str,  # A key of KINDS
+    name: str,  # A registered name
+) -> None:
+    "Take a name back, as examples and tests do. Raises KeyError for one that is not registered."
+    del _FOUND[kind][name], _OWNERS[kind, name]
+    _CHANGES.append((kind, name))
+
+# %% ../../nbs/10_data/15_plugins.ipynb #847d7ac7
 def _told(error: Exception) -> str:
     return (
         one_line(error)

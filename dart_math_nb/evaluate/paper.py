@@ -16,7 +16,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from ..data.load import BENCHMARKS
+from ..data.catalog import BENCHMARKS
 from ..data.messages import check_names
 from .metrics import accuracy, wilson
 from .votes import macro

@@ -8,9 +8,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/key.html.md"""
 __all__ = ['answer_key']
 
 # %% ../../nbs/20_grade/40_key.ipynb #15915814
-from .compare.policy import Policy, choice_letter, read_policy, text_key
+from .compare.equations import side_values
+from .compare.lists import items
+from .compare.policy import Policy, choice_letter, policy_of, text_key
 from .compare.region import region
-from .compare.same_answer import items, side_values
+from .compare.same_answer import is_new_kind
 from .compare.same_value import points, symbols
 from .compare.units import read_unit, split_unit
 from .compare.values import big_kit, exact, new_budget, value_at
@@ -56,7 +58,7 @@ def _key(node: Node, policy: Policy) -> str:
     if read_unit(unit).numbers:  # 4 ft x 12 ft
         return f"{_key(node, policy)} {unit}"
     kind = node[0]
-    if kind in ("time", "date"):
+    if kind in ("time", "date") or is_new_kind(node):
         return f"{node}"
     if kind == "text":
         return text_key(node[1])
@@ -87,6 +89,6 @@ def answer_key(
         return letter
     new_budget()
     try:
-        return _key(parse_answer(ans), read_policy(query))
+        return _key(parse_answer(ans), policy_of(query))
     except (TooCostly, Unparsable):
         return " ".join(ans.split())[:1_000]

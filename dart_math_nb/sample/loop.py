@@ -35,14 +35,15 @@ from dart_math_nb.engines.protocol import (
     params_of,
     run_async,
 )
-from dart_math_nb.sample.attempt import (
-    Attempts,
+from dart_math_nb.engines.retry import (
     DrawFailed,
-    GradeFn,
+    Made,
+    RetryPolicy,
     draw_with_retries,
-    grade_all,
-    grade_completion,
+    may_retry,
+    policy_of,
 )
+from .grading import GradeFn, grade_all, grade_completion
 from dart_math_nb.sample.state import (
     Lines,
     State,
@@ -70,7 +71,7 @@ class Run:
     strategy: StrategyCfg
     prompt_of: Callable[[Query], str]
     grade: GradeFn
-    attempts: "Attempts"  # How often and how patiently a draw is tried
+    policy: RetryPolicy  # How often and how patiently a draw is asked for
     grade_in: Executor | None = None  # Grades; `thread` does when None
     thread: Executor | None = None  # Writes the journal
     todo: deque = field(default_factory=deque)  # (state, draw, completion) to be graded
@@ -80,7 +81,7 @@ class Run:
     size: int = 128  # Most responses of the next batch
     n_row: int = 0  # Draws in a row that failed for good
     first: dict = field(default_factory=dict)  # First error of each kind: "failed", "too_long"
-    tried: set = field(default_factory=set)  # (query_id, trial) that got a second chance
+    made: dict = field(default_factory=dict)  # (query_id, trial) -> what was done for a failed draw
     ending: str = ""  # "workers": they must end; "all": the grader too, once `todo` is empty
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # New work for workers
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # New work for the grader
@@ -140,8 +141,8 @@ def set_aside(self: Run, state: State, draw: Draw, why: DrawFailed) -> None:
     state.aside = True
     self.first.setdefault("failed", why)
     self.n_row += 1
-    if self.n_row >= self.attempts.max_failures:
-        raise RuntimeError(f"{self.n_row} draws in a row failed for good, the last: {why}") from why
+    if self.n_row >= self.policy.max_failures:
+        raise RuntimeError(f"{self.n_row} draws in a row failed, the last: {why}") from why
 
 # %% ../../nbs/40_sample/60_loop.ipynb #9d08191f
 @patch
@@ -150,8 +151,11 @@ def try_again(self: Run) -> None:
     waiting = [s for s in self.states.values() if s.aside and s.stop is None]
     if not waiting:
         raise RuntimeError(f"sampling stalled, {self.status.n_open} queries open; please report it")
-    keys = {s: {(s.query.query_id, trial) for trial in s.again} for s in waiting}
-    fresh = [s for s in waiting if not keys[s] & self.tried]
+    fresh = [
+        s
+        for s in waiting
+        if all(may_retry(self.policy, self.made[s.query.query_id, t]) for t in s.again)
+    ]
     if not fresh:
         raise RuntimeError(
             f"{len(waiting)} of {len(self.states)} queries are unfinished, as draws kept failing, "
@@ -159,7 +163,6 @@ def try_again(self: Run) -> None:
         ) from self.first["failed"]
     self.n_row, self.status.n_aside = 0, len(waiting) - len(fresh)
     for state in fresh:
-        self.tried |= keys[state]
         state.aside = False
         self.lines.push(state)
 
@@ -172,6 +175,21 @@ def launch(self: Run, state: State) -> Draw:
     self.lines.push(state)
     return draw_for(state.query, trial, self.prompt_of(state.query), self.source.run_seed)
 
+# %% ../../nbs/40_sample/60_loop.ipynb #f9c064af
+@patch
+async def ask(self: Run, draw: Draw) -> Completion:
+    "One draw, asked for as often as the policy says; its last attempt waits for the end."
+    key = (draw.query_id, draw.trial)
+    made = self.made.pop(key, None)
+    kept = int(made is None and self.policy.attempts > 2)
+    made = made or Made()
+    try:
+        how = (self.params, self.policy, self.failed, made, kept)
+        return await draw_with_retries(self.engine, draw, *how)
+    except DrawFailed:
+        self.made[key] = made
+        raise
+
 # %% ../../nbs/40_sample/60_loop.ipynb #f9c0fb38
 @patch
 async def draw_one(self: Run, state: State) -> None:
@@ -180,7 +198,7 @@ async def draw_one(self: Run, state: State) -> None:
     state.tasks = tasks = state.tasks or set()
     tasks.add(task)
     try:
-        done = await draw_with_retries(self.engine, draw, self.params, self.attempts, self.failed)
+        done = await self.ask(draw)
         self.todo.append((state, draw, done))
         self.n_row = 0
         return self.ready.set()
@@ -460,9 +478,9 @@ async def sample_pool_async(
     prompt_of: Callable[[Query], str] = lambda query: query.query,  # Whole prompt text
     grade: GradeFn = grade_completion,  # Verdict of one completion
     grade_in: Executor | None = None,  # Processes to grade in; one thread when None
-    retries: int = 3,  # Further attempts after a draw failed
-    retry_wait: float = 1.0,  # Seconds before the first of them; doubles each time
-    timeout: float | None = None,  # Seconds for one attempt; None waits as long as it takes
+    retries: int | None = None,  # Further attempts for a draw; None: the engine's policy
+    retry_wait: float | None = None,  # Seconds before the first of them; doubles each time
+    timeout: float | None = None,  # Seconds for one attempt
     progress: bool = True,  # Show a progress bar
     status_every: float = 5.0,  # Seconds between two status files; 0 writes none
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop, n_drawn, rates
@@ -471,7 +489,8 @@ async def sample_pool_async(
     params = params or params_of(source)
     check_request(queries, engine, source, params, strategy)
     states = load_states(queries, pool, pool.add_source(source), strategy)
-    how = (source, params, strategy, prompt_of, grade, Attempts(retries, retry_wait, timeout))
+    policy = policy_of(engine, retries=retries, wait=retry_wait, timeout=timeout)
+    how = (source, params, strategy, prompt_of, grade, policy)
     return await sample_states(Run(states, engine, pool, *how, grade_in), progress, status_every)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #0c2bbb91

@@ -13,5 +13,6 @@ from .. import front_door
 # %% ../../nbs/90_testing/00_front.ipynb #0000000a
 _NAMES = {
     "fake_server": "null_server serve FaultProxy",
+    "tiny_models": "char_tokenizer tiny_llama worked_sums",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -12,18 +12,18 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-# %% ../../nbs/90_testing/20_patterns.ipynb #e938b6ca
+# %% ../../nbs/90_testing/20_patterns.ipynb #abd635a8
 USES = {"search": "anywhere", "match": "at the start", "fullmatch": "as a whole"}
+_SHOWN = str.maketrans({"\n": "\\n", "\t": "\\t", "\r": "\\r", "\x0c": "\\f", "|": "\\|"})
 
 
 def _code(text: str) -> str:
-    text = text.replace("\n", "\\n").replace("|", "\\|")
-    fence = "``" if "`" in text else "`"
-    return (
-        f"{fence} {text} {fence}"
-        if "`" in text or text != text.strip()
-        else f"{fence}{text}{fence}"
-    )
+    if not text:
+        return "nothing"
+    left, right = len(text) - len(text.lstrip(" ")), len(text.rstrip(" "))
+    text = "␣" * left + text[left:right] + "␣" * (len(text) - max(left, right))
+    text = text.translate(_SHOWN)
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 class PatternTable(NamedTuple):

@@ -7,13 +7,22 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/front.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/50_train/00_front.ipynb #00000001
+# %% ../../nbs/50_train/00_front.ipynb #002960dc
 from .. import front_door
 
-# %% ../../nbs/50_train/00_front.ipynb #0000000a
+# %% ../../nbs/50_train/00_front.ipynb #77b0d7d8
 _NAMES = {
-    "recipe": "TrainCfg read_recipe",
+    "config": "TrainCfg batch_shape",
+    "recipe": "read_recipe",
+    "rows": "train_tokens",
+    "pack": "pack_lengths",
+    "plan": "plan_run",
+    "tokens": "tokenize_pairs",
+    "collate": "collate_packs",
+    "packed_dataset": "PackedDataset",
+    "attention": "check_packing",
+    "kernels": "pick_attention",
     "loop": "train",
-    "pack": "pack_lengths collate_packs",
+    "result": "load_result",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)
