@@ -127,7 +127,8 @@ def flag_parser(
     parser.allow_abbrev, parser.error, parser.epilog = False, refuse, None
     for action in parser._actions:
         if (kind := REGISTERED.get(action.dest)) and (names := registered(kind)):
-            action.help = f"{action.help}; of yours: {', '.join(names)}"
+            text, default, rest = action.help.partition(" (default:")
+            action.help = f"{text}; of yours: {', '.join(names)}{default}{rest}"
     parser.add_argument("--use", action="append", metavar="(str)", help=USE_HELP)
     return parser
 
