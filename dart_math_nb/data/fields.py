@@ -31,6 +31,9 @@ _NAMES = {
     "rel_tol": "rel_tol",
     "finish_reason": "finish_reason",
     "n_tokens": "n_tokens",
+    "query_id": "query_id id qid",
+    "n_trials": "n_trials tot_n_samples n_resp n_samples n",
+    "n_correct": "n_correct tot_n_corrects n_corrects",
 }
 USUAL = {what: tuple(names.split()) for what, names in _NAMES.items()}  # What it is -> its names
 KEPT_IDS = ("query_id", "id", "qid", "source_id", "trial", "model", "set", "config")  # In verdicts
