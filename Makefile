@@ -45,6 +45,9 @@ lab: $(READY) ## open JupyterLab on the notebooks
 docs: $(READY) ## build the web site into _docs/
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/render_docs.py
 
+package: $(READY) ## build the source archive and the wheel into dist/ and try the wheel with the core alone
+	@$(BIN)/python tools/package.py
+
 bench: $(READY) ## run the side-by-side benchmarks in bench/
 	@set -e; for script in bench/*.py; do \
 	  if [ -f "$$script" ]; then echo "$$script"; $(BIN)/python "$$script"; else echo "bench/ has no scripts"; fi; done
@@ -56,4 +59,4 @@ clean: ## remove what was built; keeps .venv and runs/
 	@rm -rf _docs _proc build dist .ruff_cache .hypothesis *.egg-info nbs/nbdev.yml
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test vllm test-vllm deepspeed test-launch check lab docs bench pins clean
+.PHONY: help setup demo test vllm test-vllm deepspeed test-launch check lab docs package bench pins clean

@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
@@ -29,9 +29,19 @@ setup(
     author_email=cfg["author_email"],
     license=cfg["license"],
     keywords=cfg["keywords"].split(),
-    classifiers=["Programming Language :: Python :: 3"],
-    packages=find_packages(include=["dart_math_nb", "dart_math_nb.*"]),
-    package_data={"dart_math_nb": ["demo/checkpoints/*/*", "evaluate/paper.json"]},
+    classifiers=[line.strip() for line in cfg["classifiers"].splitlines() if line.strip()],
+    packages=find_namespace_packages(  # folders of data alone are packages too
+        include=["dart_math_nb", "dart_math_nb.*"], exclude=["*.__pycache__"]
+    ),
+    package_data={  # dart_math_nb/recipes is a link to recipes/, so that an editable install has them too
+        "dart_math_nb": [
+            "py.typed",
+            "demo/checkpoints/*/*",
+            "evaluate/paper.json",
+            "recipes/*.yaml",
+            "recipes/*/*",
+        ]
+    },
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

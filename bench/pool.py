@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 
 from dart_math_nb.data.files import write_json
 from dart_math_nb.data.load import data_folder
-from dart_math_nb.data.records import POOL_COLUMNS, short_hash
+from dart_math_nb.data.records import short_hash
 from dart_math_nb.sets.intake import import_pool
-from dart_math_nb.store.journal import POOL_SCHEMA, PoolFile, iter_pool, write_part
+from dart_math_nb.store.journal import PoolFile, iter_pool, write_part
 from dart_math_nb.store.pool import NARROW, open_pool
+from dart_math_nb.store.schema import POOL_COLUMNS, POOL_SCHEMA
 
 RESULTS = Path(__file__).parent / "results" / "pool.json"
 N_ROWS, N_QUERIES, PER_PART = 20_000_000, 15_000, 50_000

@@ -27,7 +27,7 @@ import pandas as pd
 from dart_math_nb.data.files import write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.evaluate.metrics import accuracy, paired_test
-from dart_math_nb.grade.verdict import grade_responses
+from dart_math_nb.grade.batch import grade_responses
 
 RESULTS = Path(__file__).parent / "results" / "runs.json"
 FILES = {"zeroeval_math_l5": "MATH level 5", "zeroeval_gsm": "GSM8K"}

@@ -34,18 +34,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from dart_math_nb.data.files import read_json, read_rows, write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import Source, Verdict, make_query
 from dart_math_nb.engines.dice import SimulatedEngine, simulated_world
-from dart_math_nb.engines.protocol import Completion, SampleParams
+from dart_math_nb.engines.protocol import Completion
 from dart_math_nb.engines.replay import ReplayEngine
-from dart_math_nb.engines.retry import RetryPolicy
 from dart_math_nb.sample.estimate import yield_stops
 from dart_math_nb.sample.grading import grade_completion
-from dart_math_nb.sample.loop import Run, sample_pool
+from dart_math_nb.sample.loop import make_run, sample_pool
 from dart_math_nb.sample.state import load_states, result_table
 from dart_math_nb.sample.strategy import StrategyCfg, quotas, strategy_draws
 from dart_math_nb.sets.card import write_train_set
@@ -154,7 +152,7 @@ class Meter:
 
     def tick(self) -> None:
         now = asyncio.get_running_loop().time()
-        if self.run.need >= self.max_in_flight:
+        if self.run.queue.need >= self.max_in_flight:
             self.full_time += now - self.last
             self.full_area += (now - self.last) * self.flying
         self.last = now
@@ -205,13 +203,9 @@ def virtual_run(queries, engine, strategy: StrategyCfg, grading: float) -> dict:
     with tempfile.TemporaryDirectory() as tmp:
         pool = NullPool(tmp)
         states = load_states(queries, pool, source.source_id, strategy)
-        params = SampleParams(max_tokens=source.max_tokens)
-        how = (source, params, strategy, lambda q: q.query, in_box, RetryPolicy())
-        run = Run(states, meter, pool, *how)
-        run.thread, meter.run = VirtualThread(grading), run
-        run.start()
-        with tqdm(disable=True) as bar:
-            loop.run_until_complete(run.go(bar))
+        run = make_run(states, meter, pool, source, strategy, grade=in_box)
+        run.grader.thread, meter.run = VirtualThread(grading), run
+        loop.run_until_complete(run.go())
         seconds = loop.time()
         loop.close()
     table = result_table(states, strategy)

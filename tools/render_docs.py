@@ -129,9 +129,10 @@ def html_body(nb: dict, folder: Path) -> str:
     shown = {"cells": list(plain_cells(nb)), "nbformat": 4, "nbformat_minor": 5}
     shown["metadata"] = {"kernelspec": {"name": "python3", "language": "python"}}
     args = ["--mathml", "--wrap=none", "--syntax-highlighting=none", "--extract-media=media"]
-    return pypandoc.convert_text(
+    html = pypandoc.convert_text(
         json.dumps(shown), "html5", format="ipynb", extra_args=args, cworkdir=str(folder)
     )
+    return re.sub(r"<pre[^>]*><code[^>]*>\s*</code></pre>", "", html)  # of cells that show no code
 
 
 def site_map(proc: Path) -> dict[Path, tuple[Path, str]]:

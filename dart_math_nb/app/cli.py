@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/cli.html.md"""
 
 # %% auto #0
 __all__ = ['STAGES', 'TOPICS', 'REGISTERED', 'USE_HELP', 'RESUME', 'RESTART', 'find_command', 'overview', 'flag_parser',
-           'plain_words', 'read_flags', 'take_use', 'load_rules', 'explain', 'run_stage', 'tell', 'main']
+           'plain_words', 'read_flags', 'take_use', 'load_rules', 'explain', 'check_words', 'run_stage', 'tell', 'main']
 
 # %% ../../nbs/70_app/90_cli.ipynb #0895ca4c
 import os
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from ..data.messages import missing_package, nearest, one_line, printable, scrub
+from ..data.messages import missing_package, nearest, one_line, printable, scrub, secrets
 
 # %% ../../nbs/70_app/90_cli.ipynb #4550e540
 STAGES = {  # Name -> module of this room, function, line of help
@@ -205,7 +205,29 @@ def explain(
         return one_line(f"{error.filename}: {error.strerror.lower()}")
     if (type(error).__module__, type(error).__name__) == ("zlib", "error"):
         return f"a compressed file of the input is damaged ({error})"
-    return one_line(error, n=2000) if isinstance(error, (ValueError, OSError)) else None
+    if isinstance(error, (ValueError, OSError)) or _from_outside(error):
+        return one_line(error, n=2000)  # it may quote the input
+    return None
+
+
+def _from_outside(error: BaseException) -> bool:
+    "Did a run stop because of what its engine met, such as a server that always fails?"
+    cause = error.__cause__ if isinstance(error, RuntimeError) else None
+    return isinstance(cause, (ValueError, OSError)) or (cause is not None and _from_outside(cause))
+
+# %% ../../nbs/70_app/90_cli.ipynb #143d3a4c
+def check_words(
+    argv: list[str],  # Words after the name of a stage
+) -> None:
+    "Raise ValueError for a word that holds a secret of the environment."
+    known = [s for s in secrets() if len(s) >= 12]  # a shorter one may be an ordinary word
+    for before, word in zip(["", *argv], argv, strict=False):
+        if any(secret in word for secret in known):
+            flag = before if before.startswith("-") else word.partition("=")[0]
+            raise ValueError(
+                f"{scrub(flag)}: holds the value of a secret, which would be written into files; "
+                "name its variable instead, as in --option key_from=MY_API_KEY"
+            )
 
 # %% ../../nbs/70_app/90_cli.ipynb #1b93c936
 RESUME = "interrupted; run the same command again to continue"
@@ -221,6 +243,7 @@ def run_stage(
     try:
         load_rules(files)
         command = find_command(name)
+        check_words(argv)
         command(**read_flags(name, command, argv))
     except SystemExit as e:  # --help
         return e.code or 0

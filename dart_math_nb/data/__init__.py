@@ -1,4 +1,4 @@
-"""A query goes in here first: a file, a known benchmark or a data set of the hub becomes a list of `Query`, and nothing further down needs to know where it came from.
+"""A file, a known benchmark or a data set of the hub becomes a list of `Query`; three more records say who answers, what was answered, and whether it is right. Nothing further down needs to know where they came from.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/front.html.md"""
 
@@ -7,13 +7,18 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/front.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/10_data/00_front.ipynb #00000001
+# %% ../../nbs/10_data/00_front.ipynb #46916c24
 from .. import front_door
 
 # %% ../../nbs/10_data/00_front.ipynb #0000000a
 _NAMES = {
     "records": "Query Source Response Verdict make_query",
-    "load": "load_queries",
-    "files": "read_rows",
+    "plugins": "register use",
+    "files": "read_rows write_jsonl",
+    "fields": "Fields find_fields",
+    "queries": "queries_frame filter_queries",
+    "catalog": "Benchmark benchmarks get_benchmark",
+    "load": "load_queries benchmark_frame data_folder",
+    "responses": "read_responses queries_in",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -31,6 +31,9 @@ _NAMES = {
     "rel_tol": "rel_tol",
     "finish_reason": "finish_reason",
     "n_tokens": "n_tokens",
+    "query_id": "query_id id qid",
+    "n_trials": "n_trials tot_n_samples n_resp n_samples n",
+    "n_correct": "n_correct tot_n_corrects n_corrects",
 }
 USUAL = {what: tuple(names.split()) for what, names in _NAMES.items()}  # What it is -> its names
 KEPT_IDS = ("query_id", "id", "qid", "source_id", "trial", "model", "set", "config")  # In verdicts
@@ -65,7 +68,9 @@ def get_field(
     return get_field(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 # %% ../../nbs/10_data/25_fields.ipynb #eac402bb
-_BOX = re.compile(r"\\f?boxed\b\s*(\{?)")
+_BOX = re.compile(
+    r"\\f?boxed\b\s*(\{?)"
+)  # A box begins: \boxed{, \fbox{, or \boxed without a brace
 
 
 def last_boxed(
@@ -84,7 +89,7 @@ def last_boxed(
     return None
 
 # %% ../../nbs/10_data/25_fields.ipynb #f060f0e8
-_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 4,200 and -1,234,567.5
 
 
 def ref_text(

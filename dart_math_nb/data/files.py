@@ -1,4 +1,4 @@
-"""Rows in, rows out, and run folders: every error names the file, the line and the field; nothing is half written.
+"""Every error names the file, the line and the field; nothing is half written, and a file is named by its content.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/files.html.md"""
 

@@ -1,4 +1,4 @@
-"""Rows of a data set on the Hugging Face hub, from the net once and from the cache after; without the net an error within seconds.
+"""From the net once and from the cache after; without the net there is an error within seconds, not after minutes of trying.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/hub.html.md"""
 
@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .fields import Fields
+from .messages import need
 
 # %% ../../nbs/10_data/40_hub.ipynb #9e5817c8
 @dataclass(frozen=True)
@@ -29,15 +31,8 @@ class Mirror:
     revision: str = "main"  # Commit, branch or tag
 
 # %% ../../nbs/10_data/40_hub.ipynb #7565573e
-def _library():
-    try:
-        import datasets
-    except ImportError:
-        raise ImportError(
-            "reading data sets needs the package `datasets` (pip install 'dart_math_nb[hub]'); "
-            "a .jsonl or .parquet file needs none"
-        ) from None
-    return datasets
+def _library() -> ModuleType:
+    return need("datasets", "reading a folder or the hub (a .jsonl or .parquet file needs none)")
 
 # %% ../../nbs/10_data/40_hub.ipynb #44aa925d
 def hub_problem(
@@ -94,10 +89,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 # %% ../../nbs/10_data/40_hub.ipynb #145e5da2
+_COMMIT = re.compile(
+    r"[0-9a-f]{40}"
+)  # A whole commit names its content; a branch or a tag may move
+
+
 def _cached(hub_id: str, config: str | None, revision: str | None):
     from datasets.packaged_modules.cache.cache import Cache
 
-    pinned = revision if revision and re.fullmatch(r"[0-9a-f]{40}", revision) else None
+    pinned = revision if revision and _COMMIT.fullmatch(revision) else None
     if revision not in (None, "main", pinned):
         return None  # the cache does not know which commit a branch or tag was
     at = {"version": "0.0.0", "hash": pinned} if pinned else {"version": "auto", "hash": "auto"}

@@ -169,7 +169,7 @@ def _not_found(bench: Benchmark, failed: list[Exception]) -> Exception:
     return ConnectionError(f"benchmark {bench.name!r}: no local file; {why}; {where}")
 
 # %% ../../nbs/10_data/60_load.ipynb #c8d95a7e
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # openai/gsm8k: an owner and a name
 _FILES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
 

@@ -1,4 +1,4 @@
-"""Arithmetic queries with five levels and two small models that really solve some of them: the paper's comparison in minutes on two cores.
+"""Arithmetic queries with five levels, two small models that really solve some of them, and every stage of the pipeline between them.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/65_demo/front.html.md"""
 

@@ -1,4 +1,4 @@
-"""Draws on a benchmark become accuracy, pass@k and maj@k, each with its interval, and two models are compared in pairs.
+"""Draws on a benchmark become accuracy, pass@k and maj@k, each with its interval, and two models are compared on the queries that both answered.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/front.html.md"""
 
@@ -12,7 +12,10 @@ from .. import front_door
 
 # %% ../../nbs/55_evaluate/00_front.ipynb #0000000a
 _NAMES = {
-    "metrics": "accuracy pass_at_k wilson compare",
-    "votes": "maj_at_k",
+    "metrics": "accuracy pass_at_k wilson clustered paired_test compare",
+    "votes": "averages over_seeds maj_at_k",
+    "ask": "EvalCfg evaluate_benchmarks evaluate_queries read_evaluation",
+    "tables": "evaluation_tables compare_evaluations write_results",
+    "paper": "paper_frame layout_table",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

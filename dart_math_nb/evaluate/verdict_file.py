@@ -20,7 +20,7 @@ from ..data.files import whole_text, write_jsonl, write_parquet
 from ..data.records import short_hash
 from ..data.responses import Item, read_responses, response_fields, set_name
 from .metrics import accuracy
-from ..grade.verdict import grade_responses
+from ..grade.batch import grade_responses
 
 # %% ../../nbs/55_evaluate/80_verdict_file.ipynb #b76de533
 NEEDED = ("response", "ref_ans")  # Fields without which nothing can be graded

@@ -12,7 +12,9 @@ from .. import front_door
 
 # %% ../../nbs/20_grade/00_front.ipynb #0000000a
 _NAMES = {
-    "verdict": "grade_response grade_responses grade_answer correctness_reward",
+    "verdict": "grade_response grade_answer",
+    "batch": "grade_responses",
+    "reward": "correctness_reward",
     "key": "answer_key",
     "references": "check_references",
     "find.extract": "extract_answer",

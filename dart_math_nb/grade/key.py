@@ -10,7 +10,7 @@ __all__ = ['answer_key']
 # %% ../../nbs/20_grade/40_key.ipynb #15915814
 from .compare.equations import side_values
 from .compare.lists import items
-from .compare.policy import Policy, choice_letter, read_policy, text_key
+from .compare.policy import Policy, choice_letter, policy_of, text_key
 from .compare.region import region
 from .compare.same_answer import is_new_kind
 from .compare.same_value import points, symbols
@@ -89,6 +89,6 @@ def answer_key(
         return letter
     new_budget()
     try:
-        return _key(parse_answer(ans), read_policy(query))
+        return _key(parse_answer(ans), policy_of(query))
     except (TooCostly, Unparsable):
         return " ".join(ans.split())[:1_000]

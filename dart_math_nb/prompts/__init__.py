@@ -1,4 +1,4 @@
-"""A template makes the prompt that a model was trained to see; worked examples go before the query when a base model needs them.
+"""A model answers best in the frame that it was tuned in, and a few bytes decide. A template makes that frame; worked examples go before the query when a base model needs them.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/front.html.md"""
 
@@ -7,12 +7,13 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/front.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/25_prompts/00_front.ipynb #00000001
+# %% ../../nbs/25_prompts/00_front.ipynb #9eead9b8
 from .. import front_door
 
 # %% ../../nbs/25_prompts/00_front.ipynb #0000000a
 _NAMES = {
-    "templates": "Template get_template render",
-    "choose": "choose_template",
+    "templates": "Template get_template template_names render stop_strings",
+    "shots": "Example examples_for few_shot_prompt",
+    "choose": "Prompt choose_template chat_template",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -1,4 +1,4 @@
-"""The template of a model: by its id, from its tokenizer's chat template, or by name, with worked examples for a base model.
+"""By its id, from its tokenizer's chat template, or by name, with worked examples for a base model; a model that nobody knows is refused, not guessed.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/choose.html.md"""
 
@@ -24,6 +24,7 @@ from dart_math_nb.prompts.templates import (
     render,
     stop_strings,
     template_hash,
+    template_names,
 )
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #2c453bc7
@@ -38,17 +39,30 @@ class ModelRule:
     is_base: bool = False  # Follows no instruction; needs worked examples
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #70f43107
-_size = r"\d+(\.\d+)?[bm]"
-_base = r"deepseek-math-7b-base|mistral-7b-v0\.[13]|llama-2-(7|13|70)b(-hf)?"
-_base += rf"|(meta-)?llama-3(\.[12])?-{_size}|llemma_(7|34)b|qwen(1\.5|2|2\.5)(-math)?-{_size}"
-_base += rf"|qwen3-{_size}-base|gemma-(2-)?{_size}|gemma-3-{_size}-pt|olmo-2-\d{{4}}-{_size}"
-_base += rf"|smollm2?-{_size}|pythia-{_size}(-deduped)?|gpt2(-medium|-large|-xl)?"
+_SIZE = r"\d+(\.\d+)?[bm]"  # 7b, 0.5b, 135m
+_BASE_NAMES = (
+    r"deepseek-math-7b-base",
+    r"mistral-7b-v0\.[13]",  # mistral-7b-v0.1
+    r"llama-2-(7|13|70)b(-hf)?",  # llama-2-7b-hf
+    rf"(meta-)?llama-3(\.[12])?-{_SIZE}",  # meta-llama-3-8b, llama-3.2-1b
+    r"llemma_(7|34)b",  # llemma_34b
+    rf"qwen(1\.5|2|2\.5)(-math)?-{_SIZE}",  # qwen2.5-math-1.5b
+    rf"qwen3-{_SIZE}-base",  # qwen3-8b-base; qwen3-8b is tuned
+    rf"gemma-(2-)?{_SIZE}",  # gemma-2-9b
+    rf"gemma-3-{_SIZE}-pt",  # gemma-3-4b-pt
+    rf"olmo-2-\d{{4}}-{_SIZE}",  # olmo-2-1124-7b
+    rf"smollm2?-{_SIZE}",  # smollm2-135m
+    rf"pythia-{_SIZE}(-deduped)?",  # pythia-1.4b-deduped
+    r"gpt2(-medium|-large|-xl)?",  # gpt2
+)  # With an example of what each finds
 
 MODEL_RULES = (
     ModelRule(r".*-mmiqc", "alpaca-mmiqc", "models tuned on MMIQC"),
     ModelRule(r"dart-math-.*", "alpaca", "DART-Math models"),
     ModelRule(
-        *(r"deepseek-math-7b-(instruct|rl)", "deepseekmath", "DeepSeekMath Instruct and RL"),
+        pattern=r"deepseek-math-7b-(instruct|rl)",
+        template="deepseekmath",
+        who="DeepSeekMath Instruct and RL",
         tools="deepseekmath-tool",
     ),
     ModelRule(r"xwin-math-.*", "xwinmath", "Xwin-Math"),
@@ -57,7 +71,7 @@ MODEL_RULES = (
     ModelRule(r"metamath-.*", "wizardmath-cot", "MetaMath, evaluated in WizardMath's frame"),
     ModelRule(r"mistral-7b-sft|math-shepherd-mistral-7b-rl", "qa", "Math-Shepherd"),
     ModelRule(r"(meta-)?llama-3(\.1)?-(8|70)b-instruct", "llama3-math", "Llama 3 Instruct"),
-    ModelRule(_base, "qa", "base models", is_base=True),
+    ModelRule("|".join(_BASE_NAMES), "qa", "base models", is_base=True),
 )
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #d225440e
@@ -173,7 +187,7 @@ class Prompt:
 def _by_model(model: str | Path | None, tokenizer: Any, tools: bool) -> tuple[Template, str, bool]:
     if model is None:
         raise ValueError("template 'auto' needs a model; need its id, or the name of a template")
-    rule, known = rule_for(model), ", ".join(sorted(TEMPLATES))
+    rule, known = rule_for(model), ", ".join(sorted(template_names()))
     if rule is not None and not (tools and not rule.tools):
         template = TEMPLATES[rule.tools if tools else rule.template]
         return template, f"{model_name(model)} is one of {rule.who}", rule.is_base

@@ -1,4 +1,4 @@
-"""Worked examples for models that follow no instruction: four per benchmark, five for TheoremQA, in our own words.
+"""Four per benchmark, five for TheoremQA, in our own words: they show that an answer is wanted, and in which form.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/shots.html.md"""
 
@@ -9,9 +9,9 @@ __all__ = ['EXAMPLES', 'Example', 'examples_for', 'few_shot_prompt', 'shots_name
 
 # %% ../../nbs/25_prompts/20_shots.ipynb #1bc45d87
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
+from ..data.messages import nearest
 from ..data.records import short_hash
 from .templates import Template, render, stop_strings
 
@@ -39,10 +39,6 @@ _gsm8k = (
         "so 21 - 7 = 14 stay. With the 4 new ones there are 14 + 4 = 18. The answer is 18.",
         "18",
     ),
-)
-
-# %% ../../nbs/25_prompts/20_shots.ipynb #b59c28f9
-_gsm8k += (
     Example(
         "Leon's book has 160 pages. He reads 25 pages on Monday and twice as many on Tuesday. He "
         "splits the rest into 5 equal parts. How many pages does each part have?",
@@ -78,10 +74,6 @@ _math = (
         "54$ and half of the perimeter is $18$. The radius is $\\frac{54}{18} = \\boxed{3}$.",
         "3",
     ),
-)
-
-# %% ../../nbs/25_prompts/20_shots.ipynb #75f674c0
-_math += (
     Example(
         "Find the exact value of $\\cos 75^\\circ$.",
         "Since $75^\\circ = 45^\\circ + 30^\\circ$, the value is $\\cos 45^\\circ \\cos 30^\\circ - "
@@ -111,10 +103,6 @@ _college = (
         "is $\\boxed{4}$.",
         "$4$",
     ),
-)
-
-# %% ../../nbs/25_prompts/20_shots.ipynb #5b12495f
-_college += (
     Example(
         "Solve for $x$: $\\log_2 (x + 3) = 4$.",
         "The equation says $x + 3 = 2^4 = 16$. So $x = \\boxed{13}$.",
@@ -167,10 +155,6 @@ _olympiad = (
         "next values are $3, 5, 8, 13$. The answer is $\\boxed{13}$.",
         "13",
     ),
-)
-
-# %% ../../nbs/25_prompts/20_shots.ipynb #af3ed860
-_olympiad += (
     Example(
         "Determine the smallest positive integer $n$ for which $n(n + 1)$ is divisible by $77$.",
         "The numbers $n$ and $n + 1$ have no common factor, so each of $7$ and $11$ divides one of "
@@ -198,10 +182,6 @@ _theorem = (
         "By Cayley's formula there are n^(n-2) = 4^2 = 16. The answer is 16.",
         "16",
     ),
-)
-
-# %% ../../nbs/25_prompts/20_shots.ipynb #32dc9a91
-_theorem += (
     Example(
         "Give the eigenvalues of the matrix [[3, 1], [1, 3]] as a list in increasing order.",
         "The characteristic polynomial is (3 - t)^2 - 1, which is 0 for 3 - t = 1 and 3 - t = -1. "
@@ -217,15 +197,27 @@ _theorem += (
 
 # %% ../../nbs/25_prompts/20_shots.ipynb #370b201e
 EXAMPLES = {
-    **{"math": _math, "gsm8k": _gsm8k, "college-math": _college, "deepmind-math": _deepmind},
-    **{"olympiadbench": _olympiad, "theoremqa": _theorem},
+    "math": _math,
+    "gsm8k": _gsm8k,
+    "college-math": _college,
+    "deepmind-math": _deepmind,
+    "olympiadbench": _olympiad,
+    "theoremqa": _theorem,
 }
 _RELATIVES = {
-    **dict.fromkeys(("math-train", "math-500", "gaokao-bench", "gaokao-2023", "minerva"), "math"),
-    **dict.fromkeys(("gsm8k-train", "gsm8k-train-fixed"), "gsm8k"),
-    **dict.fromkeys(("olympiadbench-674", "odyssey-math"), "olympiadbench"),
-    **dict.fromkeys(("aime24", "aime25", "amc23"), "olympiadbench"),
-}
+    "math-train": "math",
+    "math-500": "math",
+    "gaokao-bench": "math",
+    "gaokao-2023": "math",
+    "minerva": "math",
+    "gsm8k-train": "gsm8k",
+    "gsm8k-train-fixed": "gsm8k",
+    "olympiadbench-674": "olympiadbench",
+    "odyssey-math": "olympiadbench",
+    "aime24": "olympiadbench",
+    "aime25": "olympiadbench",
+    "amc23": "olympiadbench",
+}  # Benchmark -> the one whose examples it takes
 
 # %% ../../nbs/25_prompts/20_shots.ipynb #504a806d
 def examples_for(
@@ -235,10 +227,10 @@ def examples_for(
     "Worked examples for a benchmark. Raises ValueError when there are none, or not that many."
     name = _RELATIVES.get(benchmark, benchmark)
     if name not in EXAMPLES:
-        known = [*EXAMPLES, *_RELATIVES]
-        near = get_close_matches(benchmark.lower(), known, 3, 0.4) or sorted(EXAMPLES)
-        what = f"no worked examples for {benchmark!r}; nearest: {', '.join(near)}"
-        raise ValueError(f"{what}; n_shots=0 asks without any")
+        hint = nearest(benchmark, [*EXAMPLES, *_RELATIVES], cutoff=0.4)
+        raise ValueError(
+            f"no worked examples for {benchmark!r}; {hint}; n_shots=0 asks without any"
+        )
     every = EXAMPLES[name]
     n = len(every) if n_shots is None else n_shots
     if not 0 <= n <= len(every):

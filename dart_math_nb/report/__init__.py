@@ -1,4 +1,4 @@
-"""Pools, sets and evaluations of a run become figures and tables in one self-contained page.
+"""Pools, sets and evaluations become figures and tables with their intervals, in one page that opens anywhere.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/front.html.md"""
 
@@ -12,7 +12,8 @@ from .. import front_door
 
 # %% ../../nbs/60_report/00_front.ipynb #0000000a
 _NAMES = {
-    "figures": "plot_responses plot_scaling",
-    "sections": "write_run_report",
+    "figures": "responses_frame plot_responses accuracy_frame plot_accuracy plot_scaling",
+    "html": "Figure Table Section write_report",
+    "sections": "run_sections write_run_report",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

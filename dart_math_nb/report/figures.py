@@ -16,9 +16,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 from scipy import stats
 
+from ..data.messages import one_line
 from ..evaluate.metrics import accuracy, wilson
 
 # %% ../../nbs/60_report/10_figures.ipynb #87ffc425
@@ -27,7 +28,7 @@ STRATEGY_STYLE = {  # Name: (color, marker)
     "DARS-Uniform": ("#0072B2", "o"),
     "DARS-Prop2Diff": ("#009E73", "s"),
 }
-OTHER_STYLE = (
+OTHER_STYLE = (  # In order of use
     ("#777777", "v"),
     ("#111111", "^"),
     ("#CC79A7", "P"),
@@ -36,7 +37,7 @@ OTHER_STYLE = (
 )
 
 
-STRATEGY_NAMES = dict(zip(("vrt", "uniform", "prop2diff"), STRATEGY_STYLE, strict=True))
+STRATEGY_NAMES = {"vrt": "VRT", "uniform": "DARS-Uniform", "prop2diff": "DARS-Prop2Diff"}
 
 
 def styles(
@@ -46,7 +47,7 @@ def styles(
     names = list(dict.fromkeys(names))
     others = [n for n in names if n not in STRATEGY_STYLE]
     look = {n: OTHER_STYLE[i % len(OTHER_STYLE)] for i, n in enumerate(others)} | STRATEGY_STYLE
-    return {n: dict(zip(("color", "marker"), look[n], strict=True)) for n in names}
+    return {n: {"color": look[n][0], "marker": look[n][1]} for n in names}
 
 # %% ../../nbs/60_report/10_figures.ipynb #565c1647
 def _axes(ax: Axes | None, size: tuple[float, float] = (6.4, 3.8)) -> Axes:
@@ -58,7 +59,7 @@ def _axes(ax: Axes | None, size: tuple[float, float] = (6.4, 3.8)) -> Axes:
 
 
 def _plain(name) -> str:
-    return str(name).replace("$", r"\$")
+    return one_line(str(name)).replace("$", r"\$")
 
 
 def _legend(ax: Axes, ncols: int = 3) -> None:
@@ -299,7 +300,7 @@ def _log_ticks(ax: Axes, values: Iterable[int]) -> None:
     ax.set_xticks(sorted(set(values)), [f"{v:,}" for v in sorted(set(values))], rotation=0)
     ax.minorticks_off()
 
-
+# %% ../../nbs/60_report/10_figures.ipynb #eeeb0dfe
 def plot_cost(
     frame: pd.DataFrame,  # From `cost_frame`
     ax: Axes | None = None,  # Axes to draw on
@@ -310,6 +311,8 @@ def plot_cost(
     _lines(ax, frame, "k", "n_responses", ls="--", mfc="white")
     ax.set_yscale("log")
     _log_ticks(ax, frame["k"])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    _thousands(ax.yaxis)
     n = frame["n_queries"].max()
     ax.set_xlabel(f"k: draws (VRT) or quota (DARS) per query (n = {n:,} queries)")
     ax.set_ylabel("Responses drawn (solid), kept (dashed)")

@@ -1,4 +1,4 @@
-"""A train set is cut from a pool by a rule; pools of others come in, train sets go out in the form of other trainers.
+"""A train set is what a strategy takes from a pool. Pools of others come in, train sets go out in the forms of other trainers.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/front.html.md"""
 

@@ -32,8 +32,8 @@ from dart_math_nb.data.responses import (
     response_fields,
     set_name,
 )
+from ..grade.batch import grade_responses
 from ..grade.find.extract import extract_answer
-from ..grade.verdict import grade_responses
 from ..store.folder import config_changes, refuse
 from ..store.pool import Pool, open_pool, pool_counts
 

@@ -1,4 +1,4 @@
-"""A pool is a folder of journals and parts that survives `kill -9`. Every graded response, right or wrong, is kept once under its key.
+"""A response costs seconds of a GPU. Whatever happens to the process, the disk or the network, every graded one is kept, once, and found again.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/front.html.md"""
 
@@ -12,6 +12,9 @@ from .. import front_door
 
 # %% ../../nbs/15_store/00_front.ipynb #0000000a
 _NAMES = {
+    "folder": "enter check_folder",
+    "run": "RunFolder",
+    "shards": "shard_queries parse_shard",
     "pool": "open_pool read_pool pool_counts",
     "check": "check_pool",
     "remote": "push_pool pull_pool",

@@ -1,4 +1,4 @@
-"""Every graded response on disk, right or wrong: append, be killed, go on, count and read, without losing or doubling a draw.
+"""Append, be killed, go on, count and read, without losing or doubling a draw.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/pool.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/pool.html.md"""
 
 # %% auto #0
 __all__ = ['NARROW', 'unique_by_key', 'read_pool', 'read_narrow', 'is_truncated', 'pool_counts', 'KeySet', 'keys_of', 'Pool',
-           'open_pool', 'read_sources']
+           'open_pool', 'read_source', 'read_sources']
 
 # %% ../../nbs/15_store/40_pool.ipynb #fc7c0357
 import json
@@ -23,17 +23,16 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..data.files import room_in, sync_folder, write_json
-from ..data.records import KEY, POOL_COLUMNS, Source
+from ..data.files import read_json, room_in, sync_folder, write_json
+from ..data.records import KEY, Source
 from dart_math_nb.store.journal import (
-    DICTIONARY,
     PoolFile,
-    check_row,
     journal_line,
     pool_table,
     repair_shard,
     roll_journal,
 )
+from .schema import DICTIONARY, POOL_COLUMNS, check_row, files_of
 from .shards import lock_shard
 from .trials import ABSENT, Trials, each_query, read_trials, trial_counts
 
@@ -356,19 +355,25 @@ def add_source(
         write_json(path, asdict(source))
     return source.source_id
 
+# %% ../../nbs/15_store/40_pool.ipynb #9fc759bf
+def read_source(
+    path: str | Path,  # As `add_source` wrote it
+) -> Source:
+    "One source. Raises ValueError when the file does not hold the one that its name says."
+    path = Path(path)
+    try:
+        source = Source(**read_json(path))
+    except TypeError as e:
+        raise ValueError(f"{path}: not a Source ({e})") from None
+    if source.source_id != path.stem:
+        raise ValueError(f"{path}: holds source {source.source_id}; need {path.stem}")
+    return source
+
 
 def read_sources(
     folder: str | Path,  # Folder of the pool
 ) -> dict[str, Source]:  # By source_id
     """Sources of a pool.
     Raises ValueError when a file does not hold the source that its name says."""
-    sources = {}
-    for path in sorted(Path(folder).glob("sources/*.json")):
-        try:
-            source = Source(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as e:
-            raise ValueError(f"{path}: not a Source ({e})") from None
-        if source.source_id != path.stem:
-            raise ValueError(f"{path}: holds source {source.source_id}; need {path.stem}")
-        sources[path.stem] = source
-    return sources
+    found = [read_source(Path(folder) / name) for name in files_of(folder, "source")]
+    return {source.source_id: source for source in found}

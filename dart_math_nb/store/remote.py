@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.files import atomic_path
-from .journal import pool_files
+from .schema import FILES, file_kind, files_of
 
 # %% ../../nbs/15_store/60_remote.ipynb #09b19907
 _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "oss", "hf", "r2"}
@@ -54,11 +54,9 @@ def put_file(
 def pool_copies(
     folder: Path,  # Of a pool
 ) -> list[str]:  # Names below the folder, parts last
-    "Files of a pool that never change."
-    small = [p for name in ("sources", "imports") for p in sorted((folder / name).glob("*.json"))]
-    files = pool_files(folder).items()
-    parts = [place.path(folder, "part") for place, kind in files if kind == "part"]
-    return [p.relative_to(folder).as_posix() for p in [*small, *parts]]
+    "Files of a pool that a copy takes along: those that the table of kinds calls copied."
+    kinds = [k.kind for k in FILES if k.copied]
+    return sorted(files_of(folder, *kinds), key=lambda name: (name.endswith(".parquet"), name))
 
 # %% ../../nbs/15_store/60_remote.ipynb #33aaa732
 def push_pool(
@@ -74,8 +72,7 @@ def push_pool(
         if not there:
             put_file(fs, folder / name, f"{root}/{name}", rename)
         states.append((name, "there" if there else "copied"))
-    journals = [place for place, kind in pool_files(folder).items() if kind == "journal"]
-    states += [(place.path(folder, "journal").name, "journal") for place in journals]
+    states += [(name, "journal") for name in files_of(folder, "journal")]
     return pd.DataFrame(states, columns=["file", "state"])
 
 # %% ../../nbs/15_store/60_remote.ipynb #cdf60611
@@ -85,7 +82,7 @@ def _is_there(fs, local: Path, target: str) -> bool:
     if local.suffix == ".parquet":
         return fs.size(target) == local.stat().st_size
     same = fs.cat_file(target) == local.read_bytes()
-    if not same and local.parent.name == "sources":
+    if not same and file_kind(f"{local.parent.name}/{local.name}")[0].fixed:
         raise ValueError(f"{target}: differs from {local}; need the same, or another place")
     return same
 
@@ -99,7 +96,7 @@ def pull_pool(
     folder = Path(folder)
     fs, root, _ = open_store(url)
     names = sorted(p.removeprefix(f"{root}/") for p in fs.find(root)) if fs.exists(root) else []
-    names = [n for n in names if n.endswith((".json", ".parquet")) and "/." not in f"/{n}"]
+    names = [n for n in names if (kind := file_kind(n)) and kind[0].copied]
     if not names:
         raise FileNotFoundError(f"{url}: no pool there")
     return [n for n in names if _get_file(fs, f"{root}/{n}", folder / n)]
