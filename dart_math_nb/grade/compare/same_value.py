@@ -1,4 +1,4 @@
-"""Are two expressions the same value? One look tells unequal ones apart; agreement to thirty digits at several points is no accident.
+"""Are two expressions the same value? They differ at almost every point if they differ at all, and agreement to thirty digits at several points is no accident.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/same_value.html.md"""
 
