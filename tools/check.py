@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 EXPORTS = {"export", "exporti", "exports"}
 MAX_LINES, MAX_DEFS, MAX_EXAMPLE = 25, 3, 10
+MIN_TITLE = 3  # Words of a title that is a phrase
+MAX_BARE = 0.1  # Share of exported cells that may follow code without a sentence
 FORBIDDEN = {"eval", "exec", "sympify", "parse_expr"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
@@ -269,6 +271,40 @@ def wrong_fronts(root: Path) -> Iterator[str]:
                 yield f"nbs/{page}: has no link to {other}"
 
 
+def check_homes(root: Path) -> Iterator[str]:
+    "A name is imported from the page that defines it, and from no page that only imports it too."
+    exported = [c for c in all_cells(root) if c.exported and module_name(c.page)]
+    defined = {}
+    for cell in exported:
+        defined.setdefault(module_name(cell.page), set()).update(defined_names(cell.tree))
+    for cell in exported:
+        for node in ast.walk(cell.tree):
+            if not isinstance(node, ast.ImportFrom) or not in_package(node.module or ""):
+                continue
+            module = node.module.partition(".")[2]
+            for alias in node.names if module in defined else ():
+                name, own = alias.name, defined[module]
+                if (
+                    name not in own
+                    and "__getattr__" not in own
+                    and f"{module}.{name}" not in defined
+                ):
+                    yield f"{cell.where}: dart_math_nb.{module} does not define {name}; import it from its home"
+
+
+def defined_names(tree: ast.Module) -> Iterator[str]:
+    "Names that a cell gives its module, but for those that it imports."
+    for node in tree.body:
+        if isinstance(node, DEFINITIONS):
+            yield node.name
+        elif not isinstance(node, IMPORTS):
+            yield from (
+                n.id
+                for n in ast.walk(node)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            )
+
+
 def check_size(root: Path) -> Iterator[str]:
     "No exported cell is longer than 25 lines or defines more than 3 things; tables and records may be longer."
     for cell in all_cells(root):
@@ -409,6 +445,35 @@ def sidebar_pages(root: Path) -> Iterator[str]:
     yield from walk(config["website"]["sidebar"]["contents"])
 
 
+def check_titles(root: Path) -> Iterator[str]:
+    "Each page has a title that is a phrase and says what it gives: `# name: three words or more`."
+    for page in pages(root):
+        every = cells(root, page)
+        title = (every[0].source.splitlines() or [""])[0] if every else ""
+        module = (module_name(page) or "").removesuffix(".__init__")
+        name = "front" if module == "__init__" else module.split(".")[-1]
+        phrase = title.removeprefix("#").strip()
+        if name:
+            said, _, phrase = phrase.partition(":")
+            if said != name or len(phrase.split()) < MIN_TITLE:
+                yield f"nbs/{page}: its title is {title!r}; need '# {name}: ' and {MIN_TITLE} words or more"
+        elif not title.startswith("# ") or len(phrase.split()) < MIN_TITLE:
+            yield f"nbs/{page}: its title is {title!r}; need '# ' and {MIN_TITLE} words or more"
+
+
+def check_sentences(root: Path) -> Iterator[str]:
+    "A sentence stands before an exported cell; few of all may follow code."
+    every = [cells(root, page) for page in pages(root)]
+    n_exported = sum(c.exported for page in every for c in page)
+    bare = {page[0].page: bare_cells(page) for page in every if bare_cells(page)}
+    n_bare = sum(map(len, bare.values()))
+    if n_bare <= MAX_BARE * n_exported:
+        return
+    yield f"{n_bare} of {n_exported} exported cells follow code; at most {MAX_BARE:.0%}. Most of them:"
+    for page, found in sorted(bare.items(), key=lambda item: -len(item[1]))[:5]:
+        yield f"nbs/{page}: cells {', '.join(str(c.number) for c in found)}; say before each what it does"
+
+
 def check_ruff(root: Path) -> Iterator[str]:
     "ruff finds nothing to format and nothing to mend."
     ruff = [sys.executable, "-m", "ruff"]
@@ -457,14 +522,17 @@ CHECKS = {
             check_clean,
             check_order,
             check_layers,
+            check_homes,
             check_size,
             check_names,
             check_imports,
         ),
         *(check_outputs, check_text, check_places, check_sidebar, check_ruff, check_pins),
         check_readme,
+        check_sentences,
     )
 }
+ON_DEMAND = {"titles": check_titles}  # Run when they are named
 
 
 def bare_cells(every: list[Cell]) -> list[Cell]:
@@ -496,7 +564,7 @@ def prose_report(root: Path) -> list[str]:
 def run_check(name: str, root: Path) -> list[str]:
     "Failures of one check; one that breaks is a failure that says how."
     try:
-        return list(CHECKS[name](root))
+        return list((CHECKS | ON_DEMAND)[name](root))
     except (OSError, ValueError, KeyError, SyntaxError) as e:
         return [f"could not run: {type(e).__name__}: {e}"]
 
@@ -512,13 +580,14 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the project")
     parser.add_argument("--prose", action="store_true", help="show prose per exported line as well")
     args = parser.parse_args()
-    if unknown := set(args.names) - CHECKS.keys():
-        parser.error(f"unknown check {', '.join(sorted(unknown))}; need one of {', '.join(CHECKS)}")
+    known = CHECKS | ON_DEMAND
+    if unknown := set(args.names) - known.keys():
+        parser.error(f"unknown check {', '.join(sorted(unknown))}; need one of {', '.join(known)}")
     bad = 0
     for name in args.names or CHECKS:
         failures = run_check(name, args.root.resolve())
         bad += bool(failures)
-        print(f"{'FAIL' if failures else 'ok':4} {name}: {CHECKS[name].__doc__}")
+        print(f"{'FAIL' if failures else 'ok':4} {name}: {known[name].__doc__}")
         print("".join(f"     {f}\n" for f in failures), end="")
     if args.prose:
         print("\n".join(prose_report(args.root.resolve())))

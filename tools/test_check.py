@@ -12,17 +12,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from check import CHECKS, ROOT, run_check
+from check import CHECKS, ON_DEMAND, ROOT, run_check
 from fastcore.nbio import nb2str
 from render_docs import dead_links, empty_pages
 
 ONE = """%% md
-# one
+# one: twice a number
 
 > The first page.
 %%
 #| default_exp data.one
-%%
 #| export
 def double(x: int) -> int:
     "Twice `x`."
@@ -33,12 +32,11 @@ Twice two is four, see [the second page](../20_grade/10_two.ipynb#more).
 double(2)
 """
 TWO = """%% md
-# two
+# two: four times a number
 
 > The second page.
 %%
 #| default_exp grade.two
-%%
 #| export
 from dart_math_nb.data.one import double
 %% md
@@ -52,7 +50,7 @@ def quadruple(x: int) -> int:
 quadruple(2)
 """
 THREE = """%% md
-# three
+# three times four
 
 > A tutorial.
 %%
@@ -61,7 +59,7 @@ from dart_math_nb.grade.two import quadruple
 quadruple(3)
 """
 FRONT = """%% md
-# front
+# {room}: what a room holds
 
 > A room.
 
@@ -241,6 +239,11 @@ DEFECTS = [  # check, what is planted, how, part of the message
         replace("nbs/20_grade/00_front.ipynb", "](10_two.ipynb)", "](10_too.ipynb)"),
         "has no link to 20_grade/10_two.ipynb",
     ),
+    (
+        *("homes", "a name from a page that only imports it"),
+        append("10_data/10_one", "#| export\nfrom dart_math_nb.grade.two import double"),
+        "dart_math_nb.grade.two does not define double; import it from its home",
+    ),
     ("size", "long cell", append("10_data/10_one", LONG), "26 exported lines"),
     ("size", "many definitions", append("20_grade/10_two", FOUR), "4 definitions"),
     (
@@ -320,6 +323,31 @@ DEFECTS = [  # check, what is planted, how, part of the message
         lambda root: (root / "nbs" / "_quarto.yml").unlink(),
         "need a link",
     ),
+    (
+        *("titles", "a bare module name"),
+        replace("nbs/10_data/10_one.ipynb", "# one: twice a number", "# one"),
+        "its title is '# one'; need '# one: ' and 3 words or more",
+    ),
+    (
+        *("titles", "another name"),
+        replace("nbs/20_grade/10_two.ipynb", "# two: four", "# deux: four"),
+        "need '# two: '",
+    ),
+    (
+        *("titles", "a front without its room"),
+        replace("nbs/20_grade/00_front.ipynb", "# grade: what", "# front: what"),
+        "need '# grade: '",
+    ),
+    (
+        *("titles", "a tutorial of one word"),
+        replace("nbs/tutorials/three.ipynb", "# three times four", "# three"),
+        "need '# ' and 3 words",
+    ),
+    (
+        *("sentences", "an exported cell behind code"),
+        append("10_data/10_one", "#| export\ny = 1"),
+        "1 of 4 exported cells follow code",
+    ),
     ("ruff", "layout", append("10_data/10_one", "x=1"), "ruff format"),
     ("ruff", "unused name", append("10_data/10_one", "def g():\n    z = 1"), "ruff check"),
     ("pins", "no pin", replace("constraints.txt", "\nnumpy==", "\nnumpi=="), "no pin for numpy"),
@@ -334,7 +362,7 @@ DEFECTS = [  # check, what is planted, how, part of the message
 def missed_defects(base: Path) -> list[str]:
     "Defects that a check does not see, and checks that complain about nothing."
     missed = []
-    for name in CHECKS:
+    for name in CHECKS | ON_DEMAND:
         if found := run_check(name, base):
             missed.append(f"{name} complains about a good project: {found[0]}")
     for name, what, plant, words in DEFECTS:
@@ -347,7 +375,7 @@ def missed_defects(base: Path) -> list[str]:
         if not seen:
             missed.append(f"{name} misses {what}: {found or 'no message'}")
         shutil.rmtree(root)
-    unplanted = CHECKS.keys() - {d[0] for d in DEFECTS}
+    unplanted = (CHECKS | ON_DEMAND).keys() - {d[0] for d in DEFECTS}
     return missed + [f"no defect is planted for {name}" for name in sorted(unplanted)]
 
 

@@ -1,4 +1,4 @@
-"""The whole pipeline in one function: `run_demo` samples by three strategies, trains three students, evaluates them and writes a report, in minutes on two cores.
+"""`run_demo` samples by three strategies, trains three students, evaluates them and writes a report, in minutes on two cores.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/65_demo/pipeline.html.md"""
 
@@ -155,14 +155,22 @@ def evaluate_all(
     queries: list[Query],  # Fresh ones
 ) -> None:
     "One greedy response of every model to every test query."
-    folders = {name: tiny_path(name) for name in reversed(TINY_MODELS)}
-    folders |= {name: out / "model" / name for name in strategies(cfg)}
-    for name, folder in folders.items():
-        how = {"template": "plain", "temperature": 0.0, "max_tokens": 80}
-        eval_cfg = EvalCfg(["tiny"], Source(f"tiny-{name}", folder_revision(folder), **how))
-        here = {"queries": {"tiny": queries}, "prompts": {"tiny": PlainPrompt(prompt_of, "plain")}}
+    shipped = {name: tiny_path(name) for name in reversed(TINY_MODELS)}
+    students = {name: out / "model" / name for name in strategies(cfg)}
+    prompts = {"tiny": PlainPrompt(prompt_of, "plain")}
+    for name, folder in {**shipped, **students}.items():
+        source = Source(
+            f"tiny-{name}",
+            folder_revision(folder),
+            template="plain",
+            temperature=0.0,
+            max_tokens=80,
+        )
+        asked = EvalCfg(["tiny"], source), out / "eval" / name
         with timed(out, f"evaluate {name}"), tiny_engine(folder) as engine:
-            evaluate_benchmarks(eval_cfg, engine, out / "eval" / name, **here)
+            evaluate_benchmarks(
+                asked[0], engine, asked[1], queries={"tiny": queries}, prompts=prompts
+            )
 
 # %% ../../nbs/65_demo/20_pipeline.ipynb #9c12b386
 def run_demo(

@@ -1,4 +1,4 @@
-"""The miniature world: arithmetic queries with five levels, worked solutions that differ, and two small models that really solve some of them.
+"""Arithmetic queries with five levels, worked solutions that differ, and two small models that solve easy ones always and hard ones almost never.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/65_demo/tiny.html.md"""
 
@@ -22,6 +22,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ..data.messages import check_names
 from ..data.records import Query, make_query
 from ..train.config import TrainCfg
 from ..train.loop import train
@@ -52,16 +53,23 @@ def random_expression(
     return "".join(parts)
 
 # %% ../../nbs/65_demo/10_tiny.ipynb #4d727908
+_TERM = re.compile(
+    r"""([+-]?)           # sign: + or -, none before the first term
+        (\d+(?:\*\d+)?)  # one factor or two: 12, 3*4""",
+    re.VERBOSE,
+)
+
+
 def parse_expression(
     text: str,  # As `random_expression` writes it
 ) -> list[tuple[int, list[int]]]:  # Sign (1 or -1) and factors of each term
     "Terms of an expression. Raises ValueError on anything else."
-    terms = re.findall(r"([+-]?)(\d+(?:\*\d+)?)", text)
+    terms = _TERM.findall(text)
     if not terms or "".join(s + t for s, t in terms) != text:
         raise ValueError(f"expression {text!r}: need terms such as 12 or 3*4 joined by + and -")
     return [(-1 if s == "-" else 1, [int(f) for f in t.split("*")]) for s, t in terms]
 
-
+# %% ../../nbs/65_demo/10_tiny.ipynb #b7d7ca05
 def expression_value(
     text: str,  # As `random_expression` writes it
 ) -> int:
@@ -182,11 +190,10 @@ def tiny_path(
     name: str,  # "teacher" or "base"
 ) -> Path:  # Folder that transformers and vLLM load
     "Folder of a shipped checkpoint."
-    if name not in TINY_MODELS:
-        raise ValueError(f"tiny model {name!r}: need one of {TINY_MODELS}")
+    check_names("tiny_path", [name], TINY_MODELS, "tiny model")
     return Path(str(files("dart_math_nb.demo").joinpath("checkpoints", name)))
 
-
+# %% ../../nbs/65_demo/10_tiny.ipynb #48243ad9
 def worked_rows(
     n: int,  # Rows
     weights: tuple[float, ...],  # How often each level comes, 1 to 5

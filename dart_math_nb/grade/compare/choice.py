@@ -1,4 +1,4 @@
-"""Multiple choice: the letter, the text of the choice, or both, judged by the options the query lists.
+"""Multiple choice, judged by the options the query lists: letter and text must not contradict each other.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/choice.html.md"""
 
@@ -24,16 +24,18 @@ _LABEL = re.compile(
 )
 _PYTHON = re.compile(r"\[\s*(['\"].*['\"])\s*\]\s*\Z", re.DOTALL)
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_OR = re.compile(r"\s+(?:or|and)\Z")
+_BARE = re.compile(r"\(?[A-J]\)?")
 _EDGE = re.compile(
     r"(?:\s|\\\\|\\q?quad\b|\\[ ,;:!]|~|[;,}]|\\(?:text|textbf|mathrm|rm|bf)\s*\{?\s*\(?\Z|\(\Z)+"
 )
+_END = re.compile(rf"(?:{_EDGE.pattern})\Z")
+_START = re.compile(rf"\A(?:{_EDGE.pattern})")
 
-
+# %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #7a420b9a
 def _trim(text: str) -> str:
-    text = text.split("\n\n")[0]
-    text = re.sub(rf"(?:{_EDGE.pattern})\Z", "", text)
-    text = re.sub(rf"\A(?:{_EDGE.pattern})", "", text).strip(" $.?")
-    return re.sub(r"\s+(?:or|and)\Z", "", text)
+    text = _START.sub("", _END.sub("", text.split("\n\n")[0])).strip(" $.?")
+    return _OR.sub("", text)
 
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #63b11371
 @lru_cache(maxsize=2048)
@@ -43,7 +45,7 @@ def read_options(
     "The options of a multiple-choice query."
     if m := _PYTHON.search(query[-5_000:]):
         texts = [(a or b).replace("\\\\", "\\").strip(" $") for a, b in _QUOTED.findall(m[1])]
-        named = len(texts) > 1 and not all(re.fullmatch(r"\(?[A-J]\)?", t) for t in texts)
+        named = len(texts) > 1 and not all(_BARE.fullmatch(t) for t in texts)
         return dict(zip("ABCDEFGHIJ", texts, strict=False)) if named else {}
     marks = []
     for m in _LABEL.finditer(query[-10_000:]):
@@ -58,30 +60,32 @@ def read_options(
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #ff483c56
 _STYLE = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\b|[{}$*~\s]|\\[ ,;!()\[\]]")
 _MANY = re.compile(r"[A-J](?:(?:[,;、&]|and|和)*[A-J])+")
+
+
+def _letters(text: str) -> frozenset[str]:
+    bare = _STYLE.sub("", text[:80]).replace("(", "").replace(")", "")
+    letters = [c for c in bare if c in "ABCDEFGHIJ"] if _MANY.fullmatch(bare) else []
+    return frozenset(letters if len(set(letters)) == len(letters) else [])  # II is a number
+
+# %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #d9d0efad
 _HEAD = re.compile(
     r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s+(?:is\s+)?)?\(?[A-Ja-j](?:[).:]|\b)[).:}]*",
     re.IGNORECASE,
 )
-
-
-def _letters(text: str) -> frozenset[str]:
-    bare = re.sub(r"[()]", "", _STYLE.sub("", text[:80]))
-    letters = re.findall(r"[A-J]", bare) if _MANY.fullmatch(bare) else []
-    return frozenset(letters if len(set(letters)) == len(letters) else [])  # II is a number
+_STYLED = re.compile(
+    r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\s*\{\s*(\(?[A-Ja-j][).]?)\s*\}"
+)  # \textbf{(B)}
+_INSIDE = re.compile(
+    r"\\(?:text(?:bf|it|rm)?|mathrm)\s*\{\s*(\(?[A-Ja-j][).]\)?)\s*(?=[^}]*\})"
+)  # \text{(B) Cube}
+_GAP = re.compile(r"\A(?:\s|\\[ ,;:!]|~|\\q?quad\b|\})+")
 
 
 def _rest(ans: str) -> str:
     "Text behind the letter of a choice."
-    bare = re.sub(
-        r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\s*\{\s*(\(?[A-Ja-j][).]?)\s*\}", r"\1", ans
-    )
-    bare = re.sub(
-        r"\\(?:text(?:bf|it|rm)?|mathrm)\s*\{\s*(\(?[A-Ja-j][).]\)?)\s*(?=[^}]*\})",
-        r"\1 \\text{",
-        bare,
-    )
+    bare = _INSIDE.sub(r"\1 \\text{", _STYLED.sub(r"\1", ans))
     m = _HEAD.match(bare)
-    return re.sub(r"\A(?:\s|\\[ ,;:!]|~|\\q?quad\b|\})+", "", bare[m.end() :]) if m else ""
+    return _GAP.sub("", bare[m.end() :]) if m else ""
 
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #da92a08b
 def _agree(a: str, b: str, policy: Policy) -> bool | None:

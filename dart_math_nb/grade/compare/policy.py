@@ -1,4 +1,4 @@
-"""What a query says about the form of its answer; texts that mean the same; multiple-choice letters.
+"""Percent, order, number base, millions: the words of the query decide how its answers are compared. Also which texts mean the same, and which letter is a choice.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/policy.html.md"""
 
@@ -105,34 +105,33 @@ def policy_of(
     return _kept_policy(generation(), query, rel_tol, abs_tol)
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #fa291da5
+_GROUPS = """
+    true yes correct t y
+    false no incorrect f n
+    undefined does_not_exist dne limit_does_not_exist
+    neither neither_even_nor_odd neither_odd_nor_even
+    first_quadrant quadrant_i i_quadrant
+    second_quadrant quadrant_ii ii_quadrant
+    third_quadrant quadrant_iii iii_quadrant
+    fourth_quadrant quadrant_iv iv_quadrant
+    injective one_to_one
+    no_solution none no_solutions no_real_solution no_real_solutions empty_set
+    reals all_real_numbers all_reals real_numbers
+    infinitely_many infinite infinity infinitely_many_solutions
+    converges convergent converge
+    diverges divergent diverge
+"""  # The first of a line stands for the others; _ is a space
 _SYNONYMS = {
     name.replace("_", " "): key.replace("_", " ")
-    for key, *names in map(
-        str.split,
-        """
-        true yes correct t y
-        false no incorrect f n
-        undefined does_not_exist dne limit_does_not_exist
-        neither neither_even_nor_odd neither_odd_nor_even
-        first_quadrant quadrant_i i_quadrant
-        second_quadrant quadrant_ii ii_quadrant
-        third_quadrant quadrant_iii iii_quadrant
-        fourth_quadrant quadrant_iv iv_quadrant
-        injective one_to_one
-        no_solution none no_solutions no_real_solution no_real_solutions empty_set
-        reals all_real_numbers all_reals real_numbers
-        infinitely_many infinite infinity infinitely_many_solutions
-        converges convergent converge
-        diverges divergent diverge""".strip().splitlines(),
-    )
+    for key, *names in map(str.split, _GROUPS.strip().splitlines())
     for name in names
 }
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #24e64427
 _WEEK = "monday tuesday wednesday thursday friday saturday sunday".split()
 _YEAR = "january february march april june july august september october november december".split()
-_SYNONYMS |= {"tues": "tuesday", "thurs": "thursday", "sept": "september"}
-_SYNONYMS |= {name[:3]: name for name in _WEEK + _YEAR}
+_CUT_SHORT = {name[:3]: name for name in _WEEK + _YEAR}
+_KEYS = {**_SYNONYMS, "tues": "tuesday", "thurs": "thursday", "sept": "september", **_CUT_SHORT}
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #9a1baf83
 _LEADING = re.compile(
@@ -141,20 +140,20 @@ _LEADING = re.compile(
 _NOUN = re.compile(
     r" (?:functions?|numbers?|solutions?|integers?|values?|series|sequences?|curves?|only)\Z"
 )
-
 _HYPHEN = re.compile(r"(?<=[a-z]{2}) ?- ?(?=[a-z]{2})")  # not the sign of a number
+_DIGITS = re.compile(r"(?<=\d) (?=\d)")  # a separator that the words of a text have lost
 
-
+# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #fa9d9bbc
 def text_key(
     words: str,  # Words of a text node
 ) -> str:
     "One spelling for texts that mean the same."
-    key = _SYNONYMS.get(words)
+    key = _KEYS.get(words)
     if key is None:
         words = _LEADING.sub("", words, count=1) if " " in words else words
         words = _NOUN.sub("", words) if " " in words and not words.startswith("no ") else words
-        key = _SYNONYMS.get(words, words)
-    key = re.sub(r"(?<=\d) (?=\d)", ",", _HYPHEN.sub("", key))
+        key = _KEYS.get(words, words)
+    key = _DIGITS.sub(",", _HYPHEN.sub("", key))
     return key.replace(" ", "")
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #53082ca1

@@ -1,4 +1,4 @@
-"""An answer that is a sentence: which value does it state?
+"""`It takes 12 minutes to speak 10 pages` states 12, since the query already gives 10; `12 or 13` states nothing.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/readings.html.md"""
 
@@ -15,9 +15,9 @@ from .policy import Policy
 from .same_answer import same_answer
 from .values import new_budget
 from ..find.extract import find_answer
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
 from ..read.parse import parse_answer
+from ..read.tree import Node
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #bac98134
 _WORD = re.compile(
@@ -84,17 +84,21 @@ _COUNT = re.compile(r"(-?\$?[\d,]*\.?\d+%?)\s+(?:[a-z-]+\s+)*[a-z-]+")
 _TAIL = re.compile(
     r"(?:\b(?:than|to|of|for|in|by|from|per|over|with|up|least|most|between \S+ and|between|after|the|his|her|its|their|these|those|all|each|every|first)\s+)\$?\Z"
 )
+_OPEN_TEXT = re.compile(r"\\text\w*\s*\{?\s*\Z")  # begun and not ended
+_COMPUTED = re.compile(r"[+*=]")
+_STARTS = re.compile(r"[-$\\\d(]")  # as a value does
+_JOINED = re.compile(r"[+=]|(?<!than )\bor\b")
 
-
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #5c1ac1ea
 def _head(ans: str) -> str | None:
     "Value a sentence begins with."
-    head = re.sub(r"\\text\w*\s*\{?\s*\Z", "", _CUT.split(ans, maxsplit=1)[0]).strip()
-    if re.search(r"[+*=]", ans[len(head) :]):
+    head = _OPEN_TEXT.sub("", _CUT.split(ans, maxsplit=1)[0]).strip()
+    if _COMPUTED.search(ans[len(head) :]):
         return None
-    if head and head != ans and len(head) < 200 and re.match(r"[-$\\\d(]", head):
+    if head and head != ans and len(head) < 200 and _STARTS.match(head):
         return head
     numbers = [*_NUM.finditer(ans)]
-    if len(numbers) < 2 or not _COUNT.match(ans) or re.search(r"[+=]|(?<!than )\bor\b", ans):
+    if len(numbers) < 2 or not _COUNT.match(ans) or _JOINED.search(ans):
         return None
     behind = (ans[: m.start()] for m in numbers[1:])
     return numbers[0][0] if all(_TAIL.search(text) for text in behind) else None
@@ -108,8 +112,9 @@ _EXCEPT = re.compile(
     r"(?:\s|,|\\q?quad|\\[,;! ]|\\text\{[\s(,]*(?:for|where|if|when|with)?\s*\})*[,(]?\s*\$?[a-zA-Z]\s*(?:\\neq?\b|≠|!=)[^=]*\Z"
 )
 _QUALIFIED = re.compile(r",?\s*(?:\\text\w*\s*\{\s*)?\b(?:for (?:all|some|every|any)|where)\b")
+_STEP = re.compile(r";\s|\n")
 
-
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #49f81d54
 def _of_numbers(ans: str) -> Iterator[str]:
     if m := _SHARE.fullmatch(ans):
         yield f"{m[1]}/{m[2]}"
@@ -121,7 +126,7 @@ def _of_numbers(ans: str) -> Iterator[str]:
         yield ", ".join(r.replace("&", "").strip() for r in m[2].split("\\\\") if r.strip())
     if (m := _EXCEPT.search(ans)) and m.start():
         yield ans[: m.start()]
-    steps = re.split(r";\s|\n", ans)
+    steps = _STEP.split(ans)
     if len(steps) > 1 and all("=" in s for s in steps if s.strip()):
         yield steps[-1].rsplit("=", 1)[1]
 
@@ -149,8 +154,6 @@ def other_readings(
 _SUBJECT = re.compile(
     r"(?:(?:So|Thus|Hence|Therefore)\b,?\s*)?([A-Z][a-z]+)\s+(?:is|was|has|had|will|runs?|gets?|wins?|won|finished|came|arrived|scored|got|ran)\b"
 )
-
-
 _ALSO = re.compile(
     r"[,;]?\s+(?:i\.e\.,?|that is,|which (?:is|equals)|(?:or |which is )?(?:approximately|about|roughly)|or equivalently,?|equivalently,?)\s+"
 )
@@ -164,7 +167,7 @@ _ALL_BUT = re.compile(
 )
 _LABEL = re.compile(r"[\s;,.]*\(([a-h])\)\s*")
 
-
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #cd52cbc4
 def _said_again(text: str) -> Iterator[str]:
     "The same value in two forms, and parts marked (a), (b)."
     also = _ALSO.split(text)
@@ -178,15 +181,18 @@ _VERDICT = re.compile(r"\W*(?:so\W+)?(yes|no|true|false)\b\s*[.,;:!-]", re.IGNOR
 _LAST_WORD = re.compile(
     r"\b(?!than|to|by|from|with|of|for|over|and|or)[a-z]+\s+([A-Za-z-]{3,})\W*\Z"
 )
+_DENIED = re.compile(r"\b(?:not|neither|nor|never|no)\b|n't")
+_NOT = re.compile(r"\bnot\b|n't")
+_IS = re.compile(r".*\b(?:is|are|be|was|equals)\s+(?:that\s+|a\s+|an\s+|the\s+)?", re.DOTALL)
 
-
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #d1b8ffbf
 def _words(text: str) -> Iterator[str]:
     "Yes or no at the begin, no solution, the last word."
     yield from (m[0].replace("can not", "cannot") for m in _NEVER.finditer(text))
     if m := _VERDICT.match(text):
         yield m[1]
     elif len(text) < 200 and (m := _LAST_WORD.search(text)):
-        if not re.search(r"\b(?:not|neither|nor|never|no)\b|n't", text):
+        if not _DENIED.search(text):
             yield m[1]
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #7f3fe0d1
@@ -200,11 +206,9 @@ def _parts(text: str, query: str, kind: str) -> Iterator[str]:
         yield text.rsplit("=", 1)[1]
     if (m := _QUALIFIED.search(text)) and m.start():
         yield text[: m.start()]
-    if kind == "text" and not re.search(r"\bnot\b|n't", text) and (m := _SUBJECT.match(text)):
+    if kind == "text" and not _NOT.search(text) and (m := _SUBJECT.match(text)):
         yield m[1]
-    if m := re.search(
-        r".*\b(?:is|are|be|was|equals)\s+(?:that\s+|a\s+|an\s+|the\s+)?", text, re.DOTALL
-    ):
+    if m := _IS.search(text):
         yield from dict.fromkeys((text[m.end() :], _CUT.split(text[m.end() :], maxsplit=1)[0]))
     yield from filter(None, (_head(text), stated(text, query)))
 

@@ -1,4 +1,4 @@
-"""Intervals, unions and inequalities as sets of real numbers.
+r"""`x \ne 2`, `(-\infty,2)\cup(2,\infty)` and `\mathbb{R}\setminus\{2\}` are one answer: the same two pieces of the line.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/region.html.md"""
 
@@ -15,8 +15,8 @@ from itertools import product
 
 from .same_value import points, same_value, symbols
 from .values import big_kit, value_at
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
+from ..read.tree import Node
 
 # %% ../../../nbs/20_grade/30_compare/30_region.ipynb #84507d99
 Piece = tuple  # (low, high, low is in, high is in), bounds as mpmath numbers
@@ -131,6 +131,7 @@ def _one_sided(op: str, node: Node, bound) -> list[Piece]:
 
 # %% ../../../nbs/20_grade/30_compare/30_region.ipynb #e387b4f4
 _REALS = re.compile(r"(?:all )?(?:real numbers|reals)(?: except((?: (?:for|and|or|-? ?\d+))+))?")
+_HOLE = re.compile(r"-? ?\d+")
 MAX_PARTS = 24  # Of a union or a list of inequalities
 
 # %% ../../../nbs/20_grade/30_compare/30_region.ipynb #b0b023df
@@ -165,7 +166,7 @@ def _real_line(node: Node) -> list[Piece]:
     m = _REALS.fullmatch(node[1]) if node[0] == "text" else None
     if not m and node != ("sym", "bbR"):
         raise Unparsable(f"a {node[0]} is no set of real numbers")
-    holes = re.findall(r"-? ?\d+", m[1] or "") if m else []
+    holes = _HOLE.findall(m[1] or "") if m else []
     return _complement(_points(big_kit().ctx.mpf(h.replace(" ", "")) for h in holes))
 
 

@@ -1,4 +1,4 @@
-"""Are two expressions the same value? One look tells unequal ones apart; agreement to thirty digits at several points is no accident.
+"""Are two expressions the same value? They differ at almost every point if they differ at all, and agreement to thirty digits at several points is no accident.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/same_value.html.md"""
 
@@ -15,9 +15,8 @@ from itertools import permutations
 from types import SimpleNamespace
 
 from .values import FLOAT, Unsure, big_kit, exact, value_at
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
-from ..read.tree import substitute
+from ..read.tree import Node, substitute
 
 # %% ../../../nbs/20_grade/30_compare/20_same_value.ipynb #b63b5654
 _RANGES = ((0.2, 0.95), (1.1, 2.9), (3.1, 7.9), (-0.95, -0.2), (-2.9, -1.1))

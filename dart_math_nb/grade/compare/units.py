@@ -1,4 +1,4 @@
-"""What stands behind a value: units, quantities in several units, counted things, millions and dozens.
+"""`5 cm` is `5` and no `5 m`; `90 minutes` is `1 hour 30 minutes`; `5 million` is not 5, and `3 red birds` are `3 birds`.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/units.html.md"""
 
@@ -13,8 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..read.expr import Node
-from ..read.tree import size
+from ..read.tree import Node, size
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #3ff2ff4c
 _NAMES = """mm millimeter millimetre|cm centimeter centimetre cms|dm|m meter metre|km kilometer kilometre kms
@@ -26,23 +25,31 @@ _NAMES = """mm millimeter millimetre|cm centimeter centimetre cms|dm|m meter met
 _UNIT = {name: group.split()[0] for group in _NAMES.split("|") for name in group.split()}
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #0a1177e0
+_UNITS_OF = {
+    "length": {"mm": 1, "cm": 10, "dm": 100, "m": 1000, "km": 1_000_000},
+    "feet": {"in": 1, "ft": 12, "yd": 36, "mi": 63_360},
+    "time": {"s": 1, "min": 60, "h": 3600, "day": 86_400, "week": 604_800},
+    "mass": {"mg": 1, "g": 1000, "kg": 1_000_000},
+    "pounds": {"oz": 1, "lb": 16},
+    "volume": {"ml": 1, "l": 1000},
+    "quarts": {"pint": 1, "qt": 2, "gal": 8},
+    "money": {"cent": 1, "usd": 100},
+    "angle": {"deg": 1},
+}
 _FACTORS = {
     name: (dimension, Fraction(factor))
-    for dimension, units in {
-        "length": "mm 1 cm 10 dm 100 m 1000 km 1000000",
-        "feet": "in 1 ft 12 yd 36 mi 63360",
-        "time": "s 1 min 60 h 3600 day 86400 week 604800",
-        "mass": "mg 1 g 1000 kg 1000000",
-        "pounds": "oz 1 lb 16",
-        "volume": "ml 1 l 1000",
-        "quarts": "pint 1 qt 2 gal 8",
-        "money": "cent 1 usd 100",
-        "angle": "deg 1",
-    }.items()
-    for name, factor in zip(units.split()[::2], units.split()[1::2], strict=True)
+    for dimension, units in _UNITS_OF.items()
+    for name, factor in units.items()
 }
-SCALE_WORDS = {"dozen": 12} | {
-    w: 10**k for w, k in dict(hundred=2, thousand=3, million=6, billion=9, trillion=12).items()
+
+# %% ../../../nbs/20_grade/30_compare/40_units.ipynb #ebb9e300
+SCALE_WORDS = {
+    "dozen": 12,
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
 }
 _FILLERS = frozenset(
     "of the a an x by in total each only long wide high tall is are was were unit and all altogether left away".split()
@@ -59,13 +66,16 @@ class Unit(NamedTuple):
     numbers: tuple[str, ...]  # Numbers after the value
 
 
-_MODULUS = re.compile(r"\b(?:pmod|mod)\b\W*(\d+)\W*")
 _SHORT = {"mph": "mi / h", "kph": "km / h", "kmh": "km / h", "kmph": "km / h", "cc": "cm ^ 3"}
-_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[/°¢]")
 
 
 def _name(word: str) -> str:
     return _UNIT.get(word) or _UNIT.get(word.removesuffix("s")) or ""
+
+# %% ../../../nbs/20_grade/30_compare/40_units.ipynb #2acde650
+_MODULUS = re.compile(r"\b(?:pmod|mod)\b\W*(\d+)\W*")
+_BELOW = re.compile(r"(\w+) \^ - (\d)")
+_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[/°¢]")
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #989c52f3
 @lru_cache(maxsize=1024)
@@ -74,7 +84,7 @@ def read_unit(
 ) -> Unit:
     "Words of a unit, sorted by what they are."
     text = " ".join(_SHORT.get(w, w) for w in unit.lower().split())
-    text = re.sub(r"(\w+) \^ - (\d)", r"/ \1 ^ \2", text).replace("^ 1", "")
+    text = _BELOW.sub(r"/ \1 ^ \2", text).replace("^ 1", "")
     text = text.replace("^ 2", " sq ").replace("^ 3", " cubic ")
     target = above = {f"mod {n}" for n in _MODULUS.findall(text)}
     text, below, words, numbers = _MODULUS.sub(" ", text), set(), set(), []
@@ -150,9 +160,12 @@ def _in_base(node: Node, unit: str) -> tuple[Node, str, list[Fraction]] | None:
     return _sum_of_units(node, unit)
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #0bcc2db5
+_PIECE = re.compile(r"(?:^|(?<=\s)(?:and )?)(\d+(?:\.\d+)?)? ?([^\W\d_]+)(?: and)?")
+
+
 def _sum_of_units(node: Node, unit: str) -> tuple[Node, str, list[Fraction]] | None:
     "1 hour 30 minutes, the first value being the node."
-    pieces = re.findall(r"(?:^|(?<=\s)(?:and )?)(\d+(?:\.\d+)?)? ?([^\W\d_]+)(?: and)?", unit)
+    pieces = _PIECE.findall(unit)
     parts = [(Fraction(n) if n else None, _FACTORS.get(_name(w))) for n, w in pieces]
     if any(f is None or (n is None) != (i == 0) for i, (n, f) in enumerate(parts)):
         return None

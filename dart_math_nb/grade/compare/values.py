@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import mpmath
 
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
+from ..read.tree import Node
 
 # %% ../../../nbs/20_grade/30_compare/10_values.ipynb #015a8439
 MAX_BITS = 14_300  # Largest exact integer, 4,300 digits
@@ -186,12 +186,24 @@ def _reciprocal(f: Callable) -> Callable:
 # %% ../../../nbs/20_grade/30_compare/10_values.ipynb #b8291894
 def _table(m, log: Callable, **more: Callable) -> dict[str, Callable]:
     "Functions of a kit, from the module or context `m`."
-    table = {"arc" + f: getattr(m, "a" + f) for f in ("sin", "cos", "tan", "sinh", "cosh", "tanh")}
-    table |= {f: getattr(m, f) for f in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp")}
-    table |= {"sec": _reciprocal(m.cos), "csc": _reciprocal(m.sin), "cot": _reciprocal(m.tan)}
-    table |= {"arcsec": lambda x: m.acos(1 / x), "arccsc": lambda x: m.asin(1 / x)}
-    table |= {"arccot": lambda x: m.pi / 2 - m.atan(x), "ln": log, "log": log}
-    return table | more
+    return {
+        **{name: getattr(m, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp")},
+        "arcsin": m.asin,
+        "arccos": m.acos,
+        "arctan": m.atan,
+        "arcsinh": m.asinh,
+        "arccosh": m.acosh,
+        "arctanh": m.atanh,
+        "sec": _reciprocal(m.cos),
+        "csc": _reciprocal(m.sin),
+        "cot": _reciprocal(m.tan),
+        "arcsec": lambda x: m.acos(1 / x),
+        "arccsc": lambda x: m.asin(1 / x),
+        "arccot": lambda x: m.pi / 2 - m.atan(x),
+        "ln": log,
+        "log": log,
+        **more,
+    }
 
 # %% ../../../nbs/20_grade/30_compare/10_values.ipynb #5001e596
 def _integral(f: Callable) -> Callable:
@@ -215,18 +227,16 @@ FLOAT = SimpleNamespace(
     fns=_table(
         cmath,
         _float_log,
-        **{
-            "abs": lambda x: complex(abs(x)),
-            "floor": _integral(math.floor),
-            "ceil": _integral(math.ceil),
-        },
-        **{
-            "root": lambda n, x: _float_pow(x, 1 / n),
-            "max": _unsure,
-            "min": _unsure,
-            "mod": _unsure,
-        },
-        **{"fact": _unsure, "fact2": _unsure, "binom": _unsure},
+        abs=lambda x: complex(abs(x)),
+        floor=_integral(math.floor),
+        ceil=_integral(math.ceil),
+        root=lambda n, x: _float_pow(x, 1 / n),
+        max=_unsure,
+        min=_unsure,
+        mod=_unsure,
+        fact=_unsure,
+        fact2=_unsure,
+        binom=_unsure,
     ),
     limit=1e12,
     eps=1e-7,
@@ -280,28 +290,24 @@ def _real(ctx) -> Callable:
 def _big_kit() -> SimpleNamespace:
     ctx = mpmath.MPContext()
     ctx.dps = DIGITS
-    fns = {
-        k: _guarded(f, 1e9, k) for k, f in _table(ctx, _log(ctx)).items() if k not in ("ln", "log")
+    power, real, log = _big_pow(ctx), _real(ctx), _log(ctx)
+    fns = {name: _guarded(f, 1e9, name) for name, f in _table(ctx, log).items()} | {
+        "ln": log,
+        "log": log,
+        "abs": abs,
+        "floor": _big_int(ctx, ctx.floor),
+        "ceil": _big_int(ctx, ctx.ceil),
+        "fact": _guarded(ctx.factorial, 1_000, "a factorial"),
+        "binom": _guarded(ctx.binomial, 1_000, "a binomial"),
+        "root": lambda n, x: power(x, 1 / n),
+        "exp": _guarded(ctx.exp, 1e6, "exp"),
+        "max": lambda *args: max(map(real, args)),
+        "min": lambda *args: min(map(real, args)),
     }
-    fns |= {"ln": _log(ctx), "log": _log(ctx), "abs": abs}
-    fns |= {"floor": _big_int(ctx, ctx.floor), "ceil": _big_int(ctx, ctx.ceil)}
-    fns |= {"fact": _guarded(ctx.factorial, 1_000, "a factorial")}
-    fns |= {"binom": _guarded(ctx.binomial, 1_000, "a binomial")}
-    power = _big_pow(ctx)
-    fns |= {"root": lambda n, x: power(x, 1 / n), "exp": _guarded(ctx.exp, 1e6, "exp")}
-    consts = {"pi": +ctx.pi, "e": +ctx.e, "i": ctx.mpc(0, 1)}
     num = lambda x: ctx.mpf(x.numerator) / x.denominator  # noqa: E731
-    fns |= {n: lambda *a, f=f: f(map(_real(ctx), a)) for n, f in (("max", max), ("min", min))}
-    return SimpleNamespace(
-        num=num,
-        const=consts,
-        pow=power,
-        fns=fns,
-        limit=1e200,
-        eps=ctx.mpf(10) ** -30,
-        ctx=ctx,
-        real=ctx.re,
-    )
+    const = {"pi": +ctx.pi, "e": +ctx.e, "i": ctx.mpc(0, 1)}
+    bounds = {"limit": 1e200, "eps": ctx.mpf(10) ** -30}
+    return SimpleNamespace(num=num, const=const, pow=power, fns=fns, ctx=ctx, real=ctx.re, **bounds)
 
 # %% ../../../nbs/20_grade/30_compare/10_values.ipynb #a559c1bf
 _LOCAL = threading.local()
@@ -392,13 +398,16 @@ def _call(run: Run, node: Node, args: list):
 
 # %% ../../../nbs/20_grade/30_compare/10_values.ipynb #c5c695f2
 _APPLY = {
-    **{"add": _add, "mul": _mul, "fn": _call, "unit": _unit},
-    **{"div": lambda run, node, args: args[0] / args[1], "neg": lambda run, node, args: -args[0]},
-    **{
-        "pow": lambda run, node, args: run.kit.pow(*args),
-        "pct": lambda run, node, args: args[0] / 100,
-    },
-    **{"ratio": lambda run, node, args: args[0] / args[1], "deg": lambda run, node, args: args[0]},
+    "add": _add,
+    "mul": _mul,
+    "div": lambda run, node, args: args[0] / args[1],
+    "ratio": lambda run, node, args: args[0] / args[1],
+    "pow": lambda run, node, args: run.kit.pow(*args),
+    "neg": lambda run, node, args: -args[0],
+    "pct": lambda run, node, args: args[0] / 100,
+    "deg": lambda run, node, args: args[0],
+    "unit": _unit,
+    "fn": _call,
 }
 
 # %% ../../../nbs/20_grade/30_compare/10_values.ipynb #85d5a2c6
