@@ -25,8 +25,8 @@ from .flags import Many
 from .queries import open_queries
 from ..data.fields import Fields
 from ..data.files import file_facts, folder_revision
-from ..data.load import draw_queries, filter_queries
 from ..data.messages import check_names
+from ..data.queries import draw_queries, filter_queries
 from ..data.records import Query, Source, short_hash
 from ..engines.dice import SimulatedEngine
 from ..engines.make import KINDS, make_engine, read_options, text_options

@@ -75,7 +75,7 @@ class Item(NamedTuple):
     query: str  # Problem text; "" when the file has none
     ref_ans: str  # Reference answer as text; "" when the file has none
     response: str | None  # Model text; None for a response without any
-    meta: dict  # Of its query: level, domain, abs_tol, rel_tol
+    meta: dict  # Of its query: level, abs_tol, rel_tol
     model: str  # "" when the file does not say
     label: bool | None  # Was it correct? None when the file does not say, or nobody asked
     finish_reason: str  # "length" when it was cut off
@@ -125,9 +125,8 @@ def _query_parts(row: Mapping, fields: Fields, gaps: bool) -> tuple[str, str, di
     if fields.ref_ans and not lacks and not ref.strip():
         raise ValueError(f"{fields.ref_ans}={ref!r}; need text")
     level = () if fields.level is None else (("level", fields.level),)
-    others = (pair for pair in fields.meta or () if pair[0] not in ("id", "level"))
-    meta = row_meta(row, (*level, *others))
-    return text, ref, {k: v for k, v in meta.items() if isinstance(v, (str, int, float))}
+    tolerances = (pair for pair in fields.meta or () if pair[0] in ("abs_tol", "rel_tol"))
+    return text, ref, row_meta(row, (*level, *tolerances))
 
 # %% ../../nbs/10_data/70_responses.ipynb #02382446
 def _items_of(

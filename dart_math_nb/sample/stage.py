@@ -1,4 +1,4 @@
-"""One call per strategy that decides, draws and writes down; started again it goes on, and with other settings it says what changed and what can be used.
+"""`sample_strategy` decides, draws and writes down; started again it goes on, and with other settings it says what changed and what can be used.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/stage.html.md"""
 
