@@ -94,7 +94,15 @@ def install(extra: str, python: str, wheel: Path) -> dict:
         tmp = Path(tmp)
         (tmp / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
         call([python, "-m", "venv", "env"], tmp)
-        pip = ["env/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        pip = [
+            "env/bin/python",
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-compile",
+        ]
         start = time.perf_counter()
         steps = [[*pip, *first]] if first else []
         isolated = ["--no-build-isolation"] if extra == "deepspeed" else []
@@ -119,7 +127,15 @@ def resolve(extra: str, python: str, wheel: Path) -> dict:
     row = {"extra": extra, "python": call([python, "-V"], Path("/")).stdout.split()[1]}
     with tempfile.TemporaryDirectory() as tmp:
         call([python, "-m", "venv", "env"], Path(tmp))
-        pip = ["env/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        pip = [
+            "env/bin/python",
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-compile",
+        ]
         words = [*pip, "--dry-run", "--report", "report.json", f"{wheel}[{extra}]"]
         try:
             done = call(words, Path(tmp))

@@ -41,11 +41,15 @@ _NAMES = {
     "sample.strategy": "StrategyCfg",
     "sample.loop": "sample_pool",
     "sets.cut": "strategy_set",
+    "sets.stage": "cut_sets",
     "train.config": "TrainCfg",
     "train.recipe": "read_recipe",
     "evaluate.metrics": "accuracy pass_at_k",
+    "evaluate.ask": "EvalCfg evaluate_benchmarks",
     "report.figures": "plot_responses responses_frame",
 }
+
+# %% ../nbs/05_front.ipynb #144536ca
 _load, __dir__ = front_door(__name__, _NAMES)
 
 

@@ -271,6 +271,40 @@ def wrong_fronts(root: Path) -> Iterator[str]:
                 yield f"nbs/{page}: has no link to {other}"
 
 
+def check_homes(root: Path) -> Iterator[str]:
+    "A name is imported from the page that defines it, and from no page that only imports it too."
+    exported = [c for c in all_cells(root) if c.exported and module_name(c.page)]
+    defined = {}
+    for cell in exported:
+        defined.setdefault(module_name(cell.page), set()).update(defined_names(cell.tree))
+    for cell in exported:
+        for node in ast.walk(cell.tree):
+            if not isinstance(node, ast.ImportFrom) or not in_package(node.module or ""):
+                continue
+            module = node.module.partition(".")[2]
+            for alias in node.names if module in defined else ():
+                name, own = alias.name, defined[module]
+                if (
+                    name not in own
+                    and "__getattr__" not in own
+                    and f"{module}.{name}" not in defined
+                ):
+                    yield f"{cell.where}: dart_math_nb.{module} does not define {name}; import it from its home"
+
+
+def defined_names(tree: ast.Module) -> Iterator[str]:
+    "Names that a cell gives its module, but for those that it imports."
+    for node in tree.body:
+        if isinstance(node, DEFINITIONS):
+            yield node.name
+        elif not isinstance(node, IMPORTS):
+            yield from (
+                n.id
+                for n in ast.walk(node)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            )
+
+
 def check_size(root: Path) -> Iterator[str]:
     "No exported cell is longer than 25 lines or defines more than 3 things; tables and records may be longer."
     for cell in all_cells(root):
@@ -488,6 +522,7 @@ CHECKS = {
             check_clean,
             check_order,
             check_layers,
+            check_homes,
             check_size,
             check_names,
             check_imports,

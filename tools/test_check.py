@@ -239,6 +239,11 @@ DEFECTS = [  # check, what is planted, how, part of the message
         replace("nbs/20_grade/00_front.ipynb", "](10_two.ipynb)", "](10_too.ipynb)"),
         "has no link to 20_grade/10_two.ipynb",
     ),
+    (
+        *("homes", "a name from a page that only imports it"),
+        append("10_data/10_one", "#| export\nfrom dart_math_nb.grade.two import double"),
+        "dart_math_nb.grade.two does not define double; import it from its home",
+    ),
     ("size", "long cell", append("10_data/10_one", LONG), "26 exported lines"),
     ("size", "many definitions", append("20_grade/10_two", FOUR), "4 definitions"),
     (

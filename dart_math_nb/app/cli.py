@@ -17,62 +17,24 @@ from importlib import import_module
 from ..data.messages import missing_package, nearest, one_line, printable, scrub, secrets
 
 # %% ../../nbs/70_app/90_cli.ipynb #4550e540
-STAGES = {  # Name -> module of this room, function, line of help
-    "demo": (
-        "report",
-        "demo",
-        "Run the whole pipeline in miniature, from sampling to a report; resumable.",
-    ),
-    "benchmarks": ("data", "benchmarks", "List the benchmarks that are known by name."),
-    "sample": (
-        "sample",
-        "sample",
-        "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable.",
-    ),
-    "status": (
-        "pool",
-        "status",
-        "How far a run is: draws per second, share of quotas reached, time left, failures.",
-    ),
-    "grade": (
-        "grade",
-        "grade",
-        "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level.",
-    ),
-    "import": (
-        "exchange",
-        "import_responses",
-        "Bring responses of others to the queries of a run into its pool, graded; resumable.",
-    ),
-    "check": (
-        "pool",
-        "check",
-        "Read a whole pool and say what is damaged; fails when something is.",
-    ),
-    "push": ("pool", "push", "Copy the finished parts of a pool to another place; safe to repeat."),
-    "pull": (
-        "pool",
-        "pull",
-        "Copy a pool from another place; several pools may be pulled into one.",
-    ),
-    "curate": (
-        "sets",
-        "curate",
-        "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses.",
-    ),
-    "export": ("exchange", "export", "Write a train set or a pool in the form of other trainers."),
-    "train": ("train", "train", "Fine-tune a model on train sets, packed, as a recipe says."),
-    "evaluate": (
-        "evaluate",
-        "evaluate",
-        "Accuracy of a model on benchmarks, with intervals; resumable.",
-    ),
-    "report": (
-        "report",
-        "report",
-        "Write report/index.html of a run: figures and tables of whatever it holds.",
-    ),
+# fmt: off
+STAGES = {  # Name -> module and function in this room, line of help
+    "demo":       ("report.demo",               "Run the whole pipeline in miniature, from sampling to a report; resumable."),
+    "benchmarks": ("data.benchmarks",           "List the benchmarks that are known by name."),
+    "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
+    "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
+    "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
+    "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
+    "check":      ("pool.check",                "Read a whole pool and say what is damaged; fails when something is."),
+    "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
+    "pull":       ("pool.pull",                 "Copy a pool from another place; several pools may be pulled into one."),
+    "curate":     ("sets.curate",               "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."),
+    "export":     ("exchange.export",           "Write a train set or a pool in the form of other trainers."),
+    "train":      ("train.train",               "Fine-tune a model on train sets, packed, as a recipe says."),
+    "evaluate":   ("evaluate.evaluate",         "Accuracy of a model on benchmarks, with intervals; resumable."),
+    "report":     ("report.report",             "Write report/index.html of a run: figures and tables of whatever it holds."),
 }
+# fmt: on
 TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo benchmarks",
     "responses": "sample status grade import",
@@ -88,7 +50,7 @@ def find_command(
     "The function of a stage, loaded now. Raises ValueError with the nearest name."
     if name not in STAGES:
         raise ValueError(f"unknown stage {name!r}; {nearest(name, STAGES)}")
-    module, function, _ = STAGES[name]
+    module, function = STAGES[name][0].split(".")
     return getattr(import_module(f"dart_math_nb.app.{module}"), function)
 
 
@@ -96,7 +58,7 @@ def overview() -> str:
     "What `dart-math --help` says."
     lines = ["usage: dart-math <stage> [options]"]
     for topic, names in TOPICS.items():
-        lines += ["", f"{topic}:", *(f"  {name:12}{STAGES[name][2]}" for name in names.split())]
+        lines += ["", f"{topic}:", *(f"  {name:12}{STAGES[name][1]}" for name in names.split())]
     lines += ["", "dart-math <stage> --help lists the options of a stage."]
     return "\n".join([*lines, "--use my_rules.py loads a file of your own rules for any stage."])
 
@@ -127,7 +89,8 @@ def flag_parser(
     parser.allow_abbrev, parser.error, parser.epilog = False, refuse, None
     for action in parser._actions:
         if (kind := REGISTERED.get(action.dest)) and (names := registered(kind)):
-            action.help = f"{action.help}; of yours: {', '.join(names)}"
+            text, default, rest = action.help.partition(" (default:")
+            action.help = f"{text}; of yours: {', '.join(names)}{default}{rest}"
     parser.add_argument("--use", action="append", metavar="(str)", help=USE_HELP)
     return parser
 
@@ -248,7 +211,7 @@ def run_stage(
     except SystemExit as e:  # --help
         return e.code or 0
     except KeyboardInterrupt:
-        how = RESUME if "resumable" in STAGES[name][2] or name == "train" else RESTART
+        how = RESUME if "resumable" in STAGES[name][1] or name == "train" else RESTART
         print(f"dart-math {name}: {how}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough, as in `| head`

@@ -21,6 +21,7 @@ from dart_math_nb.data.fields import (
     row_meta,
     row_reference,
     spelled,
+    usual_value,
 )
 from .files import read_rows
 from .records import Query, make_query
@@ -34,7 +35,7 @@ def read_ending(
     position: int | None = None,  # Of the response in its row, where there are lists
 ) -> tuple[str, int]:  # "length" or another reason; tokens, 0 when not known
     "How a stored response ended, and its length."
-    why, n = (_at(row.get(name), position) for name in ("finish_reason", "n_tokens"))
+    why, n = (_at(usual_value(row, name), position) for name in ("finish_reason", "n_tokens"))
     why = str(why.get("type") if isinstance(why, Mapping) else why or "stop")
     known = isinstance(n, (int, float)) and 0 <= n < 2**31
     return "length" if why.lower() in _CUT else why, int(n) if known else 0
@@ -75,7 +76,7 @@ class Item(NamedTuple):
     query: str  # Problem text; "" when the file has none
     ref_ans: str  # Reference answer as text; "" when the file has none
     response: str | None  # Model text; None for a response without any
-    meta: dict  # Of its query: level, domain, abs_tol, rel_tol
+    meta: dict  # Of its query: level, abs_tol, rel_tol
     model: str  # "" when the file does not say
     label: bool | None  # Was it correct? None when the file does not say, or nobody asked
     finish_reason: str  # "length" when it was cut off
@@ -125,9 +126,8 @@ def _query_parts(row: Mapping, fields: Fields, gaps: bool) -> tuple[str, str, di
     if fields.ref_ans and not lacks and not ref.strip():
         raise ValueError(f"{fields.ref_ans}={ref!r}; need text")
     level = () if fields.level is None else (("level", fields.level),)
-    others = (pair for pair in fields.meta or () if pair[0] not in ("id", "level"))
-    meta = row_meta(row, (*level, *others))
-    return text, ref, {k: v for k, v in meta.items() if isinstance(v, (str, int, float))}
+    tolerances = (pair for pair in fields.meta or () if pair[0] in ("abs_tol", "rel_tol"))
+    return text, ref, row_meta(row, (*level, *tolerances))
 
 # %% ../../nbs/10_data/70_responses.ipynb #02382446
 def _items_of(

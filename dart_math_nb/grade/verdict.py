@@ -19,11 +19,13 @@ from .compare.choice import judge_choice
 from .compare.policy import Policy, policy_of
 from .compare.readings import compare, stated
 from .compare.rule import decided
-from .find.extract import find_answer, find_box
-from .find.guess import Found, conclusion, last_line, listed
-from .read.expr import Node
+from .find.extract import find_answer
+from .find.guess import conclusion, last_line, listed
+from .find.marks import find_box
+from .find.sentence import Found
 from .read.latex import TooCostly, Unparsable, tokenize
 from .read.parse import parse_answer
+from .read.tree import Node
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #0d167332
 class Reference(NamedTuple):

@@ -1,4 +1,4 @@
-"""Train sets and pools in the forms that other trainers read: messages, prompt and completion, Alpaca, ShareGPT; as JSON lines, Parquet or a Hugging Face data set.
+"""Messages, prompt and completion, Alpaca, ShareGPT; as JSON lines, Parquet or a Hugging Face data set.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/export.html.md"""
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..data.files import atomic_path, write_json, write_jsonl
+from ..data.messages import need
 from ..data.records import KEY, Query
 from .card import read_card, read_train_set, readme
 from ..store.journal import iter_pool
@@ -124,9 +125,7 @@ def to_dataset(
     rows: Iterable[dict],  # From `formed`
 ):  # A `datasets.Dataset`
     "Rows as a Hugging Face data set, in memory. Raises ImportError without the package datasets."
-    from datasets import Dataset
-
-    return Dataset.from_list(list(rows))
+    return need("datasets", "a Hugging Face data set").Dataset.from_list(list(rows))
 
 # %% ../../nbs/45_sets/30_export.ipynb #d67e5d74
 def export_train_set(
@@ -160,14 +159,13 @@ def push_train_set(
     private: bool = True,  # Only for the owner
 ) -> str:  # Its address
     "Publish a train set with its card on the Hugging Face hub."
-    from huggingface_hub import HfApi
-
+    api = need("huggingface_hub", "publishing").HfApi()
     frame, card = read_train_set(folder), read_card(folder)
     data = to_dataset(formed(frame.to_dict("records"), form, "", keep))
     data.push_to_hub(repo_id, private=private)
     text = readme(card, repo_id.split("/")[-1]).encode()
     where = {"path_in_repo": "README.md", "repo_id": repo_id, "repo_type": "dataset"}
-    HfApi().upload_file(path_or_fileobj=text, **where)
+    api.upload_file(path_or_fileobj=text, **where)
     return f"https://huggingface.co/datasets/{repo_id}"
 
 # %% ../../nbs/45_sets/30_export.ipynb #49538445

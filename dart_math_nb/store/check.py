@@ -1,4 +1,4 @@
-"""Is a pool whole? `check_pool` reads every byte and says what is damaged; below it, everything that can go wrong is done to a pool, to see that no draw is lost and none counts twice.
+"""`check_pool` reads every byte and says what is damaged; below it, everything that can go wrong is done to a pool, to see that no draw is lost and none counts twice.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/check.html.md"""
 

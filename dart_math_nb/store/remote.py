@@ -1,4 +1,4 @@
-"""The finished parts of a pool at a URL (`s3://`, `gs://`, `hf://`, `file://` ...): push them while a run goes on, pull them elsewhere.
+"""The finished parts at `s3://`, `gs://`, `hf://`, `file://` ...: push them while a run goes on, pull them elsewhere.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/remote.html.md"""
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.files import atomic_path
+from ..data.messages import need, one_line, scrub
 from .schema import FILES, file_kind, files_of
 
 # %% ../../nbs/15_store/60_remote.ipynb #09b19907
@@ -24,12 +25,11 @@ def open_store(
     url: str,  # protocol://place, or a local folder
 ) -> tuple:  # File system of fsspec, folder in it, can it rename?
     "The file system of a URL. Raises ValueError for an unknown protocol or a missing package."
-    import fsspec
-
+    fsspec = need("fsspec", "a pool at a URL")
     try:
         fs, root = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as e:
-        raise ValueError(f"{url}: {e}") from None
+        raise ValueError(f"{scrub(url)}: {one_line(e)}") from None
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     return fs, root.rstrip("/"), not protocols & _WHOLE_OBJECTS
 
@@ -98,7 +98,7 @@ def pull_pool(
     names = sorted(p.removeprefix(f"{root}/") for p in fs.find(root)) if fs.exists(root) else []
     names = [n for n in names if (kind := file_kind(n)) and kind[0].copied]
     if not names:
-        raise FileNotFoundError(f"{url}: no pool there")
+        raise FileNotFoundError(f"{scrub(url)}: no pool there")
     return [n for n in names if _get_file(fs, f"{root}/{n}", folder / n)]
 
 # %% ../../nbs/15_store/60_remote.ipynb #133946b6

@@ -1,4 +1,4 @@
-"""What a pool of any size holds of each query, in about one byte per draw: the read that starts and resumes a run.
+"""The read that starts and resumes a run: which trials exist, which are right, which were cut off, for a pool of any size.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/trials.html.md"""
 

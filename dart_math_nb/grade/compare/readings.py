@@ -15,9 +15,9 @@ from .policy import Policy
 from .same_answer import same_answer
 from .values import new_budget
 from ..find.extract import find_answer
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
 from ..read.parse import parse_answer
+from ..read.tree import Node
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #bac98134
 _WORD = re.compile(

@@ -15,8 +15,8 @@ from itertools import product
 
 from .same_value import points, same_value, symbols
 from .values import big_kit, value_at
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
+from ..read.tree import Node
 
 # %% ../../../nbs/20_grade/30_compare/30_region.ipynb #84507d99
 Piece = tuple  # (low, high, low is in, high is in), bounds as mpmath numbers

@@ -15,9 +15,8 @@ from itertools import permutations
 from types import SimpleNamespace
 
 from .values import FLOAT, Unsure, big_kit, exact, value_at
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
-from ..read.tree import substitute
+from ..read.tree import Node, substitute
 
 # %% ../../../nbs/20_grade/30_compare/20_same_value.ipynb #b63b5654
 _RANGES = ((0.2, 0.95), (1.1, 2.9), (3.1, 7.9), (-0.95, -0.2), (-2.9, -1.1))

@@ -13,8 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..read.expr import Node
-from ..read.tree import size
+from ..read.tree import Node, size
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #3ff2ff4c
 _NAMES = """mm millimeter millimetre|cm centimeter centimetre cms|dm|m meter metre|km kilometer kilometre kms

@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import mpmath
 
-from ..read.expr import Node
 from ..read.latex import TooCostly, Unparsable
+from ..read.tree import Node
 
 # %% ../../../nbs/20_grade/30_compare/10_values.ipynb #015a8439
 MAX_BITS = 14_300  # Largest exact integer, 4,300 digits
