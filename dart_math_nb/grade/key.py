@@ -16,9 +16,9 @@ from .compare.same_answer import is_new_kind
 from .compare.same_value import points, symbols
 from .compare.units import read_unit, split_unit
 from .compare.values import big_kit, exact, new_budget, value_at
-from .read.expr import Node
 from .read.latex import TooCostly, Unparsable
 from .read.parse import parse_answer
+from .read.tree import Node
 
 # %% ../../nbs/20_grade/40_key.ipynb #a48d0287
 def _value_key(node: Node) -> str:
