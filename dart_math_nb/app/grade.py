@@ -35,7 +35,7 @@ def grade(
     query_field: str = None,  # Field of the problem text; the usual names are found
     ref_field: str = None,  # Field of the reference answer; the usual names are found
     response_field: str = None,  # Field of the model text; the usual names are found
-    level_field: str = None,  # Field of the difficulty level; level when absent
+    level_field: str = None,  # Field of the difficulty level; the usual names are found
     by: Many = None,  # Further fields to summarize by, such as model
     limit: int = None,  # First rows only
     strict: bool = False,  # Only an explicitly marked answer counts

@@ -21,6 +21,7 @@ from dart_math_nb.data.fields import (
     row_meta,
     row_reference,
     spelled,
+    usual_value,
 )
 from .files import read_rows
 from .records import Query, make_query
@@ -34,7 +35,7 @@ def read_ending(
     position: int | None = None,  # Of the response in its row, where there are lists
 ) -> tuple[str, int]:  # "length" or another reason; tokens, 0 when not known
     "How a stored response ended, and its length."
-    why, n = (_at(row.get(name), position) for name in ("finish_reason", "n_tokens"))
+    why, n = (_at(usual_value(row, name), position) for name in ("finish_reason", "n_tokens"))
     why = str(why.get("type") if isinstance(why, Mapping) else why or "stop")
     known = isinstance(n, (int, float)) and 0 <= n < 2**31
     return "length" if why.lower() in _CUT else why, int(n) if known else 0
