@@ -32,7 +32,8 @@ from dart_math_nb.engines.openai import OpenAIEngine
 from dart_math_nb.engines.protocol import Draw, SampleParams, draw_for, run_async
 from dart_math_nb.engines.retry import draw_all
 from dart_math_nb.sample.loop import sample_pool
-from dart_math_nb.sample.strategy import StrategyCfg, accepted
+from dart_math_nb.sample.standing import accepted
+from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.store.pool import open_pool, read_pool
 from dart_math_nb.testing.fake_server import FaultProxy, null_server, serve, vllm_server
 

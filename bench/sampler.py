@@ -44,8 +44,9 @@ from dart_math_nb.engines.replay import ReplayEngine
 from dart_math_nb.sample.estimate import yield_stops
 from dart_math_nb.sample.grading import grade_completion
 from dart_math_nb.sample.loop import make_run, sample_pool
+from dart_math_nb.sample.standing import quotas, strategy_draws
 from dart_math_nb.sample.state import load_states, result_table
-from dart_math_nb.sample.strategy import StrategyCfg, quotas, strategy_draws
+from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.sets.card import write_train_set
 from dart_math_nb.sets.cut import strategy_set
 from dart_math_nb.store.pool import KeySet, open_pool, read_pool

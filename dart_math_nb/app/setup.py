@@ -26,10 +26,18 @@ from .queries import open_queries
 from ..data.fields import Fields
 from ..data.files import file_facts, folder_revision
 from ..data.messages import check_names
+from ..data.plugins import registered
 from ..data.queries import draw_queries, filter_queries
 from ..data.records import Query, Source, short_hash
 from ..engines.dice import SimulatedEngine
-from ..engines.make import KINDS, make_engine, read_options, text_options
+from dart_math_nb.engines.make import (
+    KINDS,
+    check_model,
+    engine_kinds,
+    make_engine,
+    read_options,
+    text_options,
+)
 from dart_math_nb.engines.protocol import (
     Engine,
     SampleParams,
@@ -63,12 +71,12 @@ def check_place(
 
 
 def open_model(
-    kind: str,  # "hf", "openai" or "vllm"
-    model: str,  # Folder, hub id, or the name that a server knows
+    kind: str,  # "hf", "openai", "vllm", or what a plugin registered
+    model: str | None,  # Folder, hub id, or the name that a server knows
     **options,  # Of `make_engine`
 ) -> Engine:
     "The engine of a model. Raises ValueError when it cannot be loaded."
-    if kind != "openai":
+    if kind != "openai" and model is not None:
         check_place(model)
     if (n := options.get("max_in_flight", 1)) < 1:
         raise ValueError(f"max_in_flight={n}; need at least 1")
@@ -146,15 +154,18 @@ def check_engine(
     options: Mapping[str, Any] = {},  # noqa: B006  never written to
 ) -> None:
     "Refuse an engine that is unknown, or lacks what it draws from."
-    check_names("engine", [engine], KINDS)
-    of_model = engine not in ("replay", "simulated")
+    check_names("engine", [engine], engine_kinds(), "kind")
+    stands_in, of_model = engine in ("replay", "simulated"), engine in KINDS
+    if engine in registered("engine"):
+        check_model(engine, model)
+        of_model = model is not None
     for flag, value, takes in (
-        ("--model", model, of_model),
+        ("--model", model, of_model and not stands_in),
         ("--responses", responses, engine == "replay"),
     ):
         if (value is None) == takes:
             raise ValueError(f"engine {engine!r} {'needs' if takes else 'takes no'} {flag}")
-    if options and not of_model:
+    if options and stands_in:
         raise ValueError(f"engine {engine!r} takes no --option, got {', '.join(options)}")
 
 # %% ../../nbs/70_app/10_setup.ipynb #21d02e2f
@@ -202,8 +213,8 @@ def named_source(
 def attach_model(
     queries: Sequence[Query],
     how: Source,  # Template and sampling parameters
-    kind: str,  # "hf", "openai" or "vllm"
-    model: str,  # Folder, hub id or a server's name
+    kind: str,  # "hf", "openai", "vllm", or what a plugin registered
+    model: str | None,  # Folder, hub id or a server's name; None for an engine without
     options: Mapping[str, Any] = {},  # noqa: B006  never written to
     n_shots: int | None = None,  # Worked examples; None decides by the model
 ) -> Setup:
@@ -214,6 +225,8 @@ def attach_model(
     options = {**options, "chat": True} if by_server else dict(options)
     engine = open_model(kind, model, **options)
     prompts = bare_prompts(queries, "chat") if by_server else None
+    if model is None:
+        model, prompts = kind, bare_prompts(queries) if how.template == "auto" else prompts
     if prompts is None:
         tokenizer = getattr(engine, "tokenizer", None)
         prompts = find_prompts(how.template, model, tokenizer, queries, n_shots)
@@ -244,7 +257,7 @@ def open_setup(
     check_engine(engine, model, responses, options)
     options |= {} if max_in_flight is None else {"max_in_flight": max_in_flight}
     how = Source("", "", template, temperature, top_p, max_tokens, seed)
-    if model is None:
+    if engine in ("replay", "simulated"):
         return stand_in(queries, how, responses, fields)
     return attach_model(queries, how, engine, model, options, n_shots)
 

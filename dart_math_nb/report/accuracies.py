@@ -44,7 +44,7 @@ def accuracy_section(
     prose += f" Unfinished and left out: {', '.join(unfinished)}." if unfinished else ""
     shares = dict.fromkeys(("accuracy", "low", "high"), "{:.1%}")
     items = [Figure(plot_accuracy(frame, new_axes()), "Accuracy per level with 95% intervals.")]
-    frame = without_zeros(frame.drop(columns=["method", "n_queries"]), ["n_correct", *shares])
+    frame = without_zeros(frame.drop(columns=["method", "n_queries"]))
     items.append(Table(frame, "Accuracy and reasons for failure.", shares))
     if paired is not None:
         signed = dict.fromkeys(("diff", "low", "high"), "{:+.1%}") | {"p_value": "{:.2g}"}
@@ -60,7 +60,7 @@ def benchmark_rows(
     table = pd.concat(parts, ignore_index=True).sort_values("benchmark", kind="stable")
     first = ["benchmark", "model", "n_queries", "n", "accuracy", "low", "high"]
     rest = [c for c in table if c not in (*first, "method")]
-    return without_zeros(table[[*first, *rest]], ["n_correct"]).reset_index(drop=True)
+    return without_zeros(table[[*first, *rest]]).reset_index(drop=True)
 
 # %% ../../nbs/60_report/50_accuracies.ipynb #d295d552
 def comparable(

@@ -20,8 +20,9 @@ from ..data.records import ERRORS
 from ..evaluate.metrics import accuracy, wilson
 from .figures import cost_frame, plot_cost
 from .html import Figure, Section, Table, new_axes, without_zeros
+from ..sample.standing import graded_prefix, progress_table
 from ..sample.state import read_draws
-from ..sample.strategy import StrategyCfg, graded_prefix, progress_table
+from ..sample.strategy import StrategyCfg, strategy_names
 from ..store.run import RunFolder
 
 # %% ../../nbs/60_report/40_costs.ipynb #986188cc
@@ -91,7 +92,8 @@ def plain_strategies(
     return {
         n: StrategyCfg(**s)
         for n, s in found.items()
-        if not any(isinstance(s.get(name), (dict, str)) for name in names)
+        if s["name"] in strategy_names()
+        and not any(isinstance(s.get(name), (dict, str)) for name in names)
     }
 
 # %% ../../nbs/60_report/40_costs.ipynb #4c711e78

@@ -24,7 +24,8 @@ from dart_math_nb.report.figures import (
     responses_frame,
 )
 from .html import Figure, Section, Table, new_axes, percent, with_interval
-from ..sample.strategy import StrategyCfg, fail_rates, pilot_size
+from ..sample.standing import fail_rates
+from ..sample.strategy import StrategyCfg, pilot_size
 from ..sets.cut import source_draws
 from ..sets.stage import run_cards
 from ..store.pool import read_narrow, read_sources

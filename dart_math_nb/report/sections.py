@@ -33,7 +33,7 @@ from dart_math_nb.report.responses import (
     responses_section,
     run_draws,
 )
-from ..sample.strategy import graded_prefix
+from ..sample.standing import graded_prefix
 from ..sets.stage import query_levels, run_cards, sampled_strategies
 from ..store.folder import flat_config
 from ..store.pool import read_narrow

@@ -12,7 +12,8 @@ from .. import front_door
 
 # %% ../../nbs/40_sample/00_front.ipynb #0000000a
 _NAMES = {
-    "strategy": "StrategyCfg quotas",
+    "strategy": "StrategyCfg",
+    "standing": "quotas progress_table strategy_draws",
     "loop": "sample_pool",
     "plan": "expected_draws",
     "status": "read_status",

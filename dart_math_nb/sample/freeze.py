@@ -21,7 +21,8 @@ from ..data.files import read_json, write_json, write_parquet
 from ..data.records import Query, short_hash
 from .counts import read_query_info
 from .estimate import fit_prior
-from .strategy import StrategyCfg, query_quota, rate_table, trial_limit
+from .standing import rate_table
+from .strategy import StrategyCfg, free_curve, query_quota, trial_limit
 from ..store.trials import ABSENT, CORRECT, each_query, read_trials
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #10479f9e
@@ -118,6 +119,7 @@ def strategy_config(
         if hasattr(found[name], "items"):
             pairs = sorted((q, int(n)) for q, n in found[name].items())
             found[name] = {"n_queries": len(pairs), "hash": short_hash(pairs)}
+    found["curve"] = free_curve(strategy)
     if found["curve"] is not None:
         found["curve"] = getattr(found["curve"], "__name__", "function")
     found = {n: v for n, v in found.items() if n in PLAIN or v != default[n]}

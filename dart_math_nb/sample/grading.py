@@ -21,8 +21,8 @@ from fastcore.basics import patch
 from ..data.records import Query, Response, Source, Verdict, pool_row
 from ..engines.protocol import Completion, Draw
 from ..grade.verdict import grade_response
+from .standing import response_form
 from .state import State
-from .strategy import response_form
 from ..store.pool import Pool
 
 # %% ../../nbs/40_sample/57_grading.ipynb #47391bee

@@ -28,7 +28,7 @@ from dart_math_nb.sample.freeze import (
     strategy_config,
 )
 from .loop import sample_pool
-from .strategy import StrategyCfg, pilot_size
+from .strategy import StrategyCfg, free_curve, pilot_size
 from ..store.folder import alone_in, check_changes, config_changes, keep_old, made_with
 from ..store.pool import open_pool
 from ..store.shards import shard_name, shard_queries
@@ -130,9 +130,9 @@ def _origin(asked: dict) -> dict:
 def _replace(folder: Path, asked: dict) -> None:
     "Set the old decision aside."
     old = keep_old(folder)
+    write_json(folder / "config.json", asked)
     for file in [*folder.glob("quotas.parquet"), *folder.glob("result*.parquet")]:
         file.rename(folder / f"old-{old.stem.removeprefix('config-')}-{file.name}")
-    write_json(folder / "config.json", asked)
 
 # %% ../../nbs/40_sample/70_stage.ipynb #5079112f
 def sample_strategy(
@@ -192,7 +192,7 @@ def keep_result(
     "Write result.parquet, or result-<share>.parquet."
     name = "result" if shard[1] == 1 else f"result-{shard_name(*shard)}"
     write_parquet(Path(folder) / f"{name}.parquet", table.reset_index())
-    if strategy.curve and strategy.quota is None and shard[1] == 1:
+    if free_curve(strategy) and strategy.quota is None and shard[1] == 1:
         config = read_json(Path(folder) / "config.json")
         done = replace(strategy, quota=table.quota.astype(int).to_dict())
         save_strategy(folder, done, **_origin(config))

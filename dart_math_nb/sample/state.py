@@ -23,14 +23,8 @@ from fastcore.basics import patch
 
 from ..data.records import Query
 from .estimate import gives_up, yield_stops
-from dart_math_nb.sample.strategy import (
-    StrategyCfg,
-    pilot_size,
-    query_quota,
-    response_form,
-    trial_limit,
-    with_rates,
-)
+from .standing import response_form, with_rates
+from .strategy import StrategyCfg, pilot_size, query_quota, trial_limit
 from ..store.journal import iter_pool
 from ..store.pool import Pool, read_narrow
 from ..store.trials import CUT, each_query, read_trials
