@@ -39,7 +39,7 @@ def empty_python(folder: Path) -> Path:
 
 def pip(python: Path, *words) -> None:
     "Install, with the versions of constraints.txt."
-    quiet = ("-q", "--disable-pip-version-check", "-c", ROOT / "constraints.txt")
+    quiet = ("-q", "--disable-pip-version-check", "--no-compile", "-c", ROOT / "constraints.txt")
     run(python, "-m", "pip", "install", *quiet, *words)
 
 

@@ -1,4 +1,4 @@
-"""The grader reads one answer out of a response (`find`), turns it into a tree (`read`), and says by which rule it equals the reference (`compare`).
+"""The grader finds one answer in a response (`find`), reads it into a tree (`read`), and says by which rule it equals the reference (`compare`).
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/front.html.md"""
 

@@ -1,4 +1,4 @@
-"""One string for all ways to write an answer, so that votes can be counted.
+r"""Votes can be counted when `0.5`, `\frac12` and `x=1/2` have one key.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/key.html.md"""
 

@@ -1,4 +1,4 @@
-"""How far the grader can be trusted: accuracy beside speed, every known error, properties that hold for random answers, and ten thousand hostile ones.
+"""Accuracy beside speed, every known error, properties that hold for random answers, and ten thousand hostile ones.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/proof.html.md"""
 
@@ -37,8 +37,11 @@ def plot_graders(
 # %% ../../nbs/20_grade/60_proof.ipynb #7f6e78ea
 _GREEK = {r"\pi": "π", r"\infty": "∞", r"\cup": "∪", r"\cdot": "·", r"\le": "≤", r"\ge": "≥"}
 _COMMAND = re.compile("|".join(re.escape(k) + r"(?![a-zA-Z])" for k in _GREEK))
+_SIGN = re.compile(r"(?<=[\w)}])([-+=])(?=[\w(\\])")  # between two terms, not before the first
+
+# %% ../../nbs/20_grade/60_proof.ipynb #b38d8543
 REWRITES: dict[str, Callable[[str], str]] = {
-    "spaces": lambda s: re.sub(r"(?<=[\w)}])([-+=])(?=[\w(\\])", r" \1 ", s),
+    "spaces": lambda s: _SIGN.sub(r" \1 ", s),
     "dollars": lambda s: f"${s}$",
     "display": lambda s: f"\\[ {s} \\]",
     "box": lambda s: rf"\boxed{{{s}}}",
@@ -126,12 +129,31 @@ _ANNOUNCE = (
 )
 
 # %% ../../nbs/20_grade/60_proof.ipynb #0ddb1ef9
-_CODE = ["__import__('os').system('touch x')", "eval('1+1')", "(lambda: ().__class__.__base__)()"]
-_CODE += ["exec(\"open('x', 'w')\")", "{0.__class__.__mro__}", "%s%n%x", "${7*7}", "`touch x`"]
-_CODE += [r"\input{/etc/passwd}", r"\write18{touch x}", r"\def\a{\a\a}\a", "<script>x</script>"]
-_FRAGMENTS = [*"^{}()[]!,;:=<|_&%$9x\0\u202e\u200b½²√٣１", r"\\", "\ud800", "answer is ", "####"]
-_FRAGMENTS += r"\frac \sqrt \ln \binom \pm \cup \sin \left \right \text{ \boxed{".split()
-_FRAGMENTS += r"\begin{pmatrix} \end{pmatrix} 10^{10^8} (10^7)! 1e999 1,234 x= x\ne3".split()
+_CODE = [
+    "__import__('os').system('touch x')",
+    "eval('1+1')",
+    "(lambda: ().__class__.__base__)()",
+    "exec(\"open('x', 'w')\")",
+    "{0.__class__.__mro__}",
+    "%s%n%x",
+    "${7*7}",
+    "`touch x`",
+    r"\input{/etc/passwd}",
+    r"\write18{touch x}",
+    r"\def\a{\a\a}\a",
+    "<script>x</script>",
+]
+_FRAGMENTS = [
+    *"^{}()[]!,;:=<|_&%$9x\0\u202e\u200b½²√٣１",
+    r"\\",
+    "\ud800",
+    "answer is ",
+    "####",
+    *r"\frac \sqrt \ln \binom \pm \cup \sin \left \right \text{ \boxed{".split(),
+    *r"\begin{pmatrix} \end{pmatrix} 10^{10^8} (10^7)! 1e999 1,234 x= x\ne3".split(),
+]
+
+# %% ../../nbs/20_grade/60_proof.ipynb #95aeb28d
 _ODD: dict[str, Maker] = {
     "program text": lambda r, n: r.choice(_CODE) * n,
     "format strings": lambda r, n: rf"\boxed{{{r.choice(_CODE)}}}" * n,
@@ -144,10 +166,26 @@ _ODD: dict[str, Maker] = {
 HOSTILE: dict[str, Maker] = {**_LARGE, **_DEEP, **_LONG, **_ODD}
 
 # %% ../../nbs/20_grade/60_proof.ipynb #8be72d91
-_USUAL = ["1", "x^2+1", r"\{1,2\}", "[0,1)", r"\sqrt{2}", "no", "B", "1,2,3", r"50\%", "5 cm"]
-_USUAL += ["x>2", "y=2x", "2516_8", "3.142", r"\pm 1", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"]
+_USUAL = [
+    "1",
+    "x^2+1",
+    r"\{1,2\}",
+    "[0,1)",
+    r"\sqrt{2}",
+    "no",
+    "B",
+    "1,2,3",
+    r"50\%",
+    "5 cm",
+    "x>2",
+    "y=2x",
+    "2516_8",
+    "3.142",
+    r"\pm 1",
+    r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+]
 
-
+# %% ../../nbs/20_grade/60_proof.ipynb #3a97cd2d
 def hostile_rows(
     n: int,
     seed: int = 0,

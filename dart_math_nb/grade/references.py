@@ -1,4 +1,4 @@
-"""Can the grader read the reference answers of a benchmark, and tell them apart? For the known benchmarks, and for a set of your own.
+"""Which reference answers it cannot read, and which it takes for one another, for the known benchmarks and for a set of your own; before anything is drawn.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/references.html.md"""
 

@@ -96,11 +96,11 @@ def with_interval(
 # %% ../../nbs/60_report/20_html.ipynb #398f4a7e
 def without_zeros(
     table: pd.DataFrame,  # Reasons for failure in columns
-    keep: Sequence[str] = ("correct", "wrong"),  # Columns that stay in any case
+    keep: Sequence[str] = ("level", "correct", "wrong", "n_correct"),  # Stay in any case
 ) -> pd.DataFrame:
-    "A table without columns of zeros, so that it fits a page."
-    zero = [c for c in table if c not in keep and table[c].eq(0).all()]
-    return table.drop(columns=zero)
+    "A table without counts that are 0 in every row, so that it fits a page."
+    counts = table.select_dtypes("integer").columns.difference(keep)
+    return table.drop(columns=[c for c in counts if table[c].eq(0).all()])
 
 # %% ../../nbs/60_report/20_html.ipynb #14dba27b
 @dataclass(frozen=True)

@@ -130,9 +130,9 @@ def _origin(asked: dict) -> dict:
 def _replace(folder: Path, asked: dict) -> None:
     "Set the old decision aside."
     old = keep_old(folder)
+    write_json(folder / "config.json", asked)
     for file in [*folder.glob("quotas.parquet"), *folder.glob("result*.parquet")]:
         file.rename(folder / f"old-{old.stem.removeprefix('config-')}-{file.name}")
-    write_json(folder / "config.json", asked)
 
 # %% ../../nbs/40_sample/70_stage.ipynb #5079112f
 def sample_strategy(

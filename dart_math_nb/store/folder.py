@@ -100,7 +100,7 @@ CONFIG = "config.json"
 
 
 def made_with(
-    folder: str | Path,
+    folder: str | Path,  # Of a run or of one stage
 ) -> dict | None:  # None when it is not there, or no stage made it
     "What a folder was made with. Raises ValueError for a damaged configuration."
     file = Path(folder) / CONFIG
@@ -112,9 +112,7 @@ def check_folder(
     config: Mapping,  # JSON values that decide the result
     kept: Iterable[str] = (),  # Fields whose change leaves the content usable
     reuse: bool = False,  # Use what can be used
-    foreign: Iterable[
-        str
-    ] = (),  # Files that only something else would have left without a configuration
+    foreign: Iterable[str] = (),  # Files that only something else leaves
 ) -> list[Change]:  # Those that `reuse` allows
     """Refuse a folder made with another configuration; makes nothing.
     Raises ValueError naming what differs."""
@@ -144,11 +142,11 @@ def alone_in(
 # %% ../../nbs/15_store/05_folder.ipynb #a567a9e1
 def keep_old(
     folder: str | Path,  # With a configuration
-) -> Path:  # Where it is now
-    "Set the configuration of a folder aside, for another one."
+) -> Path:  # Where it is kept
+    "Keep a copy of the configuration of a folder, before another one takes its place."
     folder = Path(folder)
-    n = len(list(folder.glob("config-*.json")))
-    return (folder / CONFIG).rename(folder / f"config-{n}.json")
+    kept = folder / f"config-{len(list(folder.glob('config-*.json')))}.json"
+    return write_json(kept, made_with(folder))
 
 # %% ../../nbs/15_store/05_folder.ipynb #0de31ba7
 def enter(

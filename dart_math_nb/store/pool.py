@@ -32,7 +32,7 @@ from dart_math_nb.store.journal import (
     repair_shard,
     roll_journal,
 )
-from .schema import DICTIONARY, POOL_COLUMNS, check_row, files_of
+from .schema import DICTIONARY, POOL_COLUMNS, check_row, current_row, files_of
 from .shards import lock_shard
 from .trials import ABSENT, Trials, each_query, read_trials, trial_counts
 
@@ -250,6 +250,7 @@ def append(
 ) -> None:
     """Write rows to the journal, all or none; they survive the process when this returns.
     Raises ValueError for a bad row or a known key, OSError when the disk is full."""
+    rows = [current_row(row) for row in rows]
     for row in rows:
         check_row(row)
     if self.keep_wrong == "counts":

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/schema.html.md"""
 
 # %% auto #0
 __all__ = ['COLUMNS', 'VERSION', 'POOL_COLUMNS', 'POOL_SCHEMA', 'DICTIONARY', 'READ_SCHEMA', 'VERSION_KEY', 'LINE_SCHEMA',
-           'FILES', 'Column', 'check_row', 'current_table', 'check_version', 'part_metadata', 'part_version',
-           'line_versions', 'FileKind', 'file_kind', 'files_of']
+           'FILES', 'Column', 'check_row', 'current_row', 'current_table', 'check_version', 'part_metadata',
+           'part_version', 'line_versions', 'FileKind', 'file_kind', 'files_of']
 
 # %% ../../nbs/15_store/09_schema.ipynb #4fd1c696
 import os
@@ -59,6 +59,7 @@ _PYTHON = {pa.string(): str, pa.bool_(): bool, pa.int32(): int, pa.int64(): int}
 _KINDS = {c.name: (_PYTHON[c.type], *([type(None)] if c.maybe else [])) for c in COLUMNS}
 _ENDS = {c.name: 2 ** (c.type.bit_width - 1) for c in COLUMNS if pa.types.is_integer(c.type)}
 _COLUMNS = frozenset(POOL_COLUMNS)
+_LATER = {c.name: None for c in COLUMNS if c.since > 1}
 
 
 def check_row(
@@ -76,6 +77,13 @@ def check_row(
     for name, end in _ENDS.items():
         if not 0 <= row[name] < end:
             raise ValueError(f"pool row: {name}={row[name]}; need 0 <= {name} < {end}")
+
+
+def current_row(
+    row: dict,  # Values by column, perhaps without those that came later
+) -> dict:
+    "A row with all columns."
+    return _LATER | row if _LATER else row
 
 # %% ../../nbs/15_store/09_schema.ipynb #b5a6989f
 def current_table(

@@ -12,18 +12,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
-from .recipe import read_recipe
+from .recipe import make_cfg, yaml_values
 
 # %% ../../nbs/50_train/95_launch.ipynb #d438b3e3
 def recipe_frame(
-    folder: str | Path,  # With YAML recipes
+    folder: str | Path | None = None,  # With YAML recipes; None for those of the package
 ) -> pd.DataFrame:  # A row per recipe
     "What the recipes of a folder say."
-    cfgs = {p.stem: read_recipe(p) for p in sorted(Path(folder).glob("*.yaml"))}
+    folder = files("dart_math_nb") / "recipes" if folder is None else folder
+    paths = sorted(Path(str(folder)).glob("*.yaml"))
+    cfgs = {p.stem: make_cfg(yaml_values(p), str(p)) for p in paths}
     names = ("model", "lr", "n_epochs", "batch_size", "packs_per_forward", "room", "packing")
     return pd.DataFrame({n: [getattr(c, n) for n in names] for n, c in cfgs.items()}, names).T
 
