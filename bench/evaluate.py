@@ -18,9 +18,9 @@ from scipy import stats
 
 from dart_math_nb.data.files import write_json
 from dart_math_nb.evaluate.metrics import (
-    _n_needed,
-    _p_values,
     clustered,
+    n_needed,
+    p_values,
     paired_test,
     pass_at_k,
     wilson,
@@ -75,7 +75,7 @@ def mcnemar_alarms(n: int, share: float) -> dict:
         if (weight := stats.binom.pmf(m, n, share)) < 1e-9:
             continue
         k = np.arange(m // 2 + 1 if m % 2 else m // 2)  # the even split is never an alarm
-        p = np.array([_p_values(np.repeat([1, -1], [x, m - x]), True) for x in k]).reshape(-1, 2)
+        p = np.array([p_values(np.repeat([1, -1], [x, m - x]), True) for x in k]).reshape(-1, 2)
         alarms += weight * 2 * stats.binom.pmf(k, m, 0.5) @ (p < 0.05)
     return {"queries": n, "share": share, "mid-P": alarms[0], "exact": alarms[1]}
 
@@ -108,11 +108,11 @@ def power(gain: float, share: float, reps: int, rng) -> dict:
     sample = np.repeat(
         [1.0, -1.0, 0.0], np.round(10_000 * np.array([up, down, 1 - share])).astype(int)
     )
-    n = _n_needed(sample)
+    n = n_needed(sample)
     won = 0
     for _ in range(reps):
         more, less, _ = rng.multinomial(n, [up, down, 1 - share])
-        won += _p_values(np.repeat([1.0, -1.0], [more, less]), True)[0] < 0.05
+        won += p_values(np.repeat([1.0, -1.0], [more, less]), True)[0] < 0.05
     return {"difference": gain, "share": share, "queries": n, "reps": reps, "power": won / reps}
 
 

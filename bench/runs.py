@@ -45,7 +45,12 @@ PAIRS = {  # Per benchmark: (model, its near neighbor)
         ("gemma-2-27b-it@together", "gemma-2-9b-it"),
     ],
 }
-_FIELD = re.compile(r'"answer"\s*:\s*(".*?"(?=\s*[,}])|[^",}\n]+)', re.DOTALL)
+_FIELD = re.compile(
+    r""""answer"\s*:\s*     # {"reasoning": "...", "answer": "42"}: the value of the field,
+        (".*?"(?=\s*[,}])   # quoted, perhaps with quotes inside, up to the next , or }
+        |[^",}\n]+)         # or bare: 42""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 def read(path: Path) -> list[dict]:

@@ -214,7 +214,7 @@ WORDS = {
     "level": ("level", "level"),
 }  # What it is -> words for it, and the first part of its flag
 
-
+# %% ../../nbs/10_data/25_fields.ipynb #dc18570a
 def missing_field(
     row: Mapping,  # First row
     what: str,  # A key of WORDS
@@ -226,6 +226,9 @@ def missing_field(
     words, first = WORDS[what]
     lacks = f"no field {named!r} for the {words}" if named else f"no field for the {words}"
     tried = "" if named else f"; tried {' or '.join(USUAL[what])}"
+    unmarked = next((n for usual in WORKED if (n := spelled(row, usual))), None)
+    if unmarked and what == "ref_ans" and not named:
+        tried = f"; {unmarked!r} marks no answer, in a box or behind ####"
     have = ", ".join(map(str, row))[:200]
     return ValueError(
         f"{where}, row 1: {lacks}{tried}; it has: {have}; {flag.format(first)} names it"

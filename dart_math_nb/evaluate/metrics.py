@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['COUNTED', 'wilson', 'clustered', 'check_draws', 'accuracy', 'first_trials', 'check_fixed', 'pass_at_k', 'Paired',
-           'paired_test', 'compare']
+           'paired_means', 'p_values', 'n_needed', 'paired_test', 'compare']
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #355efc86
 from collections.abc import Mapping, Sequence
@@ -200,7 +200,11 @@ class Paired:
         )
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #aa410e7a
-def _differences(a: pd.DataFrame, b: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, bool]:
+def paired_means(
+    a: pd.DataFrame,  # Graded draws of one model
+    b: pd.DataFrame,  # Graded draws of the other
+) -> tuple[np.ndarray, np.ndarray, bool]:  # Mean per query of a and of b; one draw each?
+    "Means per query, in one order. Raises ValueError when the queries differ."
     check_draws(a)
     check_draws(b)
     x, y = (f.groupby("query_id")["correct"].mean().astype(float) for f in (a, b))
@@ -211,8 +215,12 @@ def _differences(a: pd.DataFrame, b: pd.DataFrame) -> tuple[np.ndarray, np.ndarr
         )
     return x.to_numpy(), y.to_numpy(), len(a) == len(b) == len(x)
 
-
-def _p_values(diff: np.ndarray, single: bool) -> tuple[float, float]:
+# %% ../../nbs/55_evaluate/10_metrics.ipynb #67e98233
+def p_values(
+    diff: np.ndarray,  # Mean of a minus mean of b, for each query
+    single: bool,  # One draw each, so that differences are -1, 0 and 1
+) -> tuple[float, float]:  # Two-sided: of the test, and exact where there is an exact one
+    "Is the mean difference chance? McNemar's mid-P and exact test, or a paired t test."
     more, less = int((diff > 0).sum()), int((diff < 0).sum())
     n = more + less
     if n == 0:
@@ -224,7 +232,10 @@ def _p_values(diff: np.ndarray, single: bool) -> tuple[float, float]:
     return (float(stats.ttest_1samp(diff, 0).pvalue),) * 2
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #7b76b038
-def _n_needed(diff: np.ndarray) -> int | None:
+def n_needed(
+    diff: np.ndarray,  # Mean of a minus mean of b, for each query
+) -> int | None:  # None without a difference
+    "Queries at which a true difference of this size is found in 80 % of cases, at 5 %."
     from statsmodels.stats.power import normal_sample_size_one_tail
 
     if (effect := abs(diff.mean())) == 0:
@@ -245,7 +256,7 @@ def _interval(diff: np.ndarray, n_boot: int, seed: int, confidence: float) -> tu
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #15978627
 def _paired(x: np.ndarray, y: np.ndarray, single: bool, low: float, high: float) -> Paired:
     diff = x - y
-    p_value, p_exact = _p_values(diff, single)
+    p_value, p_exact = p_values(diff, single)
     return Paired(
         n_queries=len(diff),
         accuracy_a=float(x.mean()),
@@ -257,7 +268,7 @@ def _paired(x: np.ndarray, y: np.ndarray, single: bool, low: float, high: float)
         test="McNemar mid-P" if single or np.ptp(diff) < 1e-9 else "paired t",
         n_only_a=int((diff > 0).sum()),
         n_only_b=int((diff < 0).sum()),
-        n_needed=_n_needed(diff),
+        n_needed=n_needed(diff),
         p_exact=p_exact,
     )
 
@@ -271,7 +282,7 @@ def paired_test(
 ) -> Paired:
     """Is `a` more often correct than `b`? McNemar's test and a paired bootstrap interval.
     Raises ValueError when they did not answer the same queries."""
-    x, y, single = _differences(a, b)
+    x, y, single = paired_means(a, b)
     if n_boot < 100:
         raise ValueError(f"n_boot={n_boot}; need at least 100 samples for an interval")
     return _paired(x, y, single, *_interval(x - y, n_boot, seed, confidence))

@@ -30,7 +30,7 @@ from dart_math_nb.evaluate.ask import (
     read_evaluation,
 )
 from .harness import write_harness
-from .metrics import _differences, accuracy, compare, pass_at_k, wilson
+from .metrics import accuracy, compare, paired_means, pass_at_k, wilson
 from .paper import COLUMNS, layout_table
 from .votes import averages, maj_at_k, over_seeds, vote_keys
 from ..prompts.choose import Prompt
@@ -186,7 +186,7 @@ def _mean_error(diff: np.ndarray) -> float:
 def _means(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
     "Means per query of both models, benchmark by benchmark."
     names = dict.fromkeys(a["benchmark"].astype(str))
-    return [_differences(*(f[f["benchmark"] == name] for f in (a, b)))[:2] for name in names]
+    return [paired_means(*(f[f["benchmark"] == name] for f in (a, b)))[:2] for name in names]
 
 # %% ../../nbs/55_evaluate/70_tables.ipynb #af9b5ac0
 def mean_difference(
