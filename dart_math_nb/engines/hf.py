@@ -1,4 +1,4 @@
-"""An engine around a transformers model on one machine: continuous batching, and a random stream of its own for every draw.
+"""Continuous batching, and a random stream of its own for every draw: a response never depends on its neighbors.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/hf.html.md"""
 

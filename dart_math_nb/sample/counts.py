@@ -1,4 +1,4 @@
-"""How often each query was drawn and solved, in one small file: written from a pool, read as the source of fail rates.
+"""One small file in place of a pool of a hundred gigabytes: written from a pool, read as the source of fail rates.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/counts.html.md"""
 

@@ -1,4 +1,4 @@
-"""Fail rates from few draws: an interval, a prior fitted across queries, and the moment when a query surely yields too little.
+"""How far off they can be, what the other queries tell about them, and when a query surely yields too little to go on.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/estimate.html.md"""
 

@@ -1,4 +1,4 @@
-"""Quotas from fail rates that are known already: read them from another pool or a file, freeze them, write them down, read them back.
+"""Read them from another pool or a file, fix the quotas, write them down, read them back; no pilot is drawn.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/freeze.html.md"""
 

@@ -1,4 +1,4 @@
-"""What a strategy will cost before it is paid for, what stopping early saves, and what the sampling loop was measured to do.
+"""Draws, rows and quotas reached, from pass rates, in a second and without a GPU; what stopping early saves, and what the loop was measured to do.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/plan.html.md"""
 

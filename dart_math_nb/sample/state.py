@@ -1,4 +1,4 @@
-"""What the sampling loop knows of each query, when a query stops, and which query draws next.
+"""The rules of the page `standing`, one draw at a time: is this query finished, and how many of its draws should be in flight?
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/state.html.md"""
 

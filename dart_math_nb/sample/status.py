@@ -1,4 +1,4 @@
-"""How far a run is, from a small file that it rewrites every few seconds: draws per second, quotas reached, time left, what went wrong.
+"""A small file that the run rewrites every few seconds: draws per second, quotas reached, time left, what went wrong.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/status.html.md"""
 

@@ -1,4 +1,4 @@
-"""Servers to test against: one that answers at once, one that breaks on purpose, and a real vLLM server for the time of a `with` block.
+"""Real servers on real sockets for tests and benchmarks: a function becomes a server, a proxy spoils answers, and vLLM runs for the time of a `with` block.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/90_testing/fake_server.html.md"""
 

@@ -26,8 +26,8 @@ class TrainCfg:
     train_set: tuple[str, ...] = ()  # Folders of train sets, or files; all of them are used
     weights: tuple[float, ...] = ()  # How often an epoch sees each train set; none for once
     template: str = "alpaca"  # Name of the prompt template (paper: alpaca)
-    query_field: str = "query"  # Column of the problem text
-    response_field: str = "response"  # Column of the text to learn
+    query_field: str = "query"  # Column of the problem text; as it is here, other usual names too
+    response_field: str = "response"  # Column of the text to learn; likewise
     eos: str | None = None  # Token that ends a response; None for the tokenizer's own
     max_len: int | None = None  # Longest sample, tokens; None for the room of a pack
     unfit: str = "drop"  # Rows that cannot be trained on: "drop" counts them, "refuse" raises

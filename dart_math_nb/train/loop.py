@@ -43,7 +43,7 @@ from .trainer import PackTrainer, ProbeFirst, last_checkpoint, make_trainer
 def run_tokens(
     cfg: TrainCfg,
     rows: Iterable[Mapping] | pd.DataFrame | None,  # None reads cfg.train_set
-    tokenizer: Any,
+    tokenizer: Any,  # Hugging Face tokenizer
 ) -> tuple[TokenSet, np.ndarray | None]:  # Tokens; train set of each sample
     "Tokens of a run. Raises ValueError when weights are given without train sets to weigh."
     if rows is not None and cfg.weights:
@@ -58,7 +58,7 @@ def run_tokens(
 def pick_collate(
     cfg: TrainCfg,
     shape: Mapping,  # From batch_shape
-    tokenizer: Any,
+    tokenizer: Any,  # Hugging Face tokenizer
 ) -> Callable:  # Samples -> batch
     "How the samples of a forward pass are laid out."
     pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, end_id(tokenizer, cfg.eos))
@@ -74,7 +74,7 @@ def start_model(
     cfg: TrainCfg,
     tokens: TokenSet,
     start: tuple[Any, Any] | None,  # Model and tokenizer in memory, in place of cfg.model
-    tokenizer: Any,
+    tokenizer: Any,  # Hugging Face tokenizer
     probe: bool = True,  # Look for leaks now
 ) -> Any:  # Model ready to be trained
     "The model of a run. Raises ValueError when it does not fit tokens or recipe."
@@ -87,8 +87,8 @@ def start_model(
 
 # %% ../../nbs/50_train/90_loop.ipynb #2b9e9c63
 def finish(
-    trainer: PackTrainer,
-    tokenizer: Any,
+    trainer: PackTrainer,  # That has trained
+    tokenizer: Any,  # Hugging Face tokenizer
     tokens: TokenSet,
     plan: list,  # From plan_run
     shape: Mapping,  # From batch_shape

@@ -94,7 +94,8 @@ class Shelf:
         self.first, self.top = [0, *ends[:-1].tolist()], ends.tolist()
         self.used = bytearray(len(order))
 
-    def take(self, length: int) -> list[int]:  # One sequence of that length, or none
+    def take(self, length: int) -> list[int]:
+        "One sequence of that length, or none; it is used then."
         first, top = self.first[length], self.top[length]
         while top > first and self.used[self.ids[top - 1]]:
             top -= 1

@@ -53,7 +53,7 @@ def spread_steps(
 def epoch_samples(
     set_of: np.ndarray,  # [n_samples] train set of each sample
     weights: Sequence[float],  # How often an epoch sees each set; empty for once
-    seed: int,
+    seed: int,  # Seed of the run
     epoch: int,  # From 0
 ) -> np.ndarray:  # Sample numbers, those seen twice twice
     "The samples of an epoch."

@@ -134,7 +134,7 @@ def data_facts(
 
 # %% ../../nbs/50_train/85_result.ipynb #d463602e
 def save_weights(
-    trainer: PackTrainer,
+    trainer: PackTrainer,  # That has trained
     cfg: TrainCfg,
 ) -> None:
     "Write the model; every process has to call it, because its parts may lie on all of them."
@@ -147,10 +147,10 @@ def save_weights(
 
 # %% ../../nbs/50_train/85_result.ipynb #cec64f75
 def save_result(
-    trainer: PackTrainer,
-    tokenizer: Any,
-    log: pd.DataFrame,
-    summary: dict,
+    trainer: PackTrainer,  # That has trained
+    tokenizer: Any,  # Hugging Face tokenizer
+    log: pd.DataFrame,  # From log_frame
+    summary: dict,  # From summarize
     cfg: TrainCfg,
 ) -> None:
     "Write model, tokenizer, card and log, and train.json as the last."

@@ -38,7 +38,7 @@ def read_train_rows(
 
 # %% ../../nbs/50_train/45_rows.ipynb #516c6823
 def prompt_pair(
-    template: Template,
+    template: Template,  # Around query and response
     query: str,  # Problem text
     response: str,  # Text to learn
 ) -> tuple[str, str]:  # Prompt and response, as they follow each other
