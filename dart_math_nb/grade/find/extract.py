@@ -13,6 +13,7 @@ from itertools import islice
 
 from .guess import find_loose
 from .marks import find_box, find_json, find_marked, json_keys, phrase_ends
+from ..read.fold import fold_white
 from .sentence import MAX_RESPONSE, Found, has_value, sentence
 
 # %% ../../../nbs/20_grade/20_find/20_extract.ipynb #cfff9ea8
@@ -124,5 +125,5 @@ def extract_answer(
     strict: bool = False,  # Only an explicit answer: box, JSON field, ####, "the answer is"
 ) -> str | None:  # Text of the answer; None when there is none
     "The answer a response gives."
-    found = find_answer(response, strict)
+    found = find_answer(fold_white(response[-MAX_RESPONSE:]), strict)
     return None if found is None else found.ans
