@@ -517,22 +517,25 @@ def check_readme(root: Path) -> Iterator[str]:
 CHECKS = {
     f.__name__.removeprefix("check_"): f
     for f in (
-        *(
-            check_sync,
-            check_clean,
-            check_order,
-            check_layers,
-            check_homes,
-            check_size,
-            check_names,
-            check_imports,
-        ),
-        *(check_outputs, check_text, check_places, check_sidebar, check_ruff, check_pins),
+        check_sync,
+        check_clean,
+        check_order,
+        check_layers,
+        check_homes,
+        check_size,
+        check_names,
+        check_imports,
+        check_outputs,
+        check_text,
+        check_places,
+        check_sidebar,
+        check_ruff,
+        check_pins,
         check_readme,
         check_sentences,
+        check_titles,
     )
 }
-ON_DEMAND = {"titles": check_titles}  # Run when they are named
 
 
 def bare_cells(every: list[Cell]) -> list[Cell]:
@@ -564,7 +567,7 @@ def prose_report(root: Path) -> list[str]:
 def run_check(name: str, root: Path) -> list[str]:
     "Failures of one check; one that breaks is a failure that says how."
     try:
-        return list((CHECKS | ON_DEMAND)[name](root))
+        return list(CHECKS[name](root))
     except (OSError, ValueError, KeyError, SyntaxError) as e:
         return [f"could not run: {type(e).__name__}: {e}"]
 
@@ -580,14 +583,13 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the project")
     parser.add_argument("--prose", action="store_true", help="show prose per exported line as well")
     args = parser.parse_args()
-    known = CHECKS | ON_DEMAND
-    if unknown := set(args.names) - known.keys():
-        parser.error(f"unknown check {', '.join(sorted(unknown))}; need one of {', '.join(known)}")
+    if unknown := set(args.names) - CHECKS.keys():
+        parser.error(f"unknown check {', '.join(sorted(unknown))}; need one of {', '.join(CHECKS)}")
     bad = 0
     for name in args.names or CHECKS:
         failures = run_check(name, args.root.resolve())
         bad += bool(failures)
-        print(f"{'FAIL' if failures else 'ok':4} {name}: {known[name].__doc__}")
+        print(f"{'FAIL' if failures else 'ok':4} {name}: {CHECKS[name].__doc__}")
         print("".join(f"     {f}\n" for f in failures), end="")
     if args.prose:
         print("\n".join(prose_report(args.root.resolve())))

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from check import CHECKS, ON_DEMAND, ROOT, run_check
+from check import CHECKS, ROOT, run_check
 from fastcore.nbio import nb2str
 from render_docs import dead_links, empty_pages
 
@@ -165,22 +165,26 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "one.py: differs",
     ),
     (
-        *("sync", "module without page"),
+        "sync",
+        "module without page",
         lambda root: (root / "dart_math_nb" / "stray.py").write_text("x = 1\n"),
         "stray.py: no notebook",
     ),
     (
-        *("sync", "missing module"),
+        "sync",
+        "missing module",
         lambda root: (root / "dart_math_nb" / "grade" / "two.py").unlink(),
         "two.py: is missing",
     ),
     (
-        *("clean", "run count"),
+        "clean",
+        "run count",
         replace("nbs/10_data/10_one.ipynb", '"execution_count": null', '"execution_count": 7'),
         "not clean",
     ),
     (
-        *("clean", "metadata"),
+        "clean",
+        "metadata",
         replace("nbs/20_grade/10_two.ipynb", '"metadata": {}', '"metadata": {"x": 1}'),
         "not clean",
     ),
@@ -215,32 +219,38 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "by name",
     ),
     (
-        *("layers", "a room behind a wall"),
+        "layers",
+        "a room behind a wall",
         append("10_data/10_one", "#| export\nfrom dart_math_nb.grade.two import quadruple"),
         "behind a wall; data may import: nothing",
     ),
     (
-        *("layers", "an unknown room"),
+        "layers",
+        "an unknown room",
         lambda root: write_page(root / "nbs/30_attic/10_box.ipynb", ONE),
         "has no line in LAYERS",
     ),
     (
-        *("layers", "no front page"),
+        "layers",
+        "no front page",
         lambda root: (root / "nbs/20_grade/00_front.ipynb").unlink(),
         "no front page",
     ),
     (
-        *("layers", "a front that says another wall"),
+        "layers",
+        "a front that says another wall",
         replace("nbs/20_grade/00_front.ipynb", "May import: `data`", "May import: `store`"),
         "does not say 'May import: `data`.'",
     ),
     (
-        *("layers", "a page that the front does not name"),
+        "layers",
+        "a page that the front does not name",
         replace("nbs/20_grade/00_front.ipynb", "](10_two.ipynb)", "](10_too.ipynb)"),
         "has no link to 20_grade/10_two.ipynb",
     ),
     (
-        *("homes", "a name from a page that only imports it"),
+        "homes",
+        "a name from a page that only imports it",
         append("10_data/10_one", "#| export\nfrom dart_math_nb.grade.two import double"),
         "dart_math_nb.grade.two does not define double; import it from its home",
     ),
@@ -253,7 +263,8 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "exports nothing",
     ),
     (
-        *("names", "other name"),
+        "names",
+        "other name",
         replace("nbs/20_grade/10_two.ipynb", "default_exp grade.two", "default_exp grade.deux"),
         "need ['grade.two']",
     ),
@@ -270,14 +281,16 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "a cell of their own",
     ),
     (
-        *("outputs", "no outputs"),
+        "outputs",
+        "no outputs",
         lambda root: write_page(
             root / "nbs/20_grade/10_two.ipynb", TWO.replace("quadruple(2)\n", "x = 1\n")
         ),
         "no stored outputs",
     ),
     (
-        *("outputs", "error output"),
+        "outputs",
+        "error output",
         replace("nbs/10_data/10_one.ipynb", '"execute_result"', '"error"'),
         "is an error",
     ),
@@ -290,7 +303,8 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "sympify",
     ),
     (
-        *("text", "imported parser"),
+        "text",
+        "imported parser",
         append("20_grade/10_two", "#| export\nfrom sympy.parsing.sympy_parser import parse_expr"),
         "parse_expr",
     ),
@@ -313,38 +327,45 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "2 times",
     ),
     (
-        *("sidebar", "other order than the numbers"),
+        "sidebar",
+        "other order than the numbers",
         replace("_quarto.yml", "10_data/10_one", "90_data/10_one"),
         "is below 90_data/10_one",
     ),
     ("sidebar", "no such page", replace("_quarto.yml", "three", "four"), "no such page"),
     (
-        *("sidebar", "no link"),
+        "sidebar",
+        "no link",
         lambda root: (root / "nbs" / "_quarto.yml").unlink(),
         "need a link",
     ),
     (
-        *("titles", "a bare module name"),
+        "titles",
+        "a bare module name",
         replace("nbs/10_data/10_one.ipynb", "# one: twice a number", "# one"),
         "its title is '# one'; need '# one: ' and 3 words or more",
     ),
     (
-        *("titles", "another name"),
+        "titles",
+        "another name",
         replace("nbs/20_grade/10_two.ipynb", "# two: four", "# deux: four"),
         "need '# two: '",
     ),
     (
-        *("titles", "a front without its room"),
+        "titles",
+        "a front without its room",
         replace("nbs/20_grade/00_front.ipynb", "# grade: what", "# front: what"),
         "need '# grade: '",
     ),
     (
-        *("titles", "a tutorial of one word"),
+        "titles",
+        "a tutorial of one word",
         replace("nbs/tutorials/three.ipynb", "# three times four", "# three"),
         "need '# ' and 3 words",
     ),
     (
-        *("sentences", "an exported cell behind code"),
+        "sentences",
+        "an exported cell behind code",
         append("10_data/10_one", "#| export\ny = 1"),
         "1 of 4 exported cells follow code",
     ),
@@ -352,7 +373,8 @@ DEFECTS = [  # check, what is planted, how, part of the message
     ("ruff", "unused name", append("10_data/10_one", "def g():\n    z = 1"), "ruff check"),
     ("pins", "no pin", replace("constraints.txt", "\nnumpy==", "\nnumpi=="), "no pin for numpy"),
     (
-        *("readme", "an index that README.md does not know"),
+        "readme",
+        "an index that README.md does not know",
         lambda root: write_page(root / "nbs" / "index.ipynb", "%% md\n# another project"),
         "README.md: not what",
     ),
@@ -362,7 +384,7 @@ DEFECTS = [  # check, what is planted, how, part of the message
 def missed_defects(base: Path) -> list[str]:
     "Defects that a check does not see, and checks that complain about nothing."
     missed = []
-    for name in CHECKS | ON_DEMAND:
+    for name in CHECKS:
         if found := run_check(name, base):
             missed.append(f"{name} complains about a good project: {found[0]}")
     for name, what, plant, words in DEFECTS:
@@ -375,7 +397,7 @@ def missed_defects(base: Path) -> list[str]:
         if not seen:
             missed.append(f"{name} misses {what}: {found or 'no message'}")
         shutil.rmtree(root)
-    unplanted = (CHECKS | ON_DEMAND).keys() - {d[0] for d in DEFECTS}
+    unplanted = CHECKS.keys() - {d[0] for d in DEFECTS}
     return missed + [f"no defect is planted for {name}" for name in sorted(unplanted)]
 
 

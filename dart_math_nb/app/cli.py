@@ -63,16 +63,16 @@ def overview() -> str:
     return "\n".join([*lines, "--use my_rules.py loads a file of your own rules for any stage."])
 
 # %% ../../nbs/70_app/90_cli.ipynb #7695bcb1
-REGISTERED = {  # Flag -> kind of what its value names
-    "strategy": "strategy",
-    "engine": "engine",
-    "template": "template",
-    "queries": "benchmark",
-    "benchmarks": "benchmark",
+REGISTERED = {  # Flag -> kind of what its value names, and what lists every such name
+    "strategy": ("strategy", "sample.strategy", "strategy_names"),
+    "engine": ("engine", "engines.make", "engine_kinds"),
+    "template": ("template", "prompts.templates", "template_names"),
+    "queries": ("benchmark", "data.catalog", "benchmarks"),
+    "benchmarks": ("benchmark", "data.catalog", "benchmarks"),
 }
 USE_HELP = "A Python file of yours that registers strategies, engines, templates, benchmarks ...; repeatable"
 
-
+# %% ../../nbs/70_app/90_cli.ipynb #e3ef76af
 def flag_parser(
     name: str,  # Of the stage
     command: Callable,  # Its function
@@ -88,7 +88,9 @@ def flag_parser(
     parser = anno_parser(command, prog=f"dart-math {name}")
     parser.allow_abbrev, parser.error, parser.epilog = False, refuse, None
     for action in parser._actions:
-        if (kind := REGISTERED.get(action.dest)) and (names := registered(kind)):
+        kind, module, listed = REGISTERED.get(action.dest, ("", "", ""))
+        if kind and (names := registered(kind)):
+            getattr(import_module(f"dart_math_nb.{module}"), listed)()  # refuses a name of the room
             text, default, rest = action.help.partition(" (default:")
             action.help = f"{text}; of yours: {', '.join(names)}{default}{rest}"
     parser.add_argument("--use", action="append", metavar="(str)", help=USE_HELP)

@@ -56,7 +56,6 @@ EXTRAS = {
     "tensorboard": "track",
     "fsspec": "remote",
     "aiohttp": "openai",
-    "tenacity": "openai",
     "vllm": "vllm",
     "ray": "ray",
     "deepspeed": "deepspeed",

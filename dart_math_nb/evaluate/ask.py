@@ -30,6 +30,7 @@ from dart_math_nb.engines.protocol import (
     SampleParams,
     params_of,
 )
+from ..engines.retry import RetryPolicy
 from ..prompts.choose import Prompt, choose_template
 from ..prompts.shots import examples_for
 from ..prompts.templates import PARTS, TEMPLATES, Template
@@ -59,10 +60,15 @@ class CutOff:
         "As the engine's."
         return self.engine.max_in_flight
 
-    async def draw(self, draw: Draw, params: SampleParams) -> Completion:
+    @property
+    def retry(self) -> RetryPolicy | None:
+        "As the engine's; an engine with a policy takes the time limit of an attempt."
+        return getattr(self.engine, "retry", None)
+
+    async def draw(self, draw: Draw, params: SampleParams, *limit: float | None) -> Completion:
         "As the engine's, or nothing."
         try:
-            return await self.engine.draw(draw, params)
+            return await self.engine.draw(draw, params, *limit)
         except PromptTooLong:
             return Completion("", "length", 0)
 

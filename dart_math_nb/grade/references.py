@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from ..data.records import Query
+from .compare.same_answer import is_new_kind
 from .verdict import grade_answer, grade_response, read_reference
 
 # %% ../../nbs/20_grade/70_references.ipynb #955c7dec
@@ -29,11 +30,13 @@ _KIND_OF = {node: kind for kind, nodes in _KINDS.items() for node in nodes.split
 
 def reference_kind(
     ref_ans: str,  # Reference answer
-) -> str:  # number, expression, with a unit, several values, relation, choice, text or unreadable
+) -> str:  # A key of _KINDS, choice, unreadable, or of your own
     "What the grader makes of a reference."
     ref = read_reference(ref_ans)
     if ref.letter:
         return "choice"
+    if ref.node is not None and is_new_kind(ref.node):
+        return "of your own"
     return "unreadable" if ref.node is None else _KIND_OF.get(ref.node[0], "expression")
 
 # %% ../../nbs/20_grade/70_references.ipynb #105d1b35

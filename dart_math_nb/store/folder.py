@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..data.files import read_json, write_json
 from ..data.messages import one_line
-from ..data.plugins import with_plugins
+from ..data.plugins import plugin_kinds, with_plugins
 
 # %% ../../nbs/15_store/05_folder.ipynb #f97919ff
 def flat_config(
@@ -49,11 +49,15 @@ def config_changes(
     "What differs between two configurations."
     was, now = (flat_config(json.loads(json.dumps(c))) for c in (old, new))
     below = tuple(f"{name}." for name in kept)
-    return [
-        Change(name, was.get(name), now.get(name), f"{name}.".startswith(below))
-        for name in {**was, **now}
-        if was.get(name) != now.get(name)
-    ]
+    differ = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    found = [Change(n, was.get(n), now.get(n), f"{n}.".startswith(below)) for n in differ]
+    return [change for change in found if not _is_idle(change)]
+
+
+def _is_idle(change: Change) -> bool:
+    plugin = change.name.removeprefix("plugins.")
+    kinds = plugin_kinds().get(plugin, {"unknown"}) if change.was is None else {"unknown"}
+    return plugin != change.name and kinds <= {"strategy", "engine", "template", "benchmark"}
 
 # %% ../../nbs/15_store/05_folder.ipynb #d0d95ebf
 def refuse(

@@ -61,7 +61,7 @@ def journal_line(
         data = text.encode()
     except UnicodeEncodeError:
         data = whole_text(text).encode()
-    fields = memoryview(data)[1:]  # behind the brace
+    fields = data[1:]  # behind the brace
     return b"%08x %b%b\n" % (zlib.crc32(fields, _HEAD_CRC), _HEAD, fields)
 
 # %% ../../nbs/15_store/10_journal.ipynb #4e06bc93
@@ -72,8 +72,9 @@ def split_journal(
     *lines, tail = data.split(b"\n")
     texts, bad = [], []
     for i, line in enumerate(lines, 1):
-        if line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(line[9:]):
-            texts.append(line[9:])
+        text = line[9:]
+        if line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(text):
+            texts.append(text)
         else:
             bad.append(i)
     return texts, bad, len(data) - len(tail)

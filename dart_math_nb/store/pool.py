@@ -250,7 +250,7 @@ def append(
 ) -> None:
     """Write rows to the journal, all or none; they survive the process when this returns.
     Raises ValueError for a bad row or a known key, OSError when the disk is full."""
-    rows = [current_row(row) for row in rows]
+    rows = list(map(current_row, rows))
     for row in rows:
         check_row(row)
     if self.keep_wrong == "counts":
