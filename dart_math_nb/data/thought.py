@@ -37,7 +37,9 @@ class Parts(NamedTuple):
 # %% ../../nbs/10_data/17_thought.ipynb #1dc65e1a
 def _may_think(text: str) -> bool:
     "Is there a sign without which no format can be?"
-    return ">" in text or "THINK]" in text or "think▷" in text or text[:8] == "analysis"
+    if ">" in text and any(word in text for word in ("think", "thought", "THINK", "channel")):
+        return True
+    return "THINK]" in text or "think▷" in text or text[:8] == "analysis"
 
 
 def _places(text: str, mark: str, opens: bool, which: int) -> list[tuple[int, int, bool, int]]:
@@ -81,6 +83,10 @@ def _split_harmony(text: str) -> Parts | None:
     thought = "\n\n".join(body for is_final, body in bodies if not is_final)
     return Parts(thought, finals[-1] if finals else "", finished)
 
+# %% ../../nbs/10_data/17_thought.ipynb #7d0c11b4
+def _joined(pieces: list[str]) -> str:
+    return "\n\n".join(p for piece in pieces if (p := piece.strip()))
+
 # %% ../../nbs/10_data/17_thought.ipynb #18a73be0
 def split_thought(
     text: str,  # What a model wrote
@@ -106,7 +112,3 @@ def split_thought(
         return Parts("", text, True)
     (finals if inside == -1 else thoughts).append(text[start:])
     return Parts(_joined(thoughts), _joined(finals), inside == -1)
-
-
-def _joined(pieces: list[str]) -> str:
-    return "\n\n".join(p for piece in pieces if (p := piece.strip()))
