@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from .policy import Policy
 from .same_answer import same_answer
-from .values import new_budget
+from .values import spend
 from ..find.extract import find_answer
 from ..read.latex import TooCostly, Unparsable
 from ..read.parse import parse_answer
@@ -245,7 +245,6 @@ def compare(
     strict: bool = False,  # Take the answer as it stands
 ) -> tuple[str | None, str | None]:  # Rule that found them equal; what went wrong
     "Compare all readings of an answer with the reference."
-    new_budget()
     rule, error, node = _attempt(ans, ref, policy)
     if rule or strict or error == "too_costly":
         return rule, error
@@ -262,6 +261,7 @@ def compare(
 def _attempt(text: str, ref: Node, policy: Policy) -> tuple[str | None, str | None, Node | None]:
     node = None
     try:
+        spend(len(text))
         node = parse_answer(text)
         return same_answer(ref, node, policy), None, node
     except TooCostly:

@@ -14,8 +14,8 @@ from itertools import islice
 from ...data.thought import split_thought
 from .guess import find_loose
 from .marks import find_box, find_json, find_marked, json_keys, phrase_ends
-from ..read.fold import fold_white
 from .sentence import MAX_RESPONSE, Found, has_value, sentence
+from ..read.fold import fold_white
 
 # %% ../../../nbs/20_grade/20_find/20_extract.ipynb #cfff9ea8
 _CORRECTED = re.compile(r"\bcorrect(?:ed)?\s+[a-z, ]{1,80}?\b(?:is|are)\b")  # the correct sum is
