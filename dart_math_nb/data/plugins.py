@@ -26,8 +26,8 @@ from .messages import check_names, one_line
 KINDS = {
     "strategy": "a curve: fail rate in [0, 1] -> share of k in [0, 1]; page sample.strategy",
     "engine": "a class with max_in_flight, draw and close; page engines.protocol",
-    "template": "a Template; page prompts.templates",
-    "benchmark": "a Benchmark; page data.catalog",
+    "template": "a Template, or the path of a template file; page prompts.templates",
+    "benchmark": "a path, a function that gives rows, or a Benchmark; page data.catalog",
     "answer_type": "a function that reads an answer's text into a tree; page grade.read.types",
     "verdict_rule": "a function that compares two trees or two texts; page grade.compare.rule",
 }

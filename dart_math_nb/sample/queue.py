@@ -136,7 +136,7 @@ def try_again(self: Queue) -> None:
     why = {s: [self.failures[s.query.query_id, trial] for trial in s.again] for s in waiting}
     ready = [s for s in waiting if all(may_retry(self.policy, e.made) for e in why[s])]
     if not ready:
-        first = why[waiting[0]][0]
+        first = next(e for s in waiting for e in why[s] if not may_retry(self.policy, e.made))
         raise RuntimeError(
             f"{len(waiting)} of {len(self.states)} queries are unfinished, as draws kept failing, "
             f"first: {first}; run again to go on"
