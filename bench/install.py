@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -81,9 +82,10 @@ def pythons() -> list[str]:
 
 
 def tail(done: subprocess.CompletedProcess, secret: Path) -> str:
-    "The last line that a command left, without the folder it ran in."
+    "The last error that a command printed, else its last line, without the folder it ran in."
     lines = (done.stdout + "\n" + done.stderr).strip().splitlines()
-    return (lines[-1] if lines else "").replace(str(secret), ".")[:300]
+    lines = [s for s in lines if re.search(r"\w*Error: ", s)] or lines  # such as "ImportError: ..."
+    return (lines[-1] if lines else "").strip().replace(str(secret), ".")[:300]
 
 
 def install(extra: str, python: str, wheel: Path) -> dict:
