@@ -92,7 +92,15 @@ def draw_seed(
     return int(short_hash(run_seed, query_id, trial, turn), 16) >> 1
 
 # %% ../../nbs/10_data/10_records.ipynb #964162f9
-ERRORS = ("no_answer", "truncated", "unparsable", "too_costly", "bad_reference")
+ERRORS = {  # Kind -> what it says
+    "no_answer": "nothing in the final part of the response is an answer",
+    "unfinished_thought": "the response ends while the model still thinks",
+    "truncated": "the response was cut at its token limit",
+    "contradictory": "the response gives several answers that cannot all be meant",
+    "unparsable": "there is an answer, and no parser reads it",
+    "too_costly": "reading or comparing the answer would cost more than its budget",
+    "bad_reference": "the reference is empty or cannot be read",
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Verdict:
 
     def __post_init__(self):
         if self.error is not None and self.error not in ERRORS:
-            raise ValueError(f"Verdict.error={self.error!r}; need None or one of {ERRORS}")
+            raise ValueError(f"Verdict.error={self.error!r}; need None or one of {tuple(ERRORS)}")
         if self.correct and self.error:
             raise ValueError(f"a correct Verdict cannot carry error={self.error!r}")
 

@@ -19,7 +19,7 @@ from .compare.choice import judge_choice
 from .compare.policy import Policy, policy_of
 from .compare.readings import compare, stated
 from .compare.rule import decided
-from .find.extract import find_answer
+from .find.extract import final_part, find_answer
 from .find.guess import conclusion, last_line, listed
 from .find.marks import find_box
 from .find.sentence import Found
@@ -137,7 +137,7 @@ def grade_answer(
 ) -> Verdict:
     """Compare a bare answer with the reference.
     Raises TypeError when an argument is not text, ValueError when a plugin fails."""
-    _check_text(ans=ans or "", ref_ans=ref_ans, query=query)
+    _check_text(ans="" if ans is None else ans, ref_ans=ref_ans, query=query)
     if ans is None or not ans.strip():
         return Verdict(False, None, "none", "no_answer")
     query = query[-MAX_QUERY:]
@@ -192,6 +192,12 @@ def _try_again(
             return again
     return None
 
+# %% ../../nbs/20_grade/50_verdict.ipynb #7d0c11a4
+def _why_none(final: str | None, finish_reason: str | None) -> str:
+    if final is None:
+        return "unfinished_thought"
+    return "truncated" if finish_reason == "length" else "no_answer"
+
 # %% ../../nbs/20_grade/50_verdict.ipynb #65c083b3
 def grade_response(
     response: str | None,  # Model text
@@ -202,18 +208,18 @@ def grade_response(
     rel_tol: float | None = None,  # Relative tolerance of the benchmark
     abs_tol: float | None = None,  # Absolute tolerance of the benchmark
     finish_reason: str | None = None,  # "length" when the response was cut off
+    in_thought: bool = False,  # Take an answer from the thought where none follows it
 ) -> Verdict:
     """Find the answer in a response and compare it with the reference.
     Raises TypeError when an argument is not text, ValueError when a plugin fails."""
-    _check_text(response=response or "", ref_ans=ref_ans, query=query)
-    if finish_reason == "length":
-        return Verdict(False, None, "none", "truncated")
-    found = find_answer(response, strict) if response else None
+    _check_text(response="" if response is None else response, ref_ans=ref_ans, query=query)
+    final = final_part(response or "", in_thought)
+    found = find_answer(final, strict) if final and finish_reason != "length" else None
     if found is None:
-        return Verdict(False, None, "none", "no_answer")
+        return Verdict(False, None, "none", _why_none(final, finish_reason))
     tol = {"rel_tol": rel_tol, "abs_tol": abs_tol}
-    found = _main_number(found, response, query)
+    found = _main_number(found, final, query)
     verdict = grade_answer(found.ans, ref_ans, query, **tol)
     if verdict.correct or verdict.error in ("bad_reference", "too_costly"):
         return verdict
-    return _try_again(response, found, read_reference(ref_ans), query, tol) or verdict
+    return _try_again(final, found, read_reference(ref_ans), query, tol) or verdict

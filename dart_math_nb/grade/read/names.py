@@ -38,6 +38,9 @@ _TABLE = str.maketrans(
         **{chr(0xFF21 + i): chr(65 + i) for i in range(26)},  # and letters
         **{chr(0xFF41 + i): chr(97 + i) for i in range(26)},
         **{chr(0x2460 + i): f"({i + 1})" for i in range(20)},  # circled numbers
+        **dict.fromkeys(
+            "\u00a0\u2002\u2003\u2005\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "
+        ),  # spaces
         **{"元": " yuan ", "¢": " cents ", "✓": "", "✔": "", "✅": ""},
         **{chr(i): unicodedata.normalize("NFKC", chr(i)) for i in range(0x1D400, 0x1D800)},  # bold
         **dict.fromkeys(_HIDDEN, ""),

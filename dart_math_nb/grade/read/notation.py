@@ -103,6 +103,13 @@ _GROUP = re.compile(  # (1,234), a point
 )
 
 
+_PAIR = re.compile(  # (4,120^\circ) is a pair, whose second part has three digits
+    r"""((?:[(\[]|\\\{)\s*-?\d{1,3}),(?=[1-9]\d\d\s*
+    (?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree|\\?%|\\pi|[a-cn-rt-z])\s*(?:\\right\s*)?(?:[)\]]|\\\}|,))""",
+    re.VERBOSE,
+)
+
+
 def _numbers(text: str) -> str:
     if "e" in text and not re.fullmatch(r"[-(]*\d+e-[5-9]\)*", text):  # 3e-7 alone, (2e-6)
         text = _EULER.sub(r"\1 e\2\3", text)
@@ -110,6 +117,7 @@ def _numbers(text: str) -> str:
         if _LIST.fullmatch(text) and not _THOUSANDS.fullmatch(text):
             return text.replace(",", ", ")
         text = _GROUP.sub(lambda m: m[0].replace(",", ", "), text)
+        text = _PAIR.sub(r"\1, ", text)
     return _LOGS.sub(r"\\log_{\1}", text) if "log" in text else text
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #23cb4637
