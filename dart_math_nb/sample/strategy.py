@@ -93,7 +93,7 @@ def named_curve(
     "The curve of a name. Raises ValueError for an unknown one."
     names = strategy_names()
     if name not in names:
-        what = f"{nearest(str(name), names)} (known: {', '.join(names)})"
+        what = nearest(str(name), names)
         raise ValueError(f"strategy {name!r}: {what}; a curve in a file of yours comes with --use")
     return registered("strategy")[name]
 
