@@ -258,7 +258,7 @@ def worst(pattern: re.Pattern, hows: list[str], fold: Callable, seconds: float =
 
 # Longest text that a module gives its patterns, in characters, where that is less than LONGEST.
 LIMITS = {
-    "grade.compare.readings": 500,
+    "grade.compare.readings": 1_000,
     "grade.read.notation": 500,
     "grade.read.words": 1_000,
     "grade.read.literals": 260,
