@@ -28,13 +28,14 @@ import sys
 import tempfile
 import time
 from array import array
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from dart_math_nb.data.workers import Workers
 from dart_math_nb.data.files import read_json, read_rows, write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import Source, Verdict, make_query
@@ -498,7 +499,7 @@ def beside_one(queries, replay, k: int, procs: int) -> dict:
         async def close(self): ...
 
     how = {"source": Source("replay"), "strategy": StrategyCfg("vrt", k=k), "progress": False}
-    executor = ProcessPoolExecutor(procs) if procs else None
+    executor = Workers(procs) if procs else None
     if executor:
         list(executor.map(abs, range(procs)))
     with tempfile.TemporaryDirectory() as tmp, open_pool(tmp) as pool:
