@@ -35,10 +35,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dart_math_nb.data.workers import Workers
 from dart_math_nb.data.files import read_json, read_rows, write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import Source, Verdict, make_query
+from dart_math_nb.data.workers import Workers
 from dart_math_nb.engines.dice import SimulatedEngine, simulated_world
 from dart_math_nb.engines.protocol import Completion
 from dart_math_nb.engines.replay import ReplayEngine

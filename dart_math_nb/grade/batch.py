@@ -75,8 +75,7 @@ def grade_responses(
     progress: bool | None = None,  # Progress bar; None shows one on a terminal
     **options,  # For `grade_response`
 ) -> Iterator[Verdict]:  # One for each row, in order
-    """Grade many responses in processes.
-    Raises ValueError naming the row and the field that is missing, TypeError when it is no text."""
+    "Grade many responses. Raises ValueError or TypeError naming the row and the field."
     from tqdm.auto import tqdm
 
     total = len(rows) if isinstance(rows, Sized) else None
