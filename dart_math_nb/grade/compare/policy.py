@@ -31,6 +31,7 @@ class Policy:
     letters: frozenset[str] = frozenset()  # Letters the query uses as variables
     clock: bool = False  # The query asks for a time of day
     unit: str = ""  # The unit the query asks for
+    rounded: bool = False  # The query asks to round
     powers: frozenset[tuple[str, str]] = frozenset()  # Powers in the query, such as ("x", "2")
     rules: tuple[UserRule, ...] = ()  # Registered rules of trees
     text_rules: tuple[UserRule, ...] = ()  # Registered rules of texts
@@ -39,6 +40,10 @@ class Policy:
 _PERCENT = re.compile(r"%|percent|per cent|pct|\brates?\b", re.IGNORECASE)
 _CLOCK = re.compile(
     r"\btime (?:is|was|will|does|did|do|should|must)\b|o'clock|\d ?[ap]\.?m\b", re.IGNORECASE
+)
+_ROUND = re.compile(
+    r"\bnearest\b|\bround(?:ed|ing)?\b|decimal place|significant|approximat|estimat|≈|\\approx",
+    re.IGNORECASE,
 )
 _SCALE = re.compile(rf"\b({'|'.join(SCALE_WORDS)})s?\b", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z\\\d/~])(?<!\d )([A-Za-z])(?![A-Za-z'])")
@@ -79,6 +84,7 @@ def read_policy(
         letters=frozenset(_LETTER.findall(query)),
         clock=bool(_CLOCK.search(query)),
         unit=asked_unit(query),
+        rounded=bool(_ROUND.search(query)),
         powers=frozenset(_POWER.findall(query)),
         rules=mine.trees,
         text_rules=mine.texts,
