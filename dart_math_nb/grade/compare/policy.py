@@ -73,7 +73,6 @@ def read_policy(
     Raises ValueError when a registered rule cannot be used."""
     found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))
     bases = {int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found}
-    mine = user_rules()
     return Policy(
         rel_tol,
         abs_tol,
@@ -86,8 +85,8 @@ def read_policy(
         unit=asked_unit(query),
         rounded=bool(_ROUND.search(query)),
         powers=frozenset(_POWER.findall(query)),
-        rules=mine.trees,
-        text_rules=mine.texts,
+        rules=user_rules().trees,
+        text_rules=user_rules().texts,
     )
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #af28fde9
