@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/key.html.md"""
 __all__ = ['answer_key']
 
 # %% ../../nbs/20_grade/40_key.ipynb #15915814
-from .compare.equations import side_values
+from .compare.equations import side_value
 from .compare.lists import items
 from .compare.policy import Policy, choice_letter, policy_of, text_key
 from .compare.region import region
@@ -46,7 +46,7 @@ def _region_key(node: Node) -> str:
 
 def _relation_key(node: Node, policy: Policy) -> str:
     if set(node[1]) <= {"=", "~", "=="} and (len(node) > 4 or node[2][0] in ("sym", "text", "mul")):
-        return _key(side_values(node)[0], policy)
+        return _key(side_value(node), policy)
     try:
         return _region_key(node)
     except Unparsable:

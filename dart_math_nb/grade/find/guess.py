@@ -55,7 +55,7 @@ _DISPLAY = re.compile(
 )
 _NEARLY = re.compile(
     r"""[\s,]*\(?(?:or[ ]|which[ ]is[ ]|i\.e\.,?[ ])?                   # , or
-    (?:approximately|approx\.?|roughly|about|≈)\s*(?:equal[ ]to[ ])?   # about
+    (?<!\\)(?:approximately|approx\.?|roughly|about|≈)\s*(?:equal[ ]to[ ])?   # about
     \$?(?:\\approx\s*)?-?[\d.,]*\d%?\$?\)?                             # 3.14""",
     re.VERBOSE,
 )

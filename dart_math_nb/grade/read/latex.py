@@ -66,6 +66,37 @@ def unescape(
             text = _DOUBLED.sub(r"\\", text)
     return _TAIL.sub("", text) if text[-1:].isspace() or "\\" in text[-12:] else text
 
+# %% ../../../nbs/20_grade/10_read/30_latex.ipynb #93c3ab54
+_SEP = r"""(?:
+    ,\\!\ ?|,|\ ?\{\ ?,\ ?\}(?:\\!)?|\\text\{,\}  # 1,\!000 and 1,000 and 1{,}000
+    |\\[,;:]|\\!\ ?|\ |\\\ |~|'|_                 # 1\,000 and 1 000 and 1'000
+)"""
+_COMMA = r"(?:\{,\}|\{\ ,\ \}|\\text\{,\})"  # The decimal sign of 3{,}5
+_DIGITS = rf"""
+    [1-9]\d{{0,2}}(?:(?:\ |~|\\[,;:\ ]|\.)\d{{3}})+(?P<dc>{_COMMA}\d+)(?!\d)          # 1.234{{,}}5
+    |[1-9]\d{{0,2}}(?:\.\d{{3}}){{2,}}(?![\d.])                                       # 1.234.567
+    |[1-9]\d{{0,2}}(?:{_SEP}\d{{3}})+(?!\d)(?:\.\d+)?(?!\.?\d|{_COMMA}\d)             # 1,234.5
+    |\d+(?P<dc2>{_COMMA}\d+)(?!\.?\d)                                                 # 3{{,}}5
+    |(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.a-zA-Z]))?                          # 12 or .5 or 2e-7
+"""
+_ONE_NUMBER = re.compile(_DIGITS, re.VERBOSE)
+
+# %% ../../../nbs/20_grade/10_read/30_latex.ipynb #367c1c47
+_DECIMAL = re.compile(rf"{_COMMA}(?=\d+\Z)")  # {,} before the last digits
+_NO_DIGIT = re.compile(r"[^\d.eE+-]")
+
+
+def _number(text: str, comma: bool = False) -> str:
+    "Digits, a point and an exponent; with a decimal comma every point is a separator."
+    if comma:
+        text = _DECIMAL.sub("d", text).replace(".", "").replace("d", ".")
+    elif text.count(".") > 1:
+        text = text.replace(".", "")
+    text = _NO_DIGIT.sub("", text.replace("\\text", ""))  # 1{,}000 is 1000
+    if len(text) > MAX_DIGITS:
+        raise TooCostly(f"a number of {len(text):,} characters; the limit is {MAX_DIGITS:,}")
+    return text
+
 # %% ../../../nbs/20_grade/10_read/30_latex.ipynb #998e1e0f
 _REPEATING = re.compile(
     r"""(?<!\d)(\d{0,30})\.(\d{0,30})                              # 0.1
@@ -153,8 +184,27 @@ def _plain(text: str) -> str:
         text = pattern.sub(new, text)
     return text
 
+# %% ../../../nbs/20_grade/10_read/30_latex.ipynb #0e2fcbaa
+_ROW_END = re.compile(
+    r"""\\\\\*?[ ]?\[[ ]?-?[\d.]{1,8}[ ]?(?:pt|ex|em|mm|cm|in|mu|bp|pc|sp)[ ]?\]   # \\[4pt]
+    |(?<=\\\\)\*                                                                  # \\*""",
+    re.VERBOSE,
+)
+_RULES = re.compile(  # A line across a table
+    r"\\(?:hline|hdashline|toprule|midrule|bottomrule)(?![a-zA-Z])|\\c(?:line|midrule)\{[\d -]{1,9}\}"
+)
+
+
+def _rows(text: str) -> str:
+    "Ends of rows without distances and lines."
+    if "\\begin" not in text:
+        return text
+    text = _ROW_END.sub(lambda m: "" if m[0] == "*" else r"\\", text)
+    return _RULES.sub("", text) if "line" in text or "rule" in text else text
+
 # %% ../../../nbs/20_grade/10_read/30_latex.ipynb #ce066184
 def _unwrap(text: str) -> str:
+    text = text.lstrip("# ") if text.startswith("####") else text  # #### 1,234, as GSM8K marks it
     for _ in range(_WRAPS):
         text = text.strip(" \n*")
         text = text if text.endswith("...") else text.rstrip(".,;:")
@@ -187,7 +237,7 @@ def clean(
     if not text.isascii():
         text = to_ascii_math(text)
         _check_length(text)  # one character may have become twelve
-    text = _unwrap(text)
+    text = _rows(_unwrap(text))
     if m := _ALL_TEXT.fullmatch(text):
         text = m[1].strip().rstrip(".")
     text = spell_out(rewrite(_plain(text)))
@@ -207,10 +257,6 @@ class Token(NamedTuple):
     end: int  # Offset after its last
 
 # %% ../../../nbs/20_grade/10_read/30_latex.ipynb #1fb1134f
-_SEP = r"""(?:
-    ,\\!\ ?|,|\ ?\{\ ?,\ ?\}(?:\\!)?|\\text\{,\}  # 1,\!000 and 1,000 and 1{,}000
-    |\\[,;:]|\\!\ ?|\ |\\\                        # 1\,000 and 1 000
-)"""
 _TOKEN = re.compile(
     rf"""
     (?P<skip>                                        # NOTHING: white space
@@ -220,8 +266,7 @@ _TOKEN = re.compile(
         |\\\(|\\\)|\\\[|\\\]|\\(?=\Z)                               # marks of a formula
     )
     |(?P<num>                                        # NUMBER
-        [1-9]\d{{0,2}}(?:{_SEP}\d{{3}})+(?!\d)(?:\.\d+)?(?!\.?\d)                   # 1,234.5
-        |(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.a-zA-Z]))?                    # 12 or .5 or 2e-7
+        {_DIGITS}
     )
     |(?P<text>                                       # TEXT, with what stands in it
         \\(?:text(?:bf|it|rm|sf|tt|normal|sc|up)?|mbox|hbox|mathrm|mathbf|mathsf|mathit|operatorname\*?|textrm)
@@ -232,7 +277,7 @@ _TOKEN = re.compile(
     )
     |(?P<prime>\^\s*(?:\{{\s*(?:\\prime\s*)+\}}|\\prime(?![a-zA-Z])))              # f^\prime
     |(?P<env>                                        # \begin{{array}}{{lcr}}
-        \\(?P<be>begin|end)\s*\{{(?P<envname>[a-zA-Z]+\*?)\}}(?:\s*\{{[lcr|\s@!]*\}})?
+        \\(?P<be>begin|end)\s*\{{(?P<envname>[a-zA-Z]+\*?)\}}(?:\s*\{{(?:[lcr|\s!]|@\{{[^{{}}]*\}})*\}})?
     )
     |(?P<bb>\\mathbb\s*\{{?\s*(?P<field>[A-Z])\s*\}}?)                             # \mathbb{{R}}
     |\\(?P<cmd>[a-zA-Z]+)                            # any other command
@@ -303,17 +348,10 @@ def _text(m: re.Match) -> tuple[str, str] | None:
     return "text", body.replace("\\", " ")
 
 # %% ../../../nbs/20_grade/10_read/30_latex.ipynb #d0fc5dd2
-def _number(text: str) -> str:
-    text = re.sub(r"[^\d.eE+-]", "", text.replace("\\text", ""))  # 1{,}000 is 1000
-    if len(text) > MAX_DIGITS:
-        raise TooCostly(f"a number of {len(text):,} characters; the limit is {MAX_DIGITS:,}")
-    return text
-
-
 def _read(m: re.Match) -> tuple[str, str] | None:
     kind = m.lastgroup
     if kind == "num":
-        return "num", _number(m["num"])
+        return "num", _number(m["num"], bool(m["dc"] or m["dc2"]))
     if kind == "word":
         return _word(m["word"])
     if kind == "cmd":
