@@ -99,7 +99,7 @@ def graded_row(
     key = (draw.query_id, source.source_id, draw.trial)
     if not isinstance(done, Completion) or not isinstance(done.text, str):
         raise TypeError(
-            f"query {key[0]}, trial {key[2]}: the engine gave {done!r:.80}; need a text"
+            f"query {key[0]}, trial {key[2]}: the engine gave {done!r:.80}; need a Completion with a text"
         )
     response = Response(*key, done.text, done.finish_reason, done.n_tokens, draw.seed)
     return pool_row(response, verdict)
