@@ -63,7 +63,9 @@ class Grader:
     source: Source  # Of the draws
     grade: GradeFn
     distinct: bool = False  # Are forms of responses needed?
-    grade_in: Executor | None = None  # Processes that grade; `thread` does when None
+    grade_in: Executor | None = (
+        None  # Processes that grade, such as `Workers(2)`; `thread` does when None
+    )
     thread: Executor | None = None  # Writes the journal
     todo: deque = field(default_factory=deque)  # (state, draw, completion) that wait
     size: int = 128  # Most responses of the next batch
