@@ -6,7 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'STRATEGIES', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff', 'strategy_names',
-           'named_curve', 'StrategyCfg', 'trial_limit', 'pilot_size', 'query_quota', 'check_curve', 'free_curve']
+           'named_curve', 'StrategyCfg', 'trial_limit', 'pilot_size', 'curve_share', 'query_quota', 'check_curve',
+           'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
 import math
@@ -16,7 +17,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..data.messages import nearest
+from ..data.messages import nearest, one_line
 from ..data.plugins import registered, with_registered
 from .estimate import check_counts, fail_estimate, yield_stops
 
@@ -172,6 +173,23 @@ def _check_limits(s: StrategyCfg) -> None:
             limit = f"max_trials={trial_limit(s, query_id)}"
             raise ValueError(f"query {query_id!r}: quota={quota}; need 0 to {limit}")
 
+# %% ../../nbs/40_sample/20_strategy.ipynb #4d7e19c2
+def curve_share(
+    strategy: StrategyCfg,  # With a curve
+    rate: Fraction,  # Fail rate
+) -> Fraction:  # Of k
+    "What a curve says. Raises ValueError that names it when it fails or leaves [0, 1]."
+    what = f"curve of {strategy.name}"
+    try:
+        said = strategy.curve(rate)
+        share = Fraction(said) if 0 <= said <= 1 else None
+    except Exception as e:
+        told = f"{type(e).__name__}: {one_line(e)}"
+        raise ValueError(f"{what} failed at fail rate {rate}: {told}") from e
+    if share is None:
+        raise ValueError(f"{what}: {said} at fail rate {rate}; need 0 to 1")
+    return share
+
 # %% ../../nbs/40_sample/20_strategy.ipynb #fbc40acb
 def query_quota(
     strategy: StrategyCfg,
@@ -188,11 +206,8 @@ def query_quota(
         return strategy.k
     if n_resp == 0:
         return 1
-    share = rate = fail_estimate(n_resp - n_correct, n_resp, strategy.prior)
-    if strategy.curve is not None:
-        share = strategy.curve(rate)
-        if not 0 <= share <= 1:
-            raise ValueError(f"curve of {strategy.name}: {share} at fail rate {rate}; need 0 to 1")
+    share = fail_estimate(n_resp - n_correct, n_resp, strategy.prior)
+    share = share if strategy.curve is None else curve_share(strategy, share)
     return round_quota(strategy.k * Fraction(share), strategy.cover, strategy.rounding)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #91d225eb
