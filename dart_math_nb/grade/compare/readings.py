@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from .equations import chain_values, solved
 from .lists import has_pm
-from .policy import Policy
+from .policy import Policy, text_key
 from .same_answer import same_answer
 from .same_value import symbols, within
 from .units import read_unit
@@ -391,7 +391,7 @@ def meaning(
     "The one meaning of an answer, before the reference is known."
     if (text := _main_part(ans, strict)) != ans:
         ans, whole = text, _read(text)
-    forms = restated(ans)
+    forms = restated(ans) or _said_yes(whole)
     if len(forms) > 1 or (forms and is_answer(forms[0], kind)):
         return agreed(forms, policy.rounded)
     if not strict and (whole is None or _is_open(ans, whole, query)):
@@ -401,6 +401,14 @@ def meaning(
     if whole is not None and (numbers := chain_values(whole)):
         return whole, agreed(numbers)[1]
     return whole, None
+
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #9cc7f20c
+def _said_yes(node: Node | None) -> list[Node]:
+    "Both words of `yes: no`."
+    if node is None or node[0] != "label" or node[2][0] != "text":
+        return []
+    words = (("text", node[1]), node[2])
+    return [*words] if all(text_key(w[1]) in ("true", "false") for w in words) else []
 
 
 def _main_part(ans: str, strict: bool) -> str:
