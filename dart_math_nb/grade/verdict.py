@@ -197,6 +197,7 @@ def _holds_many(node: Node | None) -> bool:
     return node is not None and (node[0] in COLLECTIONS or has_pm(node))
 
 
+# %% ../../nbs/20_grade/50_verdict.ipynb #b9822fb9
 def _is_bare(response: str, found: Found) -> bool:
     "May a response be the bare answer, as it is short and no sentence?"
     return found.rule in _GUESSES and len(response) < 300 and not _SAYS.search(response)
