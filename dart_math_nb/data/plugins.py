@@ -117,7 +117,7 @@ def use(
     for file in map(Path, files):
         if file.suffix != ".py" or not file.is_file():
             raise FileNotFoundError(f"--use {file}: no such Python file")
-        plugin = Plugin(file.name, _hash(file.read_bytes()), str(file.resolve()))
+        plugin = Plugin(file.name, _hash(file.read_bytes()), str(file.parent.resolve() / file.name))
         old = _USED.get(plugin.name)
         if old is None:
             _load(plugin)
@@ -148,14 +148,14 @@ def _load(plugin: Plugin) -> None:
     _tell_workers()
 
 
-USE = "DART_MATH_USE"  # Environment variable that tells worker processes what to load
+USE = "DART_MATH_USE"  # Environment variable that tells worker processes what to load, one item a line
 INSTALLED = "installed"  # Its item for the plugins of installed packages
 
 
 def _tell_workers() -> None:
     files = [f"{p.path}={p.sha256}" for p in _USED.values() if p.path]
     some = [INSTALLED] * any(not p.path for p in _USED.values())
-    os.environ[USE] = os.pathsep.join(files + some)
+    os.environ[USE] = "\n".join(files + some)
 
 # %% ../../nbs/10_data/15_plugins.ipynb #a648efbd
 def _forget(owner: str) -> None:
@@ -238,7 +238,7 @@ def use_inherited() -> None:
     "Load the files that a parent process used. Raises ValueError for one that changed since."
     if _NOW:
         return
-    for item in filter(None, os.environ.get(USE, "").split(os.pathsep)):
+    for item in filter(None, os.environ.get(USE, "").split("\n")):
         if item == INSTALLED:
             if all(plugin.path for plugin in _USED.values()):
                 use_installed()

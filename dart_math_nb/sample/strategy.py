@@ -6,17 +6,19 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'STRATEGIES', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff', 'strategy_names',
-           'named_curve', 'StrategyCfg', 'trial_limit', 'pilot_size', 'query_quota', 'check_curve', 'free_curve']
+           'named_curve', 'StrategyCfg', 'trial_limit', 'pilot_size', 'curve_share', 'query_quota', 'check_curve',
+           'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Real
 
 import numpy as np
 
-from ..data.messages import nearest
+from ..data.messages import nearest, one_line
 from ..data.plugins import registered, with_registered
 from .estimate import check_counts, fail_estimate, yield_stops
 
@@ -91,7 +93,7 @@ def named_curve(
     "The curve of a name. Raises ValueError for an unknown one."
     names = strategy_names()
     if name not in names:
-        what = f"{nearest(str(name), names)} (known: {', '.join(names)})"
+        what = nearest(str(name), names)
         raise ValueError(f"strategy {name!r}: {what}; a curve in a file of yours comes with --use")
     return registered("strategy")[name]
 
@@ -172,6 +174,22 @@ def _check_limits(s: StrategyCfg) -> None:
             limit = f"max_trials={trial_limit(s, query_id)}"
             raise ValueError(f"query {query_id!r}: quota={quota}; need 0 to {limit}")
 
+# %% ../../nbs/40_sample/20_strategy.ipynb #b90d3e41
+def curve_share(
+    strategy: StrategyCfg,  # One with a curve
+    rate: Fraction,  # Fail rate
+) -> float:  # Share of k, in [0, 1]
+    "What the curve says. Raises ValueError when it fails or gives something else."
+    where = f"curve of {strategy.name}"
+    try:
+        share = strategy.curve(rate)
+    except Exception as e:
+        what = f"{type(e).__name__}: {one_line(e)}"
+        raise ValueError(f"{where}: failed at fail rate {rate} ({what})") from e
+    if not isinstance(share, Real) or not 0 <= share <= 1:
+        raise ValueError(f"{where}: {one_line(str(share))} at fail rate {rate}; need 0 to 1")
+    return share
+
 # %% ../../nbs/40_sample/20_strategy.ipynb #fbc40acb
 def query_quota(
     strategy: StrategyCfg,
@@ -179,7 +197,7 @@ def query_quota(
     n_resp: int,  # Responses in the pilot; fewer than n_pilot when the engine ran out
     query_id: str | None = None,  # Needed where quotas are frozen
 ) -> int:  # Correct responses to collect; 1, and so never reached, when the pilot is empty
-    "Quota of one query. Raises ValueError when there is none, or the curve leaves [0, 1]."
+    "Quota of one query. Raises ValueError when there is none, or the curve fails or leaves [0, 1]."
     if strategy.quota is not None:
         if query_id not in strategy.quota:
             raise ValueError(f"frozen quotas of {len(strategy.quota)} queries lack {query_id!r}")
@@ -190,9 +208,7 @@ def query_quota(
         return 1
     share = rate = fail_estimate(n_resp - n_correct, n_resp, strategy.prior)
     if strategy.curve is not None:
-        share = strategy.curve(rate)
-        if not 0 <= share <= 1:
-            raise ValueError(f"curve of {strategy.name}: {share} at fail rate {rate}; need 0 to 1")
+        share = curve_share(strategy, rate)
     return round_quota(strategy.k * Fraction(share), strategy.cover, strategy.rounding)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #91d225eb
