@@ -196,7 +196,6 @@ def _tree(text: str) -> Node | None:
 def _holds_many(node: Node | None) -> bool:
     return node is not None and (node[0] in COLLECTIONS or has_pm(node))
 
-
 # %% ../../nbs/20_grade/50_verdict.ipynb #b9822fb9
 def _is_bare(response: str, found: Found) -> bool:
     "May a response be the bare answer, as it is short and no sentence?"
