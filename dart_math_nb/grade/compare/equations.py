@@ -223,7 +223,7 @@ def _multiples(a: Node, b: Node) -> bool:
     return scaled(a, b) or (turned != b and len(symbols(b)) > 1 and scaled(a, turned))
 
 # %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #39328406
-_NUMBERED = re.compile(r"_?\d+\Z")
+_NUMBERED = re.compile(r"(?:_|(?<![\d_]))\d+\Z")
 
 
 def _root(sym: Node) -> str:

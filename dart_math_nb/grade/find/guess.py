@@ -55,7 +55,7 @@ _DISPLAY = re.compile(
 )
 _END = re.compile(r"\s*\\end\{[a-z*]+\}\s*\Z")  # Of a display
 _NEARLY = re.compile(
-    r"""[\s,]*\(?(?:or[ ]|which[ ]is[ ]|i\.e\.,?[ ])?                   # , or
+    r"""(?<![\s,])[\s,]*\(?(?:or[ ]|which[ ]is[ ]|i\.e\.,?[ ])?                   # , or
     (?<!\\)(?:approximately|approx\.?|roughly|about|≈)\s*(?:equal[ ]to[ ])?   # about
     \$?(?:\\approx\s*)?-?[\d.,]*\d%?\$?\)?                             # 3.14""",
     re.VERBOSE,
@@ -63,7 +63,7 @@ _NEARLY = re.compile(
 _CLAUSE = re.compile(
     r""",?\s+(?:when|if|since|because|attained|achieved|reached|occurring|which[ ](?:occurs|is[ ]attained)
     |as[ ](?:asked|required|desired|needed|claimed))\b[^,]*\Z           # when x = 2
-    |\s\([^()]*[a-z]{3}[^()]*\)[.\s]*\Z                                 # (in meters)""",
+    |\s\((?=[^()]*[a-z]{3})[^()]*+\)[.\s]*\Z                                 # (in meters)""",
     re.VERBOSE,
 )
 _NEXT_SENTENCE = re.compile(r"(?<=[a-z\d$)*%][.!?])\s+(?=[A-Z*])")  # Between two sentences
@@ -147,7 +147,7 @@ def _find_parts(tail: str) -> Found | None:
 
 # %% ../../../nbs/20_grade/20_find/10_guess.ipynb #2f086212
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")  # **42**
-_ONE = r"(?:\$(?!\d[^$\n]*\s\$)(?:[^$\n\\]|\\.)+\$(?!\d)|\\\([^\n]+?\\\))"  # One inline formula
+_ONE = r"(?:\$(?!\d[^$\n]*\s\$)(?:[^$\n\\]|\\.)+\$(?!\d)|\\\((?:(?!\\\))[^\n])+\\\))"  # One inline formula
 _STATES = re.compile(  # are $x=1$ and $y=2$
     rf"\b(?:is|are|equals|be|was)\s+{_ONE}(?:(?:,|,?\s+and|,?\s+or)\s+{_ONE})*"
 )
