@@ -31,7 +31,7 @@ from .same_value import same_value, symbols
 from .shapes import one_form
 from .texts import same_label, same_text, same_twice
 from .units import has_pi, quantities, ratio, read_unit, split_unit
-from .values import exact, new_budget
+from .values import exact, new_budget, spend
 from ..read.parse import parse_answer
 from ..read.tree import ZERO, Node, substitute
 
@@ -291,6 +291,7 @@ def same_answer(
 ) -> str | None:  # Rule that found them the same, or None
     """Do two answers mean the same?
     Raises `TooCostly` or `Unparsable` when that cannot be said, ValueError when a plugin fails."""
+    spend(20)
     if ref == ans:
         return "structure"
     if policy.rules and (said := decided(policy.rules, ref=ref, ans=ans, policy=policy)):
