@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from array import array
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from datetime import date
 from pathlib import Path
 
@@ -38,6 +38,7 @@ import pandas as pd
 from dart_math_nb.data.files import read_json, read_rows, write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import Source, Verdict, make_query
+from dart_math_nb.data.workers import Workers
 from dart_math_nb.engines.dice import SimulatedEngine, simulated_world
 from dart_math_nb.engines.protocol import Completion
 from dart_math_nb.engines.replay import ReplayEngine
@@ -498,7 +499,7 @@ def beside_one(queries, replay, k: int, procs: int) -> dict:
         async def close(self): ...
 
     how = {"source": Source("replay"), "strategy": StrategyCfg("vrt", k=k), "progress": False}
-    executor = ProcessPoolExecutor(procs) if procs else None
+    executor = Workers(procs) if procs else None
     if executor:
         list(executor.map(abs, range(procs)))
     with tempfile.TemporaryDirectory() as tmp, open_pool(tmp) as pool:

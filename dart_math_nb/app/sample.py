@@ -44,7 +44,8 @@ def sample_table(
     stops = pd.crosstab(frame["level"], frame["stop"].fillna("open"))
     sums = frame.groupby("level")[["n_trials", "n_correct", "n_accepted"]].sum()
     sums.insert(0, "n_queries", frame.groupby("level").size())
-    return sums.join(stops.add_prefix("ended: ")).reset_index()
+    table = sums.join(stops.add_prefix("ended: ")).reset_index()
+    return table.sort_values("level", key=lambda s: s == "all", kind="stable", ignore_index=True)
 
 # %% ../../nbs/70_app/30_sample.ipynb #be764355
 @delegates(draw_setup)

@@ -8,18 +8,19 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/batch.html.md"""
 __all__ = ['CHUNK', 'MIN_PARALLEL', 'grade_responses']
 
 # %% ../../nbs/20_grade/52_batch.ipynb #255a1209
-import multiprocessing as mp
 import os
-import signal
-import threading
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor
+from decimal import Decimal
+from fractions import Fraction
 from itertools import islice
 
+from ..data.fields import ref_text
 from ..data.plugins import owner, registered
 from ..data.records import Verdict
+from ..data.workers import Workers
 from .verdict import grade_response
 
 # %% ../../nbs/20_grade/52_batch.ipynb #c64f0bae
@@ -33,17 +34,27 @@ def _arguments(i: int, row: dict, fields: dict[str, str]) -> dict:
         field = fields.get(name, name)
         if field in row and (row[field] is not None or name == "response"):
             args[name] = row[field]
-            if name in _TEXTS and not isinstance(row[field] or "", str):
-                kind = type(row[field]).__name__
-                raise TypeError(f"row {i}: {field!r} is {kind}; need str")
+            if name in _TEXTS and not isinstance(row[field], str) and row[field] is not None:
+                args[name] = _number(f"row {i}: {field!r}", row[field], name == "ref_ans")
         elif name in ("response", "ref_ans") or name in fields:
             names = ", ".join(map(str, row))[:200]
             raise ValueError(f"row {i}: no field {field!r}; it has: {names}")
     return args
 
+# %% ../../nbs/20_grade/52_batch.ipynb #5c11aa08
+def _number(where: str, value: object, may: bool) -> str:
+    if may and isinstance(value, (int, float, Decimal, Fraction)) and not isinstance(value, bool):
+        try:
+            return ref_text(value)
+        except ValueError as e:
+            raise ValueError(f"{where}: {e}") from e
+    raise TypeError(
+        f"{where} is {type(value).__name__}; need {'text or a number' if may else 'str'}"
+    )
+
 # %% ../../nbs/20_grade/52_batch.ipynb #4a776d7f
 CHUNK = 250  # Rows per task
-MIN_PARALLEL = 2_000  # Fewer rows than this are not worth a process
+MIN_PARALLEL = 5_000  # Fewer rows than this are not worth a process
 
 
 def _grade_chunk(chunk: list[dict], options: dict) -> list[Verdict]:
@@ -58,18 +69,18 @@ def _chunks(rows: Iterable[dict], fields: dict[str, str]) -> Iterator[list[dict]
 # %% ../../nbs/20_grade/52_batch.ipynb #3b05f83b
 def grade_responses(
     rows: Iterable[dict],  # Each with response and ref_ans
-    n_procs: int | None = None,  # Processes; None is one per core, 1 is this process alone
+    n_procs: int | None = None,  # Processes; None is one per core where that helps, 1 is this one
     *,
     fields: dict[str, str] | None = None,  # Other names, such as {"ref_ans": "ref"}
     progress: bool | None = None,  # Progress bar; None shows one on a terminal
     **options,  # For `grade_response`
 ) -> Iterator[Verdict]:  # One for each row, in order
-    """Grade many responses in processes.
-    Raises ValueError naming the row and the field that is missing, TypeError when it is no text."""
-    from tqdm.auto import tqdm  # only where a bar is drawn
+    "Grade many responses. Raises ValueError or TypeError naming the row and the field."
+    from tqdm.auto import tqdm
 
     total = len(rows) if isinstance(rows, Sized) else None
-    n_procs = 1 if n_procs is None and (total or MIN_PARALLEL) < MIN_PARALLEL else n_procs
+    few = total is not None and total < MIN_PARALLEL
+    n_procs = 1 if n_procs is None and (few or _own_rules()) else n_procs
     chunks, n_procs = _chunks(rows, fields or {}), n_procs or os.cpu_count()
     many = (
         (_grade_chunk(c, options) for c in chunks)
@@ -84,52 +95,50 @@ def grade_responses(
             bar.update(len(verdicts))
 
 # %% ../../nbs/20_grade/52_batch.ipynb #b65405a7
-def _new_pool(n_procs: int) -> ProcessPoolExecutor:
-    fork = "fork" in mp.get_all_start_methods() and threading.active_count() == 1
-    if not fork:
-        _check_known()
-    context = mp.get_context("fork" if fork else "spawn")
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    return ProcessPoolExecutor(n_procs, mp_context=context, **quiet)  # Ctrl-C is the parent's
-
-
-def _submit(pool: ProcessPoolExecutor, chunk: list[dict], options: dict) -> Future:
+def _workers(n_procs: int) -> Workers | None:
+    "Processes; None, with a warning, when the system gives none."
+    _check_known()
     try:
-        return pool.submit(_grade_chunk, chunk, options)
-    except BrokenProcessPool as e:  # broken since the last result: fail like a task of it
-        task = Future()
-        task.set_exception(e)
-        return task
+        return Workers(n_procs)
+    except OSError as e:
+        return _warn(e)
+
+
+def _warn(why: Exception) -> None:
+    warnings.warn(f"grade_responses: {why}; the rest is graded in this process", stacklevel=2)
 
 # %% ../../nbs/20_grade/52_batch.ipynb #5fefc8fa
+def _own_rules() -> list[str]:
+    "What this program alone has registered."
+    kinds = ("answer_type", "verdict_rule")
+    pairs = ((kind, name) for kind in kinds for name in registered(kind))
+    return [f"{kind} {name!r}" for kind, name in pairs if owner(kind, name) == "this program"]
+
+
 def _check_known() -> None:
-    for kind in ("answer_type", "verdict_rule"):
-        for name in registered(kind):
-            if owner(kind, name) == "this program":
-                raise ValueError(
-                    f"{kind} {name!r} is registered by this program alone, and new processes do not"
-                    " know it; put it in a file and `use` the file, or grade with n_procs=1"
-                )
+    if own := _own_rules():
+        raise ValueError(
+            f"{own[0]} is registered by this program alone, and new processes do not"
+            " know it; put it in a file and `use` the file, or grade with n_procs=1"
+        )
 
 # %% ../../nbs/20_grade/52_batch.ipynb #e3aea938
 def _parallel(chunks: Iterator[list[dict]], n_procs: int, options: dict) -> Iterator[list[Verdict]]:
-    "Graded chunks in order, at most four per process in flight; a broken pool is replaced."
-    pool, flying = _new_pool(n_procs), deque()
+    "Graded chunks in order, at most four per process in flight; without processes, one by one."
+    pool, flying = _workers(n_procs), deque()
     try:
         while True:
-            for chunk in islice(chunks, 4 * n_procs - len(flying)):
-                flying.append([chunk, _submit(pool, chunk, options)])
+            for chunk in islice(chunks, 4 * n_procs - len(flying) if pool else int(not flying)):
+                flying.append((chunk, pool and pool.submit(_grade_chunk, chunk, options)))
             if not flying:
                 return
-            chunk, task = flying[0]
+            chunk, task = flying.popleft()
             try:
-                verdicts = task.result()
-            except BrokenProcessPool:
+                verdicts = task.result() if pool else _grade_chunk(chunk, options)
+            except BrokenExecutor as e:
                 pool.shutdown(wait=False, cancel_futures=True)
-                verdicts, pool = _grade_chunk(chunk, options), _new_pool(n_procs)
-                for pair in islice(flying, 1, None):
-                    pair[1] = _submit(pool, pair[0], options)
-            flying.popleft()
+                pool, verdicts = _warn(e), _grade_chunk(chunk, options)
             yield verdicts
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        if pool:
+            pool.shutdown(wait=True, cancel_futures=True)

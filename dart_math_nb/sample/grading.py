@@ -63,7 +63,9 @@ class Grader:
     source: Source  # Of the draws
     grade: GradeFn
     distinct: bool = False  # Are forms of responses needed?
-    grade_in: Executor | None = None  # Processes that grade; `thread` does when None
+    grade_in: Executor | None = (
+        None  # Processes that grade, such as `Workers(2)`; `thread` does when None
+    )
     thread: Executor | None = None  # Writes the journal
     todo: deque = field(default_factory=deque)  # (state, draw, completion) that wait
     size: int = 128  # Most responses of the next batch
@@ -97,7 +99,7 @@ def graded_row(
     key = (draw.query_id, source.source_id, draw.trial)
     if not isinstance(done, Completion) or not isinstance(done.text, str):
         raise TypeError(
-            f"query {key[0]}, trial {key[2]}: the engine gave {done!r:.80}; need a text"
+            f"query {key[0]}, trial {key[2]}: the engine gave {done!r:.80}; need a Completion with a text"
         )
     response = Response(*key, done.text, done.finish_reason, done.n_tokens, draw.seed)
     return pool_row(response, verdict)

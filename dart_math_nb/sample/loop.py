@@ -74,7 +74,7 @@ def make_run(
     params: SampleParams | None = None,  # As `source` says, when None
     prompt_of: Callable[[Query], str] = lambda query: query.query,  # Whole prompt text
     grade: GradeFn = grade_completion,  # Verdict of one completion
-    grade_in: Executor | None = None,  # Processes to grade in; one thread when None
+    grade_in: Executor | None = None,  # Processes, such as `Workers(2)`; one thread when None
     policy: RetryPolicy | None = None,  # As the engine's says, when None
 ) -> Run:
     "A run that is ready to go."
@@ -273,7 +273,7 @@ async def sample_pool_async(
     params: SampleParams | None = None,  # As `source` says, when None
     prompt_of: Callable[[Query], str] = lambda query: query.query,  # Whole prompt text
     grade: GradeFn = grade_completion,  # Verdict of one completion
-    grade_in: Executor | None = None,  # Processes to grade in; one thread when None
+    grade_in: Executor | None = None,  # Processes, such as `Workers(2)`; one thread when None
     retries: int | None = None,  # Further attempts for a draw; None: the engine's policy
     retry_wait: float | None = None,  # Seconds before the first of them; doubles each time
     timeout: float | None = None,  # Seconds for one attempt

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Real
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def named_curve(
     "The curve of a name. Raises ValueError for an unknown one."
     names = strategy_names()
     if name not in names:
-        what = f"{nearest(str(name), names)} (known: {', '.join(names)})"
+        what = nearest(str(name), names)
         raise ValueError(f"strategy {name!r}: {what}; a curve in a file of yours comes with --use")
     return registered("strategy")[name]
 
@@ -173,21 +174,20 @@ def _check_limits(s: StrategyCfg) -> None:
             limit = f"max_trials={trial_limit(s, query_id)}"
             raise ValueError(f"query {query_id!r}: quota={quota}; need 0 to {limit}")
 
-# %% ../../nbs/40_sample/20_strategy.ipynb #4d7e19c2
+# %% ../../nbs/40_sample/20_strategy.ipynb #b90d3e41
 def curve_share(
-    strategy: StrategyCfg,  # With a curve
+    strategy: StrategyCfg,  # One with a curve
     rate: Fraction,  # Fail rate
-) -> Fraction:  # Of k
-    "What a curve says. Raises ValueError that names it when it fails or leaves [0, 1]."
-    what = f"curve of {strategy.name}"
+) -> float:  # Share of k, in [0, 1]
+    "What the curve says. Raises ValueError when it fails or gives something else."
+    where = f"curve of {strategy.name}"
     try:
-        said = strategy.curve(rate)
-        share = Fraction(said) if 0 <= said <= 1 else None
+        share = strategy.curve(rate)
     except Exception as e:
-        told = f"{type(e).__name__}: {one_line(e)}"
-        raise ValueError(f"{what} failed at fail rate {rate}: {told}") from e
-    if share is None:
-        raise ValueError(f"{what}: {said} at fail rate {rate}; need 0 to 1")
+        what = f"{type(e).__name__}: {one_line(e)}"
+        raise ValueError(f"{where}: failed at fail rate {rate} ({what})") from e
+    if not isinstance(share, Real) or not 0 <= share <= 1:
+        raise ValueError(f"{where}: {one_line(str(share))} at fail rate {rate}; need 0 to 1")
     return share
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #fbc40acb
@@ -197,7 +197,7 @@ def query_quota(
     n_resp: int,  # Responses in the pilot; fewer than n_pilot when the engine ran out
     query_id: str | None = None,  # Needed where quotas are frozen
 ) -> int:  # Correct responses to collect; 1, and so never reached, when the pilot is empty
-    "Quota of one query. Raises ValueError when there is none, or the curve leaves [0, 1]."
+    "Quota of one query. Raises ValueError when there is none, or the curve fails or leaves [0, 1]."
     if strategy.quota is not None:
         if query_id not in strategy.quota:
             raise ValueError(f"frozen quotas of {len(strategy.quota)} queries lack {query_id!r}")
@@ -206,8 +206,9 @@ def query_quota(
         return strategy.k
     if n_resp == 0:
         return 1
-    share = fail_estimate(n_resp - n_correct, n_resp, strategy.prior)
-    share = share if strategy.curve is None else curve_share(strategy, share)
+    share = rate = fail_estimate(n_resp - n_correct, n_resp, strategy.prior)
+    if strategy.curve is not None:
+        share = curve_share(strategy, rate)
     return round_quota(strategy.k * Fraction(share), strategy.cover, strategy.rounding)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #91d225eb

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ...data.plugins import generation
 from .rule import UserRule, user_rules
-from .units import SCALE_WORDS
+from .units import SCALE_WORDS, asked_unit
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #953cd4d7
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Policy:
     scales: frozenset[str] = frozenset()  # Words like million and dozen in the query
     letters: frozenset[str] = frozenset()  # Letters the query uses as variables
     clock: bool = False  # The query asks for a time of day
+    unit: str = ""  # The unit the query asks for
     rounded: bool = False  # The query asks to round
     powers: frozenset[tuple[str, str]] = frozenset()  # Powers in the query, such as ("x", "2")
     rules: tuple[UserRule, ...] = ()  # Registered rules of trees
@@ -72,7 +73,6 @@ def read_policy(
     Raises ValueError when a registered rule cannot be used."""
     found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))
     bases = {int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found}
-    mine = user_rules()
     return Policy(
         rel_tol,
         abs_tol,
@@ -82,10 +82,11 @@ def read_policy(
         scales=frozenset(w.lower() for w in _SCALE.findall(query)),
         letters=frozenset(_LETTER.findall(query)),
         clock=bool(_CLOCK.search(query)),
+        unit=asked_unit(query),
         rounded=bool(_ROUND.search(query)),
         powers=frozenset(_POWER.findall(query)),
-        rules=mine.trees,
-        text_rules=mine.texts,
+        rules=user_rules().trees,
+        text_rules=user_rules().texts,
     )
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #af28fde9

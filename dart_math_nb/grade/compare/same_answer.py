@@ -30,10 +30,10 @@ from .rule import Rule, Same, decided
 from .same_value import same_value, symbols
 from .shapes import one_form
 from .texts import same_label, same_text, same_twice
-from .units import has_pi, quantities, read_unit, split_unit
-from .values import exact, new_budget
+from .units import has_pi, quantities, ratio, read_unit, split_unit
+from .values import exact, new_budget, spend
 from ..read.parse import parse_answer
-from ..read.tree import Node, substitute
+from ..read.tree import ZERO, Node, substitute
 
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #78b9fd41
 def _same_union(ref: Node, ans: Node, policy: Policy, same: Same) -> str | None:
@@ -242,9 +242,26 @@ def _letter_off(node: Node, unit: str, other: Node, policy: Policy) -> tuple[Nod
     if last[0] != "sym" or last[1] not in _UNIT_LETTERS or last[1] in policy.letters:
         return node, unit
     value = node[1] if len(node) == 3 else node[:-1]
-    if exact(value) is None or symbols(other) or (power and power[1] not in (2, 3)):
+    if (
+        symbols(value)
+        or (exact(value) is None and last[1] not in "ms")
+        or symbols(other)
+        or (power and power[1] not in (2, 3))
+    ):
         return node, unit
     return value, f"{last[1]} ^ {power[1]}" if power else last[1]
+
+# %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #dff157e1
+def _letters_off(
+    ref: Node, unit: str, ans: Node, other: str, policy: Policy
+) -> tuple[tuple[Node, str], tuple[Node, str]]:
+    "Both without such a letter; 1 m^3 and 1000 L lose theirs together."
+    if ref[0] == ans[0] == "mul":
+        both = [_letter_off(n, u, ZERO, policy) for n, u in ((ref, unit), (ans, other))]
+        if all(u for _, u in both) and ratio(both[0][1], both[1][1]):
+            return both[0], both[1]
+    ref, unit = _letter_off(ref, unit, ans, policy)
+    return (ref, unit), _letter_off(ans, other, ref, policy)
 
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #d88663c3
 _INTEGERS = frozenset("kmnlt")
@@ -274,19 +291,19 @@ def same_answer(
 ) -> str | None:  # Rule that found them the same, or None
     """Do two answers mean the same?
     Raises `TooCostly` or `Unparsable` when that cannot be said, ValueError when a plugin fails."""
+    spend(20)
     if ref == ans:
         return "structure"
     if policy.rules and (said := decided(policy.rules, ref=ref, ans=ans, policy=policy)):
         return said[0] if said[1] else None
     (ref, unit), (ans, other) = split_unit(ref), split_unit(ans)
-    ref, unit = _letter_off(ref, unit, ans, policy)
-    ans, other = _letter_off(ans, other, ref, policy)
+    (ref, unit), (ans, other) = _letters_off(ref, unit, ans, other, policy)
     if ref[0] in _WITH_LETTERS:
         ans = _integer_name(ref, ans, policy)
     if (ref[0] == "pct" and read_unit(other).above) or (ans[0] == "pct" and read_unit(unit).above):
         return None
     if unit or other:
-        pairs = quantities(ref, unit, ans, other, policy.scales)
+        pairs = quantities(ref, unit, ans, other, policy.scales, policy.unit)
         if pairs != [(ref, ans)]:
             return next((rule for r, a in pairs if (rule := _by_table(r, a, policy))), None)
     return _by_table(ref, ans, policy)

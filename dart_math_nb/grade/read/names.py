@@ -18,10 +18,10 @@ _COMMANDS = r"""
 ≤\le ≥\ge ⩽\le ⩾\ge ≦\le ≧\ge ≠\ne ≈\approx ≃\approx ≅\approx ∈\in ∅\emptyset ∠\angle △\triangle
 ⌊\lfloor ⌋\rfloor ⌈\lceil ⌉\rceil ⟨\langle ⟩\rangle →\to ⇒\implies ς\sigma σ\sigma τ\tau υ\upsilon
 φ\phi ϕ\phi χ\chi ψ\psi ω\omega Γ\Gamma Δ\Delta ∆\Delta Θ\Theta Λ\Lambda Ξ\Xi Π\Pi Σ\Sigma Φ\Phi
-Ψ\Psi Ω\Omega ℓ\ell ℝ\mathbb{R} ℤ\mathbb{Z} ϵ\epsilon ∑\sum ∏\prod ∫\int 和\and 或\or 及\and 且\and"""
+Ψ\Psi Ω\Omega Ω\Omega µ\mu ℓ\ell ℝ\mathbb{R} ℤ\mathbb{Z} ϵ\epsilon ∑\sum ∏\prod ∫\int 和\and 或\or 及\and 且\and"""
 _CHARS = """
 −- –- —- ‐- ‑- ＋+ ＝= ＜< ＞> （( ）) ［[ ］] 【[ 】] ｛{ ｝} ，, 、, 。. ；; ：: ％% ＄$ ∗* ＊* ⁄/ ∕/ ／/
-∶: ｜| ∣| ．. “" ”" ‘' ’' ′' º° ！! ＾^ ＿_ ⁺+ －- ＆& ￥¥"""
+℃°C ℉°F KK ∶: ｜| ∣| ．. “" ”" ‘' ’' ′' º° ！! ＾^ ＿_ ⁺+ －- ＆& ￥¥"""
 _FRACTIONS = "½12 ⅓13 ⅔23 ¼14 ¾34 ⅕15 ⅖25 ⅗35 ⅘45 ⅙16 ⅚56 ⅛18 ⅜38 ⅝58 ⅞78"
 _HIDDEN = "\0\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _SUPER, _SUB = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "₀₁₂₃₄₅₆₇₈₉₋₊ₙ"
@@ -54,10 +54,14 @@ _SCRIPTS = [
 ]
 
 
+_MICRO = re.compile(r"(?<=[\d\s~,;}])[µμ]([mgsLlFCAVWJ])(?![A-Za-z])")  # 5 µm
+
+
 def to_ascii_math(
     text: str,  # Any text
 ) -> str:  # Same text with LaTeX in place of Unicode mathematics
     "Unicode mathematics as LaTeX; other characters stay."
+    text = _MICRO.sub(r"\\mu\\text{\1}", text)
     for pattern, mark, digits in _SCRIPTS:
         text = pattern.sub(lambda m, k=mark, d=digits: f"{k}{{{m[0].translate(d)}}}", text)
     return text.translate(_TABLE)
@@ -158,6 +162,6 @@ UNITS = frozenset(
     """mm cm dm km ft yd mi in lb lbs oz kg mg ml mL cl dl gal hr hrs min mins sec secs ms mph kph rad rpm deg
     cents cent inch inches mile miles foot feet yard yards unit units sq cu hours hour days day weeks week kmh
     psi Hz kHz MHz kW kWh mol Pa kPa kN eV rads pm am USD EUR GBP cups cup men boys people ways year pts kgs gs
-    cms kms mph wpm WPM celsius fahrenheit cc""".split()
+    cms kms mph wpm WPM celsius fahrenheit cc kJ kN kV nm um ohm""".split()
 )
 UNIT_LETTERS = frozenset("mgslLhNJWVKCFAT")

@@ -93,6 +93,57 @@ def _money(text: str) -> str:
     unit = _COINS[m[2].strip("\\ ")[0]]
     return rf"{m[1]}{m[3]}\text{{ {unit}}}{m[4] or ''}"
 
+# %% ../../../nbs/20_grade/10_read/20_notation.ipynb #5f3b1c4a
+_SIUNITX = re.compile(
+    r"\\(?:SI|qty)(?:\[[^\[\]{}]{0,80}\])?\{([^{}]{1,80})\}\{([^{}]{1,120})\}|\\(?:unit|si)\{([^{}]{1,120})\}"
+)
+_PREFIX = re.compile(r"\\(kilo|milli|centi|deci|mega|micro|nano)\s?\\")  # \kilo\meter
+_ONE_UNIT = re.compile(r"\\([a-zA-Z]+)")
+_UNIT_WORDS = {
+    "per": "/",
+    "squared": "^2",
+    "cubed": "^3",
+    "degreeCelsius": "celsius",
+    "degree": "deg",
+}
+_MICRO = re.compile(
+    r"""(?<=[\d}\s~,;])\\mu\s?\\(?:text|mathrm|rm)\s?\{\s?([mgsLlFCAVWJ])\s?\}  # \mu\text{m}
+    |(?:\\(?:text|mathrm)\s?\{\s?\\mu\s?)([mgsLlFCAVWJ])\s?\}                  # \text{\mu m}
+    |(?<=\d)[ ]?(?:\\[,;: ])?[ ]?\\mu[ ]?([ms])\Z                              # 5\mu m""",
+    re.VERBOSE,
+)
+_MICRO_NAMES = dict(
+    m="meter",
+    g="gram",
+    s="second",
+    L="liter",
+    l="liter",
+    F="farad",
+    C="coulomb",
+    A="ampere",
+    V="volt",
+    W="watt",
+    J="joule",
+)
+_OHM = re.compile(
+    r"(?<=[\d}\s~,;])(k?)(?:\\(?:text|mathrm)\s?\{\s?(k?)\s?\}\s?)?(?:\\(?:text|mathrm)\s?\{\s?)?\\(?:Omega|ohm)(?![a-zA-Z])\s?\}?\Z"
+)
+
+# %% ../../../nbs/20_grade/10_read/20_notation.ipynb #08e4e318
+def _unit_words(m: re.Match) -> str:
+    words = _PREFIX.sub(r"\\\1", m[2] or m[3]).replace(".", " ").replace("~", " ")
+    words = _ONE_UNIT.sub(lambda w: f" {_UNIT_WORDS.get(w[1], w[1])} ", words)
+    return rf"{m[1] or ''}\text{{ {words.strip()}}}"
+
+
+def _physical(text: str) -> str:
+    "Numbers with units from commands; micro and ohm behind a number."
+    text = _SIUNITX.sub(_unit_words, text)
+    if "mu" in text:
+        text = _MICRO.sub(lambda m: rf"\text{{ micro{_MICRO_NAMES[m[1] or m[2] or m[3]]}}}", text)
+    m = _OHM.search(text) if text[:1] in "-+.0123456789" else None
+    return rf"{text[: m.start()]}\text{{ {'kilo' if m[1] or m[2] else ''}ohm}}" if m else text
+
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #8521f30e
 _EULER = re.compile(r"(?<![\d.])(\d{1,3})e([+-])(\d)(?!\d)")  # 3e-1, but not 1e-05
 _LOGS = re.compile(r"\b(?:\\)?log(2|10)\s*(?=\(|\{)")  # log10(5), as programs write it
@@ -166,6 +217,7 @@ _ANY = re.compile(
     |\+/-|[\][;<,&$£€¥]|Matrix|array|\n                       # brackets, columns, coins
     |Rs|USD|EUR|°|\\circ|\\degree                             # money, heat
     |log|\de[+-]|comb|binomial|perm\(                         # as programs write
+    |\\(?:SI|qty|unit|si|mu|Omega|ohm)(?![a-zA-Z])             # units
     |\bto\b|mod|\band\b|\bby\b|\#|\\text\{\s*[;,]             # words between""",
     re.VERBOSE,
 )
@@ -179,7 +231,7 @@ def rewrite(
         return text
     text = _numbers(_brackets(_money(_between(text))))
     text = _HEAT.sub(lambda m: rf"\text{{ degrees {_HEAT_NAMES[m[1]]}}}", text)
-    text = text.replace("+/-", r"\pm ")
+    text = _physical(text.replace("+/-", r"\pm "))
     if "\\begin{cases" in text:
         text = _WHEN.sub(lambda m: f" {m[1] or m[2] or ''} ", text)
     elif "&" in text and "\\begin" not in text:
