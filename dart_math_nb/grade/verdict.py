@@ -9,14 +9,14 @@ __all__ = ['MAX_ANS', 'MAX_KEPT', 'MAX_QUERY', 'Reference', 'read_reference', 't
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #b82751ea
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from ..data.plugins import generation
 from ..data.records import Verdict
 from .compare.choice import judge_choice
-from .compare.policy import Policy, policy_of
+from .compare.lists import COLLECTIONS, has_pm
+from .compare.policy import Policy, choice_letter, policy_of
 from .compare.readings import compare, stated
 from .compare.rule import decided
 from .compare.values import new_budget, spend
@@ -188,30 +188,43 @@ def _main_number(found: Found, response: str, query: str) -> Found:
     return found._replace(ans=stated(line, query) or found.ans)
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #e13fd144
-def _second_tries(response: str, found: Found, ref: Reference) -> Iterator[str]:
-    "What else may be meant."
-    kind = ref.node[0] if ref.node else ""
-    if found.rule == "box" and kind in ("list", "set", "tuple") and response.count("boxed") > 1:
-        yield find_box(response, together=True).ans
-    if found.rule not in ("box", "json") and _SHOUT.fullmatch(found.ans):
-        yield found.ans[:-1]
-    if found.rule in _GUESSES and (kind == "text" or ref.letter):
-        yield last_line(response)
-    elif found.rule in _GUESSES and kind in ("list", "set", "tuple"):
-        yield from listed(response)
+def _meant(response: str, found: Found, ref: Reference, query: str) -> str:
+    "The text that is meant, before it is compared with the reference."
+    kind = "" if ref.node is None else "list" if has_pm(ref.node) else ref.node[0]
+    many, node = kind in ("list", "set", "tuple"), _tree(found.ans)
+    if found.rule == "box" and many and response.count("boxed") > 1 and not _holds_many(node):
+        return find_box(response, together=True).ans
+    if found.rule not in ("box", "json") and "!" not in query and _SHOUT.fullmatch(found.ans):
+        return found.ans[:-1]
+    if found.rule not in _GUESSES:
+        return found.ans
+    if ref.letter or kind == "text":
+        known = choice_letter(found.ans) if ref.letter else node is not None and node[0] == "text"
+        return found.ans if known else last_line(response)
+    bare = response if _is_bare(response, found) else found.ans
+    if many and not _holds_many(node):
+        return next(listed(response), bare if _holds_many(_tree(bare)) else found.ans)
+    return bare if "=" in response and (node is None or node[0] in ("sym", "text")) else found.ans
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #de600d65
-def _try_again(
-    response: str, found: Found, ref: Reference, query: str, tol: dict[str, float | None]
-) -> Verdict | None:
-    tries = [(text, False) for text in _second_tries(response, found, ref)]
-    if found.rule in _GUESSES and len(response) < 300 and not _SAYS.search(response):
-        tries.append((response, True))
-    for text, whole in tries:
-        again = _judged(text, ref.text, query, whole, **tol)
-        if again.correct:
-            return again
-    return None
+def _tree(text: str) -> Node | None:
+    try:
+        return parse_answer(text)
+    except (Unparsable, TooCostly):
+        return None
+
+
+def _holds_many(node: Node | None) -> bool:
+    return node is not None and (node[0] in COLLECTIONS or has_pm(node))
+
+# %% ../../nbs/20_grade/50_verdict.ipynb #b9822fb9
+def _is_bare(response: str, found: Found) -> bool:
+    "May a response be the bare answer, as it is short and no sentence?"
+    return found.rule in _GUESSES and len(response) < 300 and not _SAYS.search(response)
+
+
+def _same_words(response: str, ref: Reference) -> bool:
+    return response.strip() == ref.text or () != token_key(response) == token_key(ref.text)
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #7d0c11a4
 def _why_none(final: str | None, finish_reason: str | None) -> str:
@@ -241,7 +254,7 @@ def grade_response(
         return Verdict(False, None, "none", _why_none(final, finish_reason))
     tol = {"rel_tol": rel_tol, "abs_tol": abs_tol}
     found = _main_number(found, final, query)
-    verdict = _judged(found.ans, ref_ans, query, **tol)
-    if verdict.correct or verdict.error in ("bad_reference", "too_costly"):
-        return verdict
-    return _try_again(final, found, read_reference(ref_ans), query, tol) or verdict
+    ref = read_reference(ref_ans)
+    if _is_bare(final, found) and _same_words(final, ref):
+        return Verdict(True, final, "same_text")
+    return _judged(_meant(final, found, ref, query), ref_ans, query, **tol)

@@ -53,6 +53,7 @@ _DISPLAY = re.compile(
     [\s.*]*\Z""",
     re.VERBOSE,
 )
+_END = re.compile(r"\s*\\end\{[a-z*]+\}\s*\Z")  # Of a display
 _NEARLY = re.compile(
     r"""(?<![\s,])[\s,]*\(?(?:or[ ]|which[ ]is[ ]|i\.e\.,?[ ])?                   # , or
     (?<!\\)(?:approximately|approx\.?|roughly|about|≈)\s*(?:equal[ ]to[ ])?   # about
@@ -81,7 +82,8 @@ def _last_sentence(tail: str) -> str:
 
 def _last_step(body: str) -> str:
     "Last row of a display when it goes on from the row before."
-    last = body.strip().removesuffix("\\\\").rsplit("\\\\", 1)[-1].lstrip("& \n")
+    rows = _END.sub("", body.strip()).removesuffix("\\\\")
+    last = rows.rsplit("\\\\", 1)[-1].lstrip("& \n")
     return last[1:] if last.startswith("=") else body
 
 # %% ../../../nbs/20_grade/20_find/10_guess.ipynb #68703e13
@@ -120,7 +122,8 @@ def find_loose(
     if found := _find_parts(tail):
         return found
     if tail.endswith(("$$", "]", "$$.", "].", "}")) and (m := _DISPLAY.search(tail)):
-        return Found(trim(_last_step(m[1] or m[2] or m[5])), "formula")
+        rows = m[5] and rf"\begin{{aligned}}{m[5]}\end{{aligned}}"
+        return Found(trim(_last_step(m[1] or m[2] or rows)), "formula")
     last = _last_sentence(tail)
     return _find_styled(last, tail) or _find_number(last, tail)
 
