@@ -14,7 +14,7 @@ from functools import lru_cache
 from .policy import Policy, choice_letter
 from .same_answer import same_answer
 from .same_value import symbols
-from .values import new_budget
+from .values import spend
 from ..read.latex import TooCostly, Unparsable
 from ..read.parse import parse_answer
 
@@ -22,12 +22,13 @@ from ..read.parse import parse_answer
 _LABEL = re.compile(
     r"(?:(?<=[\s{(\\$;,])|^)(?:\\(?:text|textbf|mathrm|mathbf|rm|bf)\s*\{?\s*)?\(?\s{0,3}([A-J])\s{0,3}[).:]\s{0,3}\}?(?=[^A-Za-z]|[A-Za-z])"
 )
-_PYTHON = re.compile(r"\[\s*(['\"].*['\"])\s*\]\s*\Z", re.DOTALL)
-_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_PYTHON = re.compile(r"\[\s*(?=['\"])")  # ['a', 'b'] from here on,
+_PYTHON_END = re.compile(r"['\"](?=\s*\]\s*\Z)")  # to here
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.){0,400})'|\"((?:[^\"\\]|\\.){0,400})\"")
 _OR = re.compile(r"\s+(?:or|and)\Z")
 _BARE = re.compile(r"\(?[A-J]\)?")
 _EDGE = re.compile(
-    r"(?:\s|\\\\|\\q?quad\b|\\[ ,;:!]|~|[;,}]|\\(?:text|textbf|mathrm|rm|bf)\s*\{?\s*\(?\Z|\(\Z)+"
+    r"(?:\s|\\\\|\\q?quad\b|\\[ ,;:!]|~|[;,}]|\\(?:text|textbf|mathrm|rm|bf)\s*\{?\s*\(?\Z|\(\Z){1,40}"
 )
 _END = re.compile(rf"(?:{_EDGE.pattern})\Z")
 _START = re.compile(rf"\A(?:{_EDGE.pattern})")
@@ -38,13 +39,20 @@ def _trim(text: str) -> str:
     return _OR.sub("", text)
 
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #63b11371
+def _python_list(text: str) -> str:
+    "Inside of a list of quoted texts at the end, or nothing."
+    start, tail = _PYTHON.search(text), max(0, len(text) - 40)
+    end = _PYTHON_END.search(text, tail) if start else None
+    return text[start.end() : end.end()] if end and end.start() > start.end() else ""
+
+
 @lru_cache(maxsize=2048)
 def read_options(
     query: str,  # Problem text, may be empty
 ) -> dict[str, str]:  # Letter to text; empty when the query lists none
     "The options of a multiple-choice query."
-    if m := _PYTHON.search(query[-5_000:]):
-        texts = [(a or b).replace("\\\\", "\\").strip(" $") for a, b in _QUOTED.findall(m[1])]
+    if listed := _python_list(query[-5_000:]):
+        texts = [(a or b).replace("\\\\", "\\").strip(" $") for a, b in _QUOTED.findall(listed)]
         named = len(texts) > 1 and not all(_BARE.fullmatch(t) for t in texts)
         return dict(zip("ABCDEFGHIJ", texts, strict=False)) if named else {}
     marks = []
@@ -90,8 +98,8 @@ def _rest(ans: str) -> str:
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #da92a08b
 def _agree(a: str, b: str, policy: Policy) -> bool | None:
     "Same answer? None when that is open."
-    new_budget()
     try:
+        spend(len(a) + len(b))
         x, y = parse_answer(a), parse_answer(b)
         if same_answer(x, y, policy):
             return True

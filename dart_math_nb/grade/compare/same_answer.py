@@ -38,7 +38,7 @@ from dart_math_nb.grade.compare.units import (
     read_unit,
     split_unit,
 )
-from .values import exact, new_budget
+from .values import exact, new_budget, spend
 from ..read.parse import parse_answer
 from ..read.tree import ZERO, Node, substitute
 
@@ -304,6 +304,7 @@ def same_answer(
 ) -> str | None:  # Rule that found them the same, or None
     """Do two answers mean the same?
     Raises `TooCostly` or `Unparsable` when that cannot be said, ValueError when a plugin fails."""
+    spend(20)
     if ref == ans:
         return "structure"
     if policy.rules and (said := decided(policy.rules, ref=ref, ans=ans, policy=policy)):

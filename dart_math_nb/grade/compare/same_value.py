@@ -14,9 +14,17 @@ from fractions import Fraction
 from itertools import permutations
 from types import SimpleNamespace
 
-from .values import FLOAT, Unsure, big_kit, exact, same_residue, value_at
+from dart_math_nb.grade.compare.values import (
+    FLOAT,
+    Unsure,
+    big_kit,
+    exact,
+    same_residue,
+    spend,
+    value_at,
+)
 from ..read.latex import TooCostly, Unparsable
-from ..read.tree import Node, substitute
+from ..read.tree import Node, size, substitute
 
 # %% ../../../nbs/20_grade/30_compare/20_same_value.ipynb #b63b5654
 _RANGES = ((0.2, 0.95), (1.1, 2.9), (3.1, 7.9), (-0.95, -0.2), (-2.9, -1.1))
@@ -298,6 +306,7 @@ def same_value(
     abs_tol: float | None = None,  # Absolute tolerance of the benchmark
 ) -> str | None:  # Rule that found them equal, or None
     "Same expression or value? Raises `TooCostly` or `Unparsable` when that cannot be said."
+    spend(5 * (size(ref) + size(ans)))
     if ref == ans or canonical(ref) == canonical(ans):
         return "structure"
     try:

@@ -119,7 +119,7 @@ def _name(word: str) -> str:
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #2acde650
 _MODULUS = re.compile(r"\b(?:pmod|mod)\b\W*(\d+)\W*")
-_BELOW = re.compile(r"(\w+) \^ - (\d)")
+_BELOW = re.compile(r"(?<!\w)(\w+) \^ - (\d)")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[/°¢]")
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #989c52f3

@@ -15,6 +15,7 @@ from ...data.thought import split_thought
 from .guess import find_loose
 from .marks import find_box, find_json, find_marked, json_keys, phrase_ends
 from .sentence import MAX_RESPONSE, Found, has_value, sentence
+from ..read.fold import fold_white
 
 # %% ../../../nbs/20_grade/20_find/20_extract.ipynb #cfff9ea8
 _CORRECTED = re.compile(r"\bcorrect(?:ed)?\s+[a-z, ]{1,80}?\b(?:is|are)\b")  # the correct sum is
@@ -132,5 +133,5 @@ def final_part(
     "The part of a response that answers."
     thought, final, finished = split_thought(response)
     if in_thought:
-        return final if finished and final.strip() else thought or final
-    return final if finished else None
+        final, finished = (final if finished and final.strip() else thought or final), True
+    return fold_white(final[-MAX_RESPONSE:]) if finished else None

@@ -53,8 +53,9 @@ _DISPLAY = re.compile(
     [\s.*]*\Z""",
     re.VERBOSE,
 )
+_END = re.compile(r"\s*\\end\{[a-z*]+\}\s*\Z")  # Of a display
 _NEARLY = re.compile(
-    r"""[\s,]*\(?(?:or[ ]|which[ ]is[ ]|i\.e\.,?[ ])?                   # , or
+    r"""(?<![\s,])[\s,]*\(?(?:or[ ]|which[ ]is[ ]|i\.e\.,?[ ])?                   # , or
     (?<!\\)(?:approximately|approx\.?|roughly|about|≈)\s*(?:equal[ ]to[ ])?   # about
     \$?(?:\\approx\s*)?-?[\d.,]*\d%?\$?\)?                             # 3.14""",
     re.VERBOSE,
@@ -62,7 +63,7 @@ _NEARLY = re.compile(
 _CLAUSE = re.compile(
     r""",?\s+(?:when|if|since|because|attained|achieved|reached|occurring|which[ ](?:occurs|is[ ]attained)
     |as[ ](?:asked|required|desired|needed|claimed))\b[^,]*\Z           # when x = 2
-    |\s\([^()]*[a-z]{3}[^()]*\)[.\s]*\Z                                 # (in meters)""",
+    |\s\((?=[^()]*[a-z]{3})[^()]*+\)[.\s]*\Z                                 # (in meters)""",
     re.VERBOSE,
 )
 _NEXT_SENTENCE = re.compile(r"(?<=[a-z\d$)*%][.!?])\s+(?=[A-Z*])")  # Between two sentences
@@ -81,7 +82,8 @@ def _last_sentence(tail: str) -> str:
 
 def _last_step(body: str) -> str:
     "Last row of a display when it goes on from the row before."
-    last = body.strip().removesuffix("\\\\").rsplit("\\\\", 1)[-1].lstrip("& \n")
+    rows = _END.sub("", body.strip()).removesuffix("\\\\")
+    last = rows.rsplit("\\\\", 1)[-1].lstrip("& \n")
     return last[1:] if last.startswith("=") else body
 
 # %% ../../../nbs/20_grade/20_find/10_guess.ipynb #68703e13
@@ -120,7 +122,8 @@ def find_loose(
     if found := _find_parts(tail):
         return found
     if tail.endswith(("$$", "]", "$$.", "].", "}")) and (m := _DISPLAY.search(tail)):
-        return Found(trim(_last_step(m[1] or m[2] or m[5])), "formula")
+        rows = m[5] and rf"\begin{{aligned}}{m[5]}\end{{aligned}}"
+        return Found(trim(_last_step(m[1] or m[2] or rows)), "formula")
     last = _last_sentence(tail)
     return _find_styled(last, tail) or _find_number(last, tail)
 
@@ -144,7 +147,7 @@ def _find_parts(tail: str) -> Found | None:
 
 # %% ../../../nbs/20_grade/20_find/10_guess.ipynb #2f086212
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")  # **42**
-_ONE = r"(?:\$(?!\d[^$\n]*\s\$)(?:[^$\n\\]|\\.)+\$(?!\d)|\\\([^\n]+?\\\))"  # One inline formula
+_ONE = r"(?:\$(?!\d[^$\n]*\s\$)(?:[^$\n\\]|\\.)+\$(?!\d)|\\\((?:(?!\\\))[^\n])+\\\))"  # One inline formula
 _STATES = re.compile(  # are $x=1$ and $y=2$
     rf"\b(?:is|are|equals|be|was)\s+{_ONE}(?:(?:,|,?\s+and|,?\s+or)\s+{_ONE})*"
 )

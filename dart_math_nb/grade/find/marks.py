@@ -32,7 +32,7 @@ def box_end(
 # %% ../../../nbs/20_grade/20_find/15_marks.ipynb #025b96d9
 _BOX = re.compile(r"(?:\\?(?:boxed|fbox|framebox)\s*)(?:\{|(?=\s?[\d\\A-Za-z-]))")  # \boxed{
 _BARE = re.compile(r"\s?(-?\d[\d.,]*|\\\w+|\w)")  # What follows \boxed alone
-_LINE_END = re.compile(r"[\s$.\]]*\Z")  # $. behind a box that was not closed
+_LINE_END = re.compile(r"(?<![\s$.\]])[\s$.\]]*\Z")  # $. behind a box that was not closed
 
 
 def _box(text: str, m: re.Match) -> tuple[str, int]:
