@@ -14,7 +14,7 @@ from functools import reduce
 from itertools import product
 
 from .same_value import points, same_value, symbols
-from .values import big_kit, value_at
+from .values import big_kit, spend, value_at
 from ..read.latex import TooCostly, Unparsable
 from ..read.tree import Node
 
@@ -62,6 +62,7 @@ def _complement(pieces: list[Piece]) -> list[Piece]:
 
 def _intersect(x: list[Piece], y: list[Piece]) -> list[Piece]:
     both = []
+    spend(20 * len(x) * len(y))
     for a, b in product(x, y):
         lo, lo_out = max((a[0], not a[2]), (b[0], not b[2]))
         hi, hi_in = min((a[1], a[3]), (b[1], b[3]))

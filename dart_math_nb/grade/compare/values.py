@@ -354,6 +354,7 @@ def evaluate(
     "Value of a tree; raises `Unparsable` where it has none, `TooCostly` beyond a limit."
     kind, kit = node[0], run.kit
     if kind in ("num", "dec"):
+        kit is FLOAT or spend(3)
         return kit.num(node[1])
     if kind == "sym":
         return run.point[node[1]]
