@@ -272,6 +272,8 @@ FRAMES = [
     "(a) #(b) 3",
     "3,#4",
 ]
+
+# %% ../../nbs/20_grade/60_proof.ipynb #b11f0002
 QUERIES = [
     "",
     "What percent is red?",
