@@ -284,6 +284,8 @@ QUERIES = [
     "Which? (A) 1 (B) 2 (C) 3 (D) 4 (E) 5",
     "How many million dollars, in percent, in base 7, in increasing order, if x^2 is n?",
 ]
+
+# %% ../../nbs/20_grade/60_proof.ipynb #b11f0004
 _KINDS = _USUAL + [
     r"74\%",
     "3 hours 20 minutes",
