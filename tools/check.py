@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clashes import clashing
+
 ROOT = Path(__file__).resolve().parents[1]
 EXPORTS = {"export", "exporti", "exports"}
 MAX_LINES, MAX_DEFS, MAX_EXAMPLE = 25, 3, 10
@@ -372,6 +374,14 @@ def check_text(root: Path) -> Iterator[str]:
                 yield f"{cell.where}: uses {name}; parse text with a whitelist instead"
 
 
+def check_patterns(root: Path) -> Iterator[str]:
+    "No regular expression has two repeats side by side that share characters."
+    for page in pages(root):
+        source = "\n".join(c.source for c in cells(root, page) if c.exported)
+        for pattern, shared in clashing(source):
+            yield f"{page}: {pattern!r} repeats {shared!r} twice side by side; make one possessive (*+)"
+
+
 def evaluators(node: ast.AST) -> Iterator[str]:
     "Names of functions that evaluate text, used by one node. `model.eval()` of torch is not one."
     if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
@@ -527,6 +537,7 @@ CHECKS = {
         check_imports,
         check_outputs,
         check_text,
+        check_patterns,
         check_places,
         check_sidebar,
         check_ruff,

@@ -340,6 +340,26 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "need a link",
     ),
     (
+        "patterns",
+        "repeats that share digits",
+        replace(
+            "nbs/10_data/10_one.ipynb",
+            "    return 2 * x",
+            '    return 2 * x if re.compile(r\\"\\\\d*[\\\\d,]*x\\") else x',
+        ),
+        "twice side by side",
+    ),
+    (
+        "patterns",
+        "a repeat within a repeat",
+        replace(
+            "nbs/10_data/10_one.ipynb",
+            "    return 2 * x",
+            '    return 2 * x if re.compile(r\\"(?:a*b?)*c\\") else x',
+        ),
+        "repeats 'a' twice",
+    ),
+    (
         "titles",
         "a bare module name",
         replace("nbs/10_data/10_one.ipynb", "# one: twice a number", "# one"),

@@ -111,7 +111,7 @@ def ref_text(
             return answer.replace(",", "") if _THOUSANDS.fullmatch(answer) else answer
         boxed = last_boxed(value) if "boxed" in value else None
         return (value if boxed is None else boxed).strip()
-    if isinstance(value, Sequence):
+    if isinstance(value, list | tuple) and not any(isinstance(v, list | tuple) for v in value):
         return ", ".join(ref_text(v) for v in value)
     if not isinstance(value, Number) or value != value or abs(value) == math.inf:
         raise ValueError(f"{value!r:.60} is no answer; need text, a number, or a list of these")

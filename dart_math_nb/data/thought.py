@@ -59,7 +59,7 @@ def _marks(text: str) -> list[tuple[int, int, bool, int]]:
 
 # %% ../../nbs/10_data/17_thought.ipynb #285721b6
 _HEADER = re.compile(
-    r"<\|channel\|>\s{0,9}(\w+)[^<]{0,200}(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
+    r"<\|channel\|>\s{0,9}(\w++)[^<]{0,200}+(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
 )
 _ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
 

@@ -60,7 +60,12 @@ def own_options(
 ) -> dict[str, str]:  # Name -> meaning
     "Parameters of an engine itself, with the comments of their definitions."
     maker = find_maker(kind)
-    names = [n for n in inspect.signature(maker).parameters if n not in NOT_OPTIONS]
+    found = inspect.signature(maker).parameters.items()
+    names = [
+        n
+        for n, p in found
+        if n not in NOT_OPTIONS and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
     plain = inspect.isclass(maker) and not is_dataclass(maker)
     meanings = docments(maker.__init__ if plain else maker)
     return {n: " ".join((meanings.get(n) or "").split()) for n in names}

@@ -39,7 +39,7 @@ class Reference(NamedTuple):
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #7a47492f
 _PYTHON_LIST = re.compile(r"\[('.*'|\".*\")\]", re.DOTALL)  # as OlympiadBench stores its answers
-_QUOTED = re.compile(r"""(?:'|")((?:[^'"\\]|\\.)*)(?:'|")""")
+_QUOTED = re.compile(r"""(?:'|")((?:[^'"\\]|\\.)*+)(?:'|"|\Z)""", re.DOTALL)
 _STYLE = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\b|[{}$*~]")
 _LETTER = re.compile(r"\(?\s*([A-J])\s*[).]*\Z")
 
@@ -53,7 +53,7 @@ def _read_reference(ref_ans: str, n_changes: int = 0) -> Reference:
         return Reference(ref_ans.strip(), None, "")
     text = fold(ref_ans).strip().lstrip("# ")
     if m := _PYTHON_LIST.fullmatch(text):
-        text = ", ".join(_QUOTED.findall(m[1])).replace("\\\\", "\\")
+        text = ", ".join(filter(str.strip, _QUOTED.findall(m[1]))).replace("\\\\", "\\")
     if "boxed" in text and (found := find_answer(text, strict=True)):
         text = found.ans
     letter = m[1] if (m := _LETTER.match(_STYLE.sub("", text))) else ""

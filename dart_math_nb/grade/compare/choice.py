@@ -24,7 +24,7 @@ _LABEL = re.compile(
 )
 _PYTHON = re.compile(r"\[\s*(?=['\"])")  # ['a', 'b'] from here on,
 _PYTHON_END = re.compile(r"['\"](?=\s*\]\s*\Z)")  # to here
-_QUOTED = re.compile(r"'((?:[^'\\]|\\.){0,400})'|\"((?:[^\"\\]|\\.){0,400})\"")
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*+)(?:'|\Z)|\"((?:[^\"\\]|\\.)*+)(?:\"|\Z)", re.DOTALL)
 _OR = re.compile(r"\s+(?:or|and)\Z")
 _BARE = re.compile(r"\(?[A-J]\)?")
 _EDGE = re.compile(
@@ -35,7 +35,9 @@ _START = re.compile(rf"\A(?:{_EDGE.pattern})")
 
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #7a420b9a
 def _trim(text: str) -> str:
-    text = _START.sub("", _END.sub("", text.split("\n\n")[0])).strip(" $.?")
+    text = text.split("\n\n")[0]
+    text = text[:-200] + _END.sub("", text[-200:])
+    text = _START.sub("", text).strip(" $.?")
     return _OR.sub("", text)
 
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #63b11371

@@ -30,7 +30,14 @@ from .rule import Rule, Same, decided
 from .same_value import same_value, symbols
 from .shapes import one_form
 from .texts import same_label, same_text, same_twice
-from .units import has_pi, quantities, ratio, read_unit, split_unit
+from dart_math_nb.grade.compare.units import (
+    has_pi,
+    modulus,
+    quantities,
+    ratio,
+    read_unit,
+    split_unit,
+)
 from .values import exact, new_budget, spend
 from ..read.parse import parse_answer
 from ..read.tree import ZERO, Node, substitute
@@ -263,6 +270,12 @@ def _letters_off(
     ref, unit = _letter_off(ref, unit, ans, policy)
     return (ref, unit), _letter_off(ans, other, ref, policy)
 
+# %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #2496113e
+def _congruent(ref: Node, ans: Node, n: int) -> str | None:
+    x, y = exact(ref), exact(ans)
+    whole = x is not None and y is not None and x.denominator == y.denominator == 1
+    return "value" if whole and (x - y) % n == 0 else None
+
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #d88663c3
 _INTEGERS = frozenset("kmnlt")
 _WITH_LETTERS = frozenset(("add", "mul", "div", "pow", "rel", "list", "set"))
@@ -302,6 +315,8 @@ def same_answer(
         ans = _integer_name(ref, ans, policy)
     if (ref[0] == "pct" and read_unit(other).above) or (ans[0] == "pct" and read_unit(unit).above):
         return None
+    if (n := modulus(unit)) and n == modulus(other):
+        return _congruent(ref, ans, n) or _by_table(ref, ans, policy)
     if unit or other:
         pairs = quantities(ref, unit, ans, other, policy.scales, policy.unit)
         if pairs != [(ref, ans)]:

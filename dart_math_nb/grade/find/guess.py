@@ -18,7 +18,7 @@ _FAREWELL = re.compile(
     r"""(?:\A|\n|(?<=[.!?])\s)\W*(?:please[ ])?                      # a sentence of its own,
     (?:let[ ]me[ ]know|(?:i[ ])?hope[ ](?:this|that|it)|is[ ]there[ ]anything|feel[ ]free
     |do[ ]you[ ](?:want|need|have)|if[ ]you(?:[ ]have|'d|[ ]would|[ ]want|[ ]need)|would[ ]you[ ]like)\b
-    [^\n.!?]*[.!?]?\W*\Z                                             # the last one""",
+    [^\n.!?]*+[.!?]?\W*\Z                                             # the last one""",
     re.IGNORECASE | re.VERBOSE,
 )
 _QED = re.compile(

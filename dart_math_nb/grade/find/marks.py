@@ -47,8 +47,8 @@ def _box(text: str, m: re.Match) -> tuple[str, int]:
 
 # %% ../../../nbs/20_grade/20_find/15_marks.ipynb #a9c5b630
 _GLUE = re.compile(
-    r"""[\s$,;.\\()\[\]]*                                             # $, and $
-    (?:(?:and|or|text|quad|qquad|[a-z]\s*=|及|和|或|[{}])[\s$,;.\\()\[\]{}]*)*\Z""",
+    r"""[\s$,;.\\()\[\]{}]*                                           # $, and $
+    (?:(?:and|or|text|quad|qquad|[a-z]\s*=|及|和|或)[\s$,;.\\()\[\]{}]*)*\Z""",
     re.VERBOSE,
 )
 

@@ -32,7 +32,7 @@ _STOP = re.compile(
     re.VERBOSE,
 )
 _LEAD = re.compile(
-    r"""[\s:：*_`=]*                                  # signs before the answer
+    r"""[\s:：*_`=]*+                                 # signs before the answer
     (?:(?:simply|just|therefore|thus|indeed|approximately|about|as[ ]follows|given[ ]by
     |found[ ]to[ ]be|equal[ ]to)\s+)?[\s:*_`]*        # one word that says nothing""",
     re.IGNORECASE | re.VERBOSE,

@@ -20,7 +20,7 @@ def _white(m: re.Match) -> str:
 
 # %% ../../../nbs/20_grade/10_read/05_fold.ipynb #e9522c56
 _SIGNS = re.compile(
-    r"""(\\(?:[%,;:!\ $]|q?quad\b)|[%!'^~$*_=+.,;:|/<>&"`-])  # a sign, or a space of LaTeX
+    r"""(\\(?:[%,;:!\ $\\]|q?quad\b)|[%!'^~$*_=+.,;:|/<>&"`-])  # a sign, or a space of LaTeX
     (?:\s?\1){5,}                                           # and five more of it""",
     re.VERBOSE,
 )

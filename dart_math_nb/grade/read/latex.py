@@ -47,7 +47,7 @@ def _check_length(text: str) -> None:
 _DOUBLED = re.compile(
     r"\\\\(?=[a-zA-Z]{2,}|[,;!{}%$()\[\]])"
 )  # \\frac, \\%, but not the end of a row
-_TAIL = re.compile(r"(?:\s|\\\\|\\noindent\b|\\newline\b|\\par\b)+\Z")  # 5 \\ \noindent
+_TAIL = re.compile(r"(?:\s|\\\\|\\noindent\b|\\newline\b|\\par\b){1,30}\Z")  # 5 \\ \noindent
 _TAB = re.compile(r"\t(?=(?:ext|imes|heta|an|frac|au|o)\b)")  # \text, of which JSON made a tab
 _RETURN = re.compile(r"\r(?=ight)")  # \right, likewise
 _CONTROL = str.maketrans({"\x0c": r"\f", "\x08": r"\b"})  # \frac, \binom
