@@ -86,7 +86,7 @@ _CUT = re.compile(
     r",?\s+(?:as|since|because|representing|which|where|so|but|not|for (?:all|some|every|any)|who|that|namely|when|if)\b"
     r"|\s*[;(]|:\s|,\s+\w+ing\b|\s+with\b|\.\s"
 )
-_COUNT = re.compile(r"(-?\$?(?:[\d,]*+\.\d++|[\d,]++(?<=\d))%?)\s+(?:[a-z-]+\s+)*[a-z-]+")
+_COUNT = re.compile(r"(-?\$?(?:[\d,]*+\.\d++|[\d,]++(?<=\d))%?)\s+[a-z-]+(?:\s+[a-z-]+)*")
 _TAIL = re.compile(
     r"(?:\b(?:than|to|of|for|in|by|from|per|over|with|up|least|most|between \S+ and|between|after|the|his|her|its|their|these|those|all|each|every|first)\s+)\$?\Z"
 )
@@ -193,7 +193,7 @@ _NEVER = re.compile(
     r"|\bcan(?:not| not|'t) be determined\b|\bdo(?:es)? not exist\b|\bundefined\b|\bimpossible\b|\binfinitely many(?: solutions)?\b"
 )
 _ALL_BUT = re.compile(
-    r"\ball real \w+[^.\n]{0,20}? (?:except|other than)(?: for)?\s+\$?(?:[a-z]\s*=\s*)?(-?\d[\d./]*)\$?\W*\Z",
+    r"\ball real \w+[^.\n]{0,20}? (?:except|other than)(?: for)?\s+\$?(?:[a-z]\s*=\s*)?(-?\d[\d./]*+)\$?\W*\Z",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"(?<![\s;,.])[\s;,.]*\(([a-h])\)\s*")
@@ -271,7 +271,7 @@ def restated(
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #a63278b3
 _VERDICT = re.compile(r"\W*(?:so\W+)?(yes|no|true|false)\b\s*[.,;:!-]", re.IGNORECASE)
 _LAST_WORD = re.compile(
-    r"\b(?!than|to|by|from|with|of|for|over|and|or)[a-z]+\s+([A-Za-z-]{3,})\W*\Z"
+    r"\b(?!than|to|by|from|with|of|for|over|and|or)[a-z]+\s+([A-Za-z-]{3,}+)\W*\Z"
 )
 _DENIED = re.compile(r"\b(?:not|neither|nor|never|no)\b|n't")
 _NOT = re.compile(r"\bnot\b|n't")
