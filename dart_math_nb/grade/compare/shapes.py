@@ -27,6 +27,7 @@ def _integers(node: Node, other: Node, is_ref: bool) -> Node:
         return node
     numbers = set()
     for low, high, low_in, high_in in region(node[3]):
+        low, low_in = (low, low_in) if head[3][1] == "bbZ" or low > 0 else (0, False)
         if not high - low <= 100:
             return node
         between = range(int(ceil(low)), int(floor(high)) + 1)

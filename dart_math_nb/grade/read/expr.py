@@ -297,11 +297,25 @@ def _command(c: Cursor, name: str) -> Node:
 def _series(c: Cursor, name: str) -> Node:
     _down(c)
     start, high = _scripts(c)
-    if high is None or not start or start[:2] != ("rel", ("=",)) or start[2][0] != "sym":
+    if (
+        high is None
+        or not start
+        or start[:2] != ("rel", ("=",))
+        or start[2][0] != "sym"
+        and start[2] != ("const", "i")
+    ):
         raise Unparsable(f"\\{name} without bounds")
     body = parse_expr(c, 10)
     c.depth -= 1
+    if start[2] == ("const", "i"):  # an index, and no imaginary unit
+        body = _as_letter(body)
     return series(name, start[2][1], start[3], high, body)
+
+
+def _as_letter(node: Node) -> Node:
+    if node == ("const", "i"):
+        return ("sym", "i")
+    return tuple(_as_letter(p) if isinstance(p, tuple) else p for p in node)
 
 # %% ../../../nbs/20_grade/10_read/50_expr.ipynb #b6c12d59
 def _function(c: Cursor, name: str) -> Node:
@@ -388,7 +402,7 @@ def _items(c: Cursor, brace: bool) -> list[list[Node]]:
         rows[-1].append(parse_relation(c, 8 if brace else 0))
         if brace and len(rows[0]) == 1 and _at_op(c, "|", ":"):  # set-builder
             c.i += 1
-            rows[0] = [_condition(rows[0][0], parse_relation(c))]
+            rows[0] = [_set_of(rows[0][0], _conditions(c))]
         if c.accept(";"):
             rows.append([])
         elif not _comma(c, rows[-1]):
@@ -411,6 +425,39 @@ def _in_order(node: Node) -> bool:
     if node[0] in ("union", "inter"):
         return all(map(_in_order, node[1:]))
     return node[0] == "rel" and not {"=", "in", "~", "=="} & set(node[1])
+
+# %% ../../../nbs/20_grade/10_read/50_expr.ipynb #ffec104f
+def _conditions(c: Cursor) -> list[Node]:
+    parts = [parse_relation(c)]
+    while c.accept(","):
+        parts.append(parse_relation(c))
+    return parts
+
+
+_KINDS = {"bbZ": "bbZ", "Z": "bbZ", "bbN": "bbN", "N": "bbN", "bbR": "", "R": ""}
+
+
+def _set_of(head: Node, parts: list[Node]) -> Node:
+    "A set from its head and all its conditions."
+    kinds = [p for p in parts if p[:3] == ("rel", ("in",), head) and p[3][1] in _KINDS]
+    rest = [p for p in parts if p not in kinds]
+    if head[0] == "sym" and len(kinds) == 1 and rest:
+        kind, parts = _KINDS[kinds[0][3][1]], rest
+        head = ("rel", ("in",), head, ("sym", kind)) if kind else head
+    node = _condition(head, parts[0] if len(parts) == 1 else ("inter", *parts))
+    return _nameless(node) if node[:2] == ("fn", "setof") else node
+
+
+def _nameless(node: Node) -> Node:
+    "Variables of the head, or those that a condition puts in a set, by their order."
+    head, condition = node[2:]
+    bound = head[2:3] if head[0] == "rel" else head[2:] if head[0] == "tuple" else ()
+    if not bound and condition[:2] == ("rel", ("in",)):
+        bound = condition[2:3]
+    for k, n in enumerate(bound):
+        if n[0] == "sym" and bound.count(n) == 1:
+            node = substitute(node, n[1], ("sym", f"{BOUND}{k or ''}"))
+    return node
 
 # %% ../../../nbs/20_grade/10_read/50_expr.ipynb #bfd3fc9f
 def _comma(c: Cursor, row: list[Node]) -> bool:

@@ -185,6 +185,9 @@ _WORDS_BETWEEN = (  # What is found, what takes its place
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #32b3c01f
 _ANGLE = re.compile(r"\\angle\s*([A-Z])\s*([A-Z])\s*([A-Z])(?![A-Za-z_])")
+_NATURAL = re.compile(  # \mathbb{Z}^+
+    r"\\mathbb\s?\{?Z\}?\s?(?:\^\s?\{?\s?\+\s?\}?|_\s?\{\s?>\s?0\s?\})"
+)
 _REALS = re.compile(
     r"""\\mathbb\s*\{?R\}?\s*
     (?:\^\s*\{?\s*([+-])\s*\}?     # \mathbb{R}^+
@@ -204,6 +207,7 @@ def _between(text: str) -> str:
     if text.startswith("(1)") and "(2)" in text:
         parts = re.sub(r"[;,.]?\s*\(\d\)\.?\s*", ", ", text).lstrip(", ")  # (1) 5; (2) 3
         text = f"({parts})"  # in order
+    text = _NATURAL.sub(r"\\mathbb{N}", text) if "Z" in text else text
     return _REALS.sub(lambda m: r"(0,\infty)" if (m[1] or m[2]) in "+>" else r"(-\infty,0)", text)
 
 # %% ../../../nbs/20_grade/10_read/20_notation.ipynb #33e12166

@@ -9,6 +9,7 @@ __all__ = ['Node', 'ZERO', 'ONE', 'MAX_TERMS', 'MAX_SIZE', 'tree_text', 'substit
            'transposed']
 
 # %% ../../../nbs/20_grade/10_read/40_tree.ipynb #f23757c9
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -85,7 +86,22 @@ def series(
         if n_terms <= MAX_TERMS and n_terms * size(body) <= MAX_SIZE:
             terms = (substitute(body, index, ("num", low[1] + i)) for i in range(n_terms))
             return ("add" if name == "sum" else "mul", *terms)
-    return ("fn", name, low, high, substitute(body, index, ("sym", "_index")))
+    return ("fn", name, low, high, _unnamed(substitute(body, index, ("sym", "_index")), index))
+
+# %% ../../../nbs/20_grade/10_read/40_tree.ipynb #867f7928
+_TERMS = re.compile(r"[+-]?[^+-]+")  # n, -k, -1 of n-k-1
+
+
+def _unnamed(node: Node, index: str) -> Node:
+    "The index in subscripts has no name either: F_{n-k-1} and F_{n-1-j} are one."
+    if node[:1] == ("sym",) and "_" in node[1][1:]:
+        base, sub = node[1].split("_", 1)
+        terms = _TERMS.findall(sub)
+        if any(x.lstrip("+-") == index for x in terms):
+            signed = (x if x[0] in "+-" else f"+{x}" for x in terms)
+            terms = sorted(f"{x[0]}#" if x[1:] == index else x for x in signed)
+            return ("sym", f"{base}_{''.join(terms)}")
+    return tuple(_unnamed(p, index) if isinstance(p, tuple) else p for p in node)
 
 # %% ../../../nbs/20_grade/10_read/40_tree.ipynb #37d09150
 def determinant(
