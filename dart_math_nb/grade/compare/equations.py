@@ -60,9 +60,14 @@ def chain_values(
     node: Node,  # Any answer
 ) -> list[Node]:  # Its numbers when it is a chain of several, else empty
     "Numbers that a chain of equations calls the same."
-    if node[0] != "rel" or not _EQUALS.issuperset(node[1]):
+    if node[0] != "rel" or not (_EQUALS | {"=="}).issuperset(node[1]):
         return []
     sides = node[3:] if _named(node) else node[2:]
+    again = _named(node) and node[2] in sides  # y = 2x ~ y = 3x
+    if again or any(n[0] == "rel" for n in sides):
+        return [n for n in sides if n != node[2]]
+    if "==" in node[1]:  # a congruence
+        return []
     numbers = [n for n in sides if not symbols(n) and n[0] not in ("text", "unit", "set")]
     return numbers if len(numbers) > 1 else []
 

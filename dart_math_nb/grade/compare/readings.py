@@ -395,7 +395,7 @@ def meaning(
         ans, whole = text, _read(text)
     forms = restated(ans) or _said_yes(whole)
     if len(forms) > 1 or (forms and is_answer(forms[0], kind)):
-        return agreed(forms, policy.rounded)
+        return _all_agreed(forms, policy)
     if not strict and (whole is None or _is_open(ans, whole, query)):
         whole = _first_reading(ans, whole, query, kind)
     if whole is not None and kind not in ("list", "set"):
@@ -405,6 +405,13 @@ def meaning(
     return whole, None
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #9cc7f20c
+def _all_agreed(forms: list[Node], policy: Policy) -> tuple[Node | None, str | None]:
+    "What the forms say, each of them a chain that agrees in itself."
+    chains = [chain for form in forms if (chain := chain_values(form))]
+    wrong = any(agreed(chain)[1] for chain in chains)
+    return (None, "contradictory") if wrong else agreed(forms, policy.rounded)
+
+
 def _said_yes(node: Node | None) -> list[Node]:
     "Both words of `yes: no`."
     if node is None or node[0] != "label" or node[2][0] != "text":
