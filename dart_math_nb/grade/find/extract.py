@@ -103,6 +103,11 @@ def first_turn(
             return before
     return text
 
+# %% ../../../nbs/20_grade/20_find/20_extract.ipynb #db63884e
+_LETTER_LINE = re.compile(
+    r"\n[#*_ ]{0,6}(?:(?i:the )?(?i:final |correct ))?(?i:answer|option|choice)[*_ ]{0,3}(?::|is)[*_: ]{0,5}\(?([A-J])\)?[.*_ ]{0,4}\s{0,3}\Z"
+)
+
 # %% ../../../nbs/20_grade/20_find/20_extract.ipynb #073deaa6
 def find_answer(
     response: str,  # Model text, without its thought
@@ -113,6 +118,12 @@ def find_answer(
     if (end := void_end(text)) >= 0:
         text = text[end:] if any(map(str.isalnum, text[end:])) else ""
     box = find_box(text)
+    if (
+        box is not None
+        and (m := _LETTER_LINE.search(text[-60:]))
+        and not _LETTER_LINE.search(box.ans)
+    ):
+        return Found(m[1], "phrase")
     if box is not None and ('"' not in text or _after_box(text, box)):
         return _after(text, box, text.rfind("box"))
     found = _from_json(text) or box or find_marked(text)
