@@ -8,6 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/front.html.md"""
 __all__ = ['front_door']
 
 # %% ../nbs/05_front.ipynb #00000001
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
@@ -21,7 +22,8 @@ def front_door(
 
     def get(name: str):
         if name not in where:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            what, here = f"module {package!r} has no attribute {name!r}", sys.modules[package]
+            raise AttributeError(what, name=name, obj=here)  # Python then names the nearest one
         return getattr(import_module(f"{package}.{where[name]}"), name)
 
     return get, lambda: sorted(where)

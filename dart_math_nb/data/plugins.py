@@ -38,7 +38,7 @@ class Plugin:
     "A file or an installed package that registers names."
 
     name: str  # Of the file without its folder, or of the entry point
-    sha256: str  # Of the content, 16 hex digits; the version of an installed package
+    sha256: str  # Of the content, 16 hex digits; of an installed package its version comes first
     path: str  # Where it was found; "" for an installed one
 
 # %% ../../nbs/10_data/15_plugins.ipynb #397c5ff9
@@ -208,7 +208,9 @@ def use_installed() -> dict[str, str]:  # Name of each plugin used so far -> has
         finally:
             _NOW.pop()
         version = point.dist.version if point.dist else ""
-        _USED[point.name] = Plugin(point.name, f"version {version}", "")
+        file = Path(getattr(sys.modules[point.module], "__file__", None) or "")
+        found = f"version {version}" + (f", {_hash(file.read_bytes())}" if file.is_file() else "")
+        _USED[point.name] = Plugin(point.name, found, "")
         _tell_workers()
     return plugin_hashes()
 

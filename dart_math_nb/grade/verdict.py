@@ -22,7 +22,7 @@ from .compare.rule import decided
 from .compare.values import new_budget, spend
 from .find.extract import final_part, find_answer
 from .find.guess import conclusion, last_line, listed
-from .find.marks import find_box
+from .find.marks import find_box, void_end
 from .find.sentence import Found
 from .read.fold import fold
 from .read.latex import TooCostly, Unparsable, tokenize
@@ -144,7 +144,7 @@ def grade_answer(
     """Compare a bare answer with the reference.
     Raises TypeError when an argument is not text, ValueError when a plugin fails."""
     _check_text(ans="" if ans is None else ans, ref_ans=ref_ans, query=query)
-    if ans is None or not ans.strip():
+    if ans is None or not ans.strip() or void_end(ans) == len(ans.strip()):
         return Verdict(False, None, "none", "no_answer")
     new_budget()
     return _judged(ans, ref_ans, query, strict, rel_tol=rel_tol, abs_tol=abs_tol)

@@ -366,5 +366,7 @@ def asked_unit(
     query: str,  # Problem text
 ) -> str:  # A unit that can be measured, or ""
     "The unit that a query wants its answer in."
-    found = {w for m in _ASKED.finditer(query[-2_000:]) if measured(w := (m[1] or m[2]).lower())}
+    at = query.lower().find("how many")
+    text = query[at:][:2_000] if at >= 0 else query[-60:]
+    found = {w for m in _ASKED.finditer(text) if measured(w := (m[1] or m[2]).lower())}
     return found.pop() if len(found) == 1 else ""

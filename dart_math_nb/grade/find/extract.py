@@ -13,7 +13,14 @@ from itertools import islice
 
 from ...data.thought import split_thought
 from .guess import find_loose
-from .marks import find_box, find_json, find_marked, json_keys, phrase_ends
+from dart_math_nb.grade.find.marks import (
+    find_box,
+    find_json,
+    find_marked,
+    json_keys,
+    phrase_ends,
+    void_end,
+)
 from .sentence import MAX_RESPONSE, Found, has_value, sentence
 from ..read.fold import fold_white
 
@@ -108,6 +115,8 @@ def find_answer(
 ) -> Found | None:  # None when there is none
     "Answer text with the rule that found it."
     text = first_turn(response[-MAX_RESPONSE:])
+    if (end := void_end(text)) >= 0:
+        text = text[end:] if any(map(str.isalnum, text[end:])) else ""
     box = find_box(text)
     if (
         box is not None
