@@ -4,7 +4,7 @@ The bait is made from the pattern itself: each thing that it repeats, each liter
 characters, alone and in pairs, repeated, behind and before what else the pattern wants. A pattern is
 asked as its module asks it (`search`, `match`, `fullmatch`, `sub` ...), at doubled lengths. One whose
 time grows by more than 2.6 for a text of twice the length is listed, unless its module never gives it
-a text longer than `LIMITS` says and that takes less than 5 ms. Writes `bench/results/patterns.json`.
+a text longer than `LIMITS` says and that takes less than 10 ms. Writes `bench/results/patterns.json`.
 """
 
 import ast
@@ -264,6 +264,7 @@ LIMITS = {
     "grade.read.literals": 260,
     "grade.find.guess": 2_000,
     "grade.find.guess _FAREWELL": 400,
+    "grade.verdict _SHOUT": 200,
 }
 
 
@@ -272,7 +273,7 @@ def _short(row: dict) -> bool:
     limit = LIMITS.get(f"{row['module']} {row['name']}") or LIMITS.get(row["module"])
     if limit is None:
         return False
-    return row["ms"] * (limit / row["n"]) ** 2 < 5 if row["n"] > limit else row["ms"] < 5
+    return row["ms"] * (limit / row["n"]) ** 2 < 10 if row["n"] > limit else row["ms"] < 10
 
 
 def folded(module: str) -> Callable[[str], str]:

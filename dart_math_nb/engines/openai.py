@@ -253,7 +253,7 @@ FILTERED = re.compile(
 )
 LIMIT = re.compile(r"context length (?:is|of) (\d+)")  # 2048, what prompt and response share
 PROMPT = re.compile(
-    r"""(\d+)\ (?:in\ the\ (?:messages|prompt)  # 600 in the messages
+    r"""(?<!\d)(\d+)\ (?:in\ the\ (?:messages|prompt)  # 600 in the messages
         | input\ tokens                       # 90 input tokens
         | tokens\ from\ the\ input)""",
     re.X,

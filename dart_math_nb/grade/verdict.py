@@ -194,7 +194,11 @@ def _meant(response: str, found: Found, ref: Reference, query: str) -> str:
     many, node = kind in ("list", "set", "tuple"), _tree(found.ans)
     if found.rule == "box" and many and response.count("boxed") > 1 and not _holds_many(node):
         return find_box(response, together=True).ans
-    if found.rule not in ("box", "json") and "!" not in query and _SHOUT.fullmatch(found.ans):
+    if (
+        found.rule not in ("box", "json")
+        and "!" not in query
+        and _SHOUT.fullmatch(found.ans[-200:])
+    ):
         return found.ans[:-1]
     if found.rule not in _GUESSES:
         return found.ans

@@ -15,7 +15,7 @@ from .sentence import FORMULA, Found, has_value, sentence, trim
 
 # %% ../../../nbs/20_grade/20_find/10_guess.ipynb #3a4edae7
 _FAREWELL = re.compile(
-    r"""(?:\A|\n|(?<=[.!?])\s)\W*(?:please[ ])?                      # a sentence of its own,
+    r"""(?:\A|\n|(?<=[.!?])\s)\W{0,20}(?:please[ ])?                      # a sentence of its own,
     (?:let[ ]me[ ]know|(?:i[ ])?hope[ ](?:this|that|it)|is[ ]there[ ]anything|feel[ ]free
     |do[ ]you[ ](?:want|need|have)|if[ ]you(?:[ ]have|'d|[ ]would|[ ]want|[ ]need)|would[ ]you[ ]like)\b
     [^\n.!?]*+[.!?]?\W*\Z                                             # the last one""",
@@ -48,7 +48,7 @@ def last_line(
 
 # %% ../../../nbs/20_grade/20_find/10_guess.ipynb #c87e1fd0
 _DISPLAY = re.compile(
-    r"""(?:\$\$((?:[^$]|\\\$)+)\$\$|\\\[((?:[^\\]|\\[^\[\]])+)\\\]                  # $$ x $$, \[ x \]
+    r"""(?:\$\$((?:[^$]|\\\$)+)\$\$|\\\[((?:[^\\]|\\[^\[\]])++)\\\]                  # $$ x $$, \[ x \]
     |\\begin\{(align|equation|gather|eqnarray)(\*?)\}((?:[^\\]|\\(?!begin))+)\\end\{\3\4\})
     [\s.*]*\Z""",
     re.VERBOSE,
@@ -147,7 +147,7 @@ def _find_parts(tail: str) -> Found | None:
 
 # %% ../../../nbs/20_grade/20_find/10_guess.ipynb #2f086212
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")  # **42**
-_ONE = r"(?:\$(?!\d[^$\n]*\s\$)(?:[^$\n\\]|\\.)+\$(?!\d)|\\\((?:(?!\\\))[^\n])+\\\))"  # One inline formula
+_ONE = r"(?:\$(?!\d[^$\n]*\s\$)(?:[^$\n\\]|\\.)+\$(?!\d)|\\\((?:(?!\\[()])[^\n])+\\\))"  # One inline formula
 _STATES = re.compile(  # are $x=1$ and $y=2$
     rf"\b(?:is|are|equals|be|was)\s+{_ONE}(?:(?:,|,?\s+and|,?\s+or)\s+{_ONE})*"
 )

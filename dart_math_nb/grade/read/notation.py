@@ -74,7 +74,7 @@ _COINS = {"$": "usd", "£": "gbp", "€": "eur", "¥": "yen", "R": "rupees", "U"
 _MONEY = re.compile(
     r"""(-?)\s*(?:US|A|C)?                        # -, then perhaps whose dollar
     (\\?\$|£|€|¥|Rs\.?\s|USD\s|EUR\s)\s?          # the sign, escaped or not
-    (-?(?:\d[\d,{}!\\]*)?\.?\d+)                  # 1{,}234.50
+    (-?(?:\d[\d,{}!\\]*+(?<=\d)(?:\.\d+)?|\.\d+)) # 1{,}234.50
     (\s+[A-Za-z][^$\\=+]*)?\.?                    # per day""",
     re.VERBOSE,
 )
