@@ -56,6 +56,11 @@ def side_value(
     return sides[-1] if rounded or (k == 0 and _named(rel)) else sides[k]
 
 # %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #5d916107
+def _has_matrix(node: Node) -> bool:
+    "Does a matrix or column stand in it, which is no number by itself?"
+    return node[0] == "mat" or any(_has_matrix(n) for n in node if isinstance(n, tuple) and n)
+
+
 def chain_values(
     node: Node,  # Any answer
 ) -> list[Node]:  # Its numbers when it is a chain of several, else empty
@@ -69,6 +74,7 @@ def chain_values(
     if "==" in node[1]:  # a congruence
         return []
     numbers = [n for n in sides if not symbols(n) and n[0] not in ("text", "unit", "set")]
+    numbers = [n for n in numbers if not _has_matrix(n)]  # (9 over 7) = 36 is no contradiction
     return numbers if len(numbers) > 1 else []
 
 # %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #de626506

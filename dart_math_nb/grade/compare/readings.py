@@ -340,10 +340,12 @@ def _digits(node: Node) -> int:
 
 def _near(a: Node, b: Node) -> bool:
     "Is b the value a, to the digits that b shows?"
+    b, scale = (b[1], 100) if b[0] == "pct" else (b, 1)  # 0.577 is 58 %
     b, sign = (b[1], -1) if b[0] == "neg" else (b, 1)
     if b[0] != "dec" and (b[0] != "num" or b[1].denominator > 1):
         return False
-    return not symbols(a) and within(a, sign * b[1], Fraction(99, 100) / 10 ** _digits(b))
+    room = Fraction(99, 100) / 10 ** _digits(b) / scale
+    return not symbols(a) and within(a, sign * b[1] / scale, room)
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #2598f4fa
 def agree(
