@@ -81,6 +81,9 @@ def pythons() -> list[str]:
     return list(found.values())
 
 
+PIP = "env/bin/python -m pip install -q --disable-pip-version-check --no-compile".split()
+
+
 def tail(done: subprocess.CompletedProcess, secret: Path) -> str:
     "The last error that a command printed, else its last line, without the folder it ran in."
     lines = (done.stdout + "\n" + done.stderr).strip().splitlines()
@@ -96,19 +99,10 @@ def install(extra: str, python: str, wheel: Path) -> dict:
         tmp = Path(tmp)
         (tmp / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
         call([python, "-m", "venv", "env"], tmp)
-        pip = [
-            "env/bin/python",
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "--no-compile",
-        ]
         start = time.perf_counter()
-        steps = [[*pip, *first]] if first else []
+        steps = [[*PIP, *first]] if first else []
         isolated = ["--no-build-isolation"] if extra == "deepspeed" else []
-        steps += [[*pip, *isolated, f"{wheel}[{extra}]" if extra else str(wheel)]]
+        steps += [[*PIP, *isolated, f"{wheel}[{extra}]" if extra else str(wheel)]]
         for step in steps:
             if (done := call(step, tmp)).returncode:
                 return row | {"installed": False, "why": tail(done, tmp)}
@@ -129,16 +123,7 @@ def resolve(extra: str, python: str, wheel: Path) -> dict:
     row = {"extra": extra, "python": call([python, "-V"], Path("/")).stdout.split()[1]}
     with tempfile.TemporaryDirectory() as tmp:
         call([python, "-m", "venv", "env"], Path(tmp))
-        pip = [
-            "env/bin/python",
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "--no-compile",
-        ]
-        words = [*pip, "--dry-run", "--report", "report.json", f"{wheel}[{extra}]"]
+        words = [*PIP, "--dry-run", "--report", "report.json", f"{wheel}[{extra}]"]
         try:
             done = call(words, Path(tmp))
         except subprocess.TimeoutExpired:

@@ -129,7 +129,11 @@ def _refused(ans: str, ref: Reference, policy: Policy) -> str:
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #4531cee6
 MAX_QUERY = 10_000  # Characters read of a query, from its end
-_folded = lru_cache(maxsize=512)(fold)
+_kept_fold = lru_cache(maxsize=8192)(fold)
+
+
+def _folded(query: str) -> str:
+    return (_kept_fold if len(query) <= MAX_KEPT else fold)(query)
 
 
 def grade_answer(

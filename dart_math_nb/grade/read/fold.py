@@ -55,4 +55,6 @@ def fold(
     text: str,  # An answer, a reference or a query
 ) -> str:  # The same, with at most nine white characters and five equal signs in a row
     "Cut runs of white space and of signs short."
+    if len(text) < 6:  # shorter than any run that is cut
+        return text
     return _SIGNS.sub(_signs, _WHITE.sub(_white, text))

@@ -80,7 +80,6 @@ _DIGITS = rf"""
     |\d+(?P<dc2>{_COMMA}\d+)(?!\.?\d)                                                 # 3{{,}}5
     |(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.a-zA-Z]))?                          # 12 or .5 or 2e-7
 """
-_ONE_NUMBER = re.compile(_DIGITS, re.VERBOSE)
 
 # %% ../../../nbs/20_grade/10_read/30_latex.ipynb #367c1c47
 _DECIMAL = re.compile(rf"{_COMMA}(?=\d+\Z)")  # {,} before the last digits
