@@ -20,6 +20,7 @@ from ..data.records import ERRORS
 from ..evaluate.metrics import accuracy, wilson
 from .figures import cost_frame, plot_cost
 from .html import Figure, Section, Table, new_axes, without_zeros
+from ..sample.freeze import shown_k
 from ..sample.standing import graded_prefix, progress_table
 from ..sample.state import read_draws
 from ..sample.strategy import StrategyCfg, strategy_names
@@ -55,7 +56,7 @@ def _cost_row(name: str, card: dict) -> dict:
     ends = wilson(n, n_all) if counted else ends
     return {
         "set": name,
-        "k": strategy["k"],
+        "k": shown_k(strategy),
         "n_queries": n_all,
         "n_trials": cost["n_trials"],
         "n_accepted": cost["n_accepted"],
@@ -88,7 +89,7 @@ def plain_strategies(
 ) -> dict[str, StrategyCfg]:  # Those that are numbers alone
     "Strategies whose cost at another k can be told; frozen quotas belong to one k."
     found = {n: card["strategy"] for n, card in cards.items()}
-    names = ("quota", "max_trials", "curve")
+    names = ("k", "quota", "max_trials", "curve")
     return {
         n: StrategyCfg(**s)
         for n, s in found.items()
