@@ -7,12 +7,12 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 # %% auto #0
 __all__ = ['ROUNDINGS', 'STRATEGIES', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff', 'strategy_names',
            'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'pilot_size', 'curve_share',
-           'query_quota', 'check_curve', 'free_curve']
+           'query_quota', 'check_curve', 'with_numbers', 'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from numbers import Real
 
@@ -263,6 +263,22 @@ def check_curve(
     n, query_id = pilot_size(strategy), next(iter(_each(strategy.k)))
     for n_correct in range(n + 1 if strategy.curve else 0):
         query_quota(strategy, n_correct, n, query_id)
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #78fabf82
+def with_numbers(
+    strategy: StrategyCfg,  # With the numbers of every other query
+    query_ids: Iterable[str],  # All queries
+    numbers: Mapping[str, Mapping[str, int]],  # "k", "max_trials" -> query id -> number
+) -> StrategyCfg:
+    "A strategy in which some queries have numbers of their own. Raises ValueError."
+    found, ids = {}, list(query_ids)
+    for name, own in numbers.items():
+        rest = getattr(strategy, name)
+        values = {q: own[q] if q in own else number_of(name, rest, q) for q in ids}
+        same = len(set(values.values())) == 1
+        found[name] = values[ids[0]] if same else values
+    return replace(strategy, **found)
+
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #4ca57be7
 def free_curve(
