@@ -73,9 +73,9 @@ _NEEDS = {  # One of these is in every text that the pattern finds something in
 }
 
 
-def _may(pattern: re.Pattern, low: str) -> bool:
-    "Can the pattern find something in a text of small letters?"
-    return any(word in low for word in _NEEDS[pattern])
+def _finds(pattern: re.Pattern, query: str, low: str) -> list[re.Match]:
+    "All that a pattern finds in a query, which comes in small letters too."
+    return [*pattern.finditer(query)] if any(word in low for word in _NEEDS[pattern]) else []
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7ae4c054
 def read_policy(
@@ -86,22 +86,21 @@ def read_policy(
 ) -> Policy:
     """Policy for the answers of one query.
     Raises ValueError when a registered rule cannot be used."""
-    may = partial(_may, low=query.lower())
-    found = _BASE.finditer(query) if may(_BASE) else ()
-    found = (next(filter(None, m.groups())).lower() for m in found)
+    says = partial(_finds, query=query, low=query.lower())
+    found = [next(filter(None, m.groups())).lower() for m in says(_BASE)]
     bases = {int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found}
     return Policy(
         rel_tol,
         abs_tol,
-        percent=may(_PERCENT) and bool(_PERCENT.search(query)),
-        ordered=may(_ORDER) and bool(_ORDER.search(query)) if ordered is None else ordered,
+        percent=bool(says(_PERCENT)),
+        ordered=bool(says(_ORDER)) if ordered is None else ordered,
         bases=frozenset(bases - {0}),
-        scales=frozenset(map(str.lower, _SCALE.findall(query) if may(_SCALE) else ())),
+        scales=frozenset(m[1].lower() for m in says(_SCALE)),
         letters=frozenset(_LETTER.findall(query)),
-        clock=may(_CLOCK) and bool(_CLOCK.search(query)),
+        clock=bool(says(_CLOCK)),
         unit=asked_unit(query),
-        rounded=may(_ROUND) and bool(_ROUND.search(query)),
-        powers=frozenset(_POWER.findall(query) if "^" in query else ()),
+        rounded=bool(says(_ROUND)),
+        powers=frozenset(_POWER.findall(query)),
         rules=user_rules().trees,
         text_rules=user_rules().texts,
     )
