@@ -138,7 +138,7 @@ def write_overlaps(
             found = found.assign(test_benchmark=found["test_query_id"].map(names))
             write_jsonl(path, found.to_dict("records"))
 
-
+# %% ../../nbs/45_sets/16_stage.ipynb #936bb479
 def read_overlaps(
     run: str | Path,  # Run folder
 ) -> pd.DataFrame:  # set, OVERLAP_COLUMNS, test_benchmark: one row per set and query
