@@ -91,13 +91,10 @@ def cut_sets(
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
     how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near}
     sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, left)
-    both = {n: _clean(frame, distinct, avoid, near) for n, frame in sets.items()}
-    sets, lost = ({n: pair[i] for n, pair in both.items()} for i in (0, 1))
+    sets, lost = _clean(sets, distinct, avoid, near)
     if equal or n_rows:
         sets, how = equalize(sets, seed, n_rows), how | {"equal_seed": seed}
-    _write_sets(folder, sets, cards, how)
-    write_overlaps(folder, lost, avoid)
-    return sets
+    return _write_sets(folder, sets, cards, how, lost)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
 def _cut(pool, draws, queries, strategies, left) -> tuple[dict, dict]:  # Sets and cards
@@ -106,44 +103,48 @@ def _cut(pool, draws, queries, strategies, left) -> tuple[dict, dict]:  # Sets a
     return {n: frame for n, (frame, _) in cut.items()}, cards
 
 
-def _clean(frame: pd.DataFrame, distinct: bool, avoid: Sequence[Query], near) -> tuple:
-    "Rows that stay, and the queries that were found, as from `overlaps`."
-    frame = dedupe(frame) if distinct else frame
-    clean, found = decontaminate(frame, avoid, near=near) if avoid else (frame, None)
-    if len(frame) and not len(clean):
-        raise ValueError(f"all {frame['query_id'].nunique()} queries overlap with those to avoid")
-    return clean, found
+def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], near) -> tuple[dict, dict]:
+    "Rows of each set that stay, and what `overlaps` found in it."
+    kept, lost, names = {}, {}, {q.query_id: q.benchmark for q in avoid}
+    for name, frame in sets.items():
+        frame = dedupe(frame) if distinct else frame
+        kept[name], found = decontaminate(frame, avoid, near=near) if avoid else (frame, None)
+        if len(frame) and not len(kept[name]):
+            what = f"all {frame['query_id'].nunique()} queries overlap with those to avoid"
+            raise ValueError(what)
+        if found is not None and len(found):
+            lost[name] = found.assign(test_benchmark=found["test_query_id"].map(names))
+    return kept, lost
 
 
-def _write_sets(folder: RunFolder, sets: Mapping, cards: Mapping, how: dict) -> None:
+def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, lost: Mapping) -> Mapping:
     how = {name: value for name, value in how.items() if value is not None}
     both = {folder.path("train_set", n): (frame, cards[n] | how) for n, frame in sets.items()}
     write_train_sets(both)
+    for name in sets:
+        write_overlaps(folder.path("train_set", name), lost.get(name))
+    return sets
 
 # %% ../../nbs/45_sets/16_stage.ipynb #c1ba667c
-OVERLAP_COLUMNS = ("query_id", "rule", "test_query_id", "shared")
+OVERLAP_COLUMNS = ("query_id", "rule", "test_query_id", "shared", "test_benchmark")
 
 
 def write_overlaps(
-    folder: RunFolder,
-    lost: Mapping[str, pd.DataFrame | None],  # Name of a set to what `overlaps` found
-    avoid: Sequence[Query],  # Test queries, for the names of their benchmarks
+    folder: str | Path,  # Of a train set
+    lost: pd.DataFrame | None,  # OVERLAP_COLUMNS; None for nothing
 ) -> None:
-    "Write what each set lost to overlap."
-    names = {q.query_id: q.benchmark for q in avoid}
-    for name, found in lost.items():
-        path = folder.path("train_set", name) / "overlap.jsonl"
-        path.unlink(missing_ok=True)
-        if found is not None and len(found):
-            found = found.assign(test_benchmark=found["test_query_id"].map(names))
-            write_jsonl(path, found.to_dict("records"))
+    "Write what a set lost to overlap."
+    path = Path(folder) / "overlap.jsonl"
+    path.unlink(missing_ok=True)
+    if lost is not None:
+        write_jsonl(path, lost.to_dict("records"))
 
 # %% ../../nbs/45_sets/16_stage.ipynb #936bb479
 def read_overlaps(
     run: str | Path,  # Run folder
-) -> pd.DataFrame:  # set, OVERLAP_COLUMNS, test_benchmark: one row per set and query
+) -> pd.DataFrame:  # set, OVERLAP_COLUMNS: one row per set and query
     "Queries that the sets of a run lost to overlap."
-    folder, columns = RunFolder(run), ["set", *OVERLAP_COLUMNS, "test_benchmark"]
+    folder, columns = RunFolder(run), ["set", *OVERLAP_COLUMNS]
     names = folder.names("train_set", "overlap.jsonl", STRATEGIES)
     paths = {n: folder.path("train_set", n) / "overlap.jsonl" for n in names}
     rows = [r | {"set": n} for n, p in paths.items() for r in read_rows(p, OVERLAP_COLUMNS)]
