@@ -77,6 +77,11 @@ def _finds(pattern: re.Pattern, query: str, low: str) -> list[re.Match]:
     "All that a pattern finds in a query, which comes in small letters too."
     return [*pattern.finditer(query)] if any(word in low for word in _NEEDS[pattern]) else []
 
+
+def _bases(found: list[re.Match]) -> frozenset[int]:
+    words = [next(filter(None, m.groups())).lower() for m in found]
+    return frozenset(int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in words) - {0}
+
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7ae4c054
 def read_policy(
     query: str,  # Problem text, may be empty
@@ -87,14 +92,12 @@ def read_policy(
     """Policy for the answers of one query.
     Raises ValueError when a registered rule cannot be used."""
     says = partial(_finds, query=query, low=query.lower())
-    found = [next(filter(None, m.groups())).lower() for m in says(_BASE)]
-    bases = {int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found}
     return Policy(
         rel_tol,
         abs_tol,
         percent=bool(says(_PERCENT)),
         ordered=bool(says(_ORDER)) if ordered is None else ordered,
-        bases=frozenset(bases - {0}),
+        bases=_bases(says(_BASE)),
         scales=frozenset(m[1].lower() for m in says(_SCALE)),
         letters=frozenset(_LETTER.findall(query)),
         clock=bool(says(_CLOCK)),
