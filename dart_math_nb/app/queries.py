@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..data.fields import Fields
 from ..data.load import load_queries
-from ..data.query_sets import LoadedSets, load_sets
 from ..data.queries import read_saved_queries, save_queries
+from ..data.query_sets import LoadedSets, load_sets
 from ..data.records import Query
 from ..data.responses import queries_in, response_fields
 

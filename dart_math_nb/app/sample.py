@@ -64,7 +64,6 @@ def set_table(
     counts.insert(0, "n_queries", done.size())
     return found.join(counts, how="inner")
 
-
 # %% ../../nbs/70_app/30_sample.ipynb #be764355
 @delegates(set_setup)
 @delegates(strategy_fields, keep=True)
@@ -123,7 +122,6 @@ def sample(
     if cut:
         cut_finished(out, cfg.name, options["shard"][1])
     return result
-
 
 # %% ../../nbs/70_app/30_sample.ipynb #e97ac497
 def check_stage(

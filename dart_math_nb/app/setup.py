@@ -322,7 +322,6 @@ def set_setup(
     found = found if n_queries is None else draw_queries(found, n_queries, query_seed)
     return replace(sets, queries=found), fields, kwargs
 
-
 # %% ../../nbs/70_app/10_setup.ipynb #6fef0304
 @delegates(set_setup)
 def draw_setup(
@@ -332,4 +331,3 @@ def draw_setup(
     "Queries and an engine, from the flags of a command."
     sets, fields, kwargs = set_setup(queries, **kwargs)
     return open_setup(sets.queries, fields, **kwargs)
-

@@ -11,37 +11,30 @@ __all__ = ['read_settings', 'split_item', 'set_key']
 from pathlib import Path
 from typing import Any
 
-from .messages import need
+from .gate import LIMITS, read_bytes, yaml_value
+from .messages import Refused
 
 # %% ../../nbs/10_data/27_settings.ipynb #00671b39
 def read_settings(
     path: str | Path,  # YAML file
     what: str = "file of settings",  # What was looked for, for the message
 ) -> dict:
-    "Keys and values of a file. Raises ValueError, FileNotFoundError, or ImportError without PyYAML."
+    "Keys and values of a file. Raises Refused, FileNotFoundError, or ImportError without PyYAML."
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such {what}")
-    yaml = need("yaml", f"{path}: YAML")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(e).split())})") from None
+    values = yaml_value(read_bytes(path, LIMITS.settings), path)
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds {type(values).__name__}; need 'key: value' lines")
-    keys = [key.value for key, _ in node.value]
-    if twice := [key for key in values if keys.count(str(key)) > 1]:
-        raise ValueError(f"{path}: key {twice[0]!r} stands there twice; need it once")
+        raise Refused(f"{path}: holds {type(values).__name__}; need 'key: value' lines")
     return values
 
 # %% ../../nbs/10_data/27_settings.ipynb #79f0c270
 def split_item(
     item: str,  # Of --set
 ) -> tuple[str, str]:  # Key, value
-    "Key and value of a flag. Raises ValueError when there is no key."
+    "Key and value of a flag. Raises Refused when there is no key."
     key, equals, value = item.partition("=")
     if not equals or not key.strip():
-        raise ValueError(f"--set {item!r}; need key=value")
+        raise Refused(f"--set {item!r}; need key=value")
     return key.strip(), value
 
 
@@ -49,13 +42,13 @@ def set_key(
     values: dict,  # Of a file; changed in place
     item: str,  # Such as "sample.k=8"
 ) -> None:
-    "Set one key. Raises ValueError for a path that leads nowhere, or a value that is no YAML."
+    "Set one key. Raises Refused for a path that leads nowhere, or a value that is no YAML."
     key, text = split_item(item)
     *path, last = key.split(".")
     place: Any = values
     for name in path:
         place = _step(place, name, item)
-    value = need("yaml", "--set").safe_load(text)
+    value = yaml_value(text, f"--set {key}")
     if isinstance(place, list):
         place[_place(place, last, item)] = value
     else:
@@ -68,11 +61,11 @@ def _step(place: dict | list, name: str, item: str) -> dict | list:
     else:
         found = place[name] = {} if place.get(name) is None else place[name]
     if not isinstance(found, (dict, list)):
-        raise ValueError(f"--set {item!r}: {name!r} is {found!r:.60}; need something with keys")
+        raise Refused(f"--set {item!r}: {name!r} is {found!r:.60}; need something with keys")
     return found
 
 
 def _place(place: list, name: str, item: str) -> int:
     if not name.isdecimal() or int(name) >= len(place):
-        raise ValueError(f"--set {item!r}: {name!r} in a list; need 0 to {len(place) - 1}")
+        raise Refused(f"--set {item!r}: {name!r} in a list; need 0 to {len(place) - 1}")
     return int(name)

@@ -136,7 +136,6 @@ def shown_k(
     k = config["k"]
     return f"{k['least']} to {k['most']}" if isinstance(k, Mapping) else k
 
-
 # %% ../../nbs/40_sample/35_freeze.ipynb #8a72273a
 def save_strategy(
     folder: str | Path,  # Folder to write to

@@ -145,7 +145,6 @@ def k_of(
         raise ValueError(f"strategy {strategy.name}: k differs by query; need the id of one")
     return k
 
-
 # %% ../../nbs/40_sample/20_strategy.ipynb #5e36e9cd
 def k_span(
     strategy: StrategyCfg,
@@ -153,7 +152,6 @@ def k_span(
     "The least and the largest `k` of a strategy."
     values = _each(strategy.k).values()
     return min(values), max(values)
-
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #2d9f40fe
 def trial_limit(
@@ -172,7 +170,6 @@ def pilot_size(
     "Draws that must be graded before the quota of a query is known."
     estimated = strategy.name == "prop2diff" or strategy.curve is not None
     return strategy.n_pilot if estimated and strategy.quota is None else 0
-
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #7d9a4b14
 def _check_numbers(s: StrategyCfg) -> None:
@@ -196,7 +193,6 @@ def _each(value: int | Mapping[str, int]) -> Mapping[str | None, int]:
 def _of(query_id: str | None) -> str:
     return "" if query_id is None else f" of query {query_id!r}"
 
-
 # %% ../../nbs/40_sample/20_strategy.ipynb #1499d058
 def _check_limits(s: StrategyCfg) -> None:
     most = {"n_pilot": s.n_pilot} if pilot_size(s) else {}
@@ -215,7 +211,6 @@ def _check_limits(s: StrategyCfg) -> None:
         if not 0 <= quota <= trial_limit(s, query_id):
             limit = f"max_trials={trial_limit(s, query_id)}"
             raise ValueError(f"query {query_id!r}: quota={quota}; need 0 to {limit}")
-
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #b90d3e41
 def curve_share(
@@ -278,7 +273,6 @@ def with_numbers(
         same = len(set(values.values())) == 1
         found[name] = values[ids[0]] if same else values
     return replace(strategy, **found)
-
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #4ca57be7
 def free_curve(
