@@ -100,6 +100,7 @@ def exam_config(
     return EvalCfg(names, Source("", temperature=temperature), *asked)
 
 
+# %% ../../nbs/70_app/55_evaluate.ipynb #a4d2ff55
 def exam_queries(
     cfg: EvalCfg,
     benchmarks: Sequence[str] | None,  # Names or files, as given
