@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_integer_dtype
 
 from ..data.messages import printable
 from ..sets.stage import run_cards
@@ -34,7 +35,7 @@ def print_frame(
     "Print a table; columns without any value are left out."
     shown = table.dropna(axis="columns", how="all")
     how = {c: "{:.1%}".format for c in SHARES if c in shown}
-    whole = [c for c in shown if pd.api.types.is_integer_dtype(shown[c])]
+    whole = [c for c in shown.columns.difference(how) if is_integer_dtype(shown[c])]
     shown = shown.assign(**{c: shown[c].map(whole_number, na_action=None) for c in whole})
     text = shown.to_string(index=False, formatters=how, na_rep="-", float_format="{:.4g}".format)
     print(printable(text))

@@ -14,7 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..data.messages import check_names, need
+from ..data.gate import LIMITS, read_bytes, yaml_value
+from ..data.messages import Refused, check_names
 from .config import TrainCfg
 
 # %% ../../nbs/50_train/40_recipe.ipynb #8d00578f
@@ -71,20 +72,12 @@ def make_cfg(
 def yaml_values(
     path: str | Path,  # YAML file
 ) -> dict:
-    "Keys and values of a file. Raises ValueError or FileNotFoundError."
+    "Keys and values of a file. Raises Refused or FileNotFoundError."
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such recipe")
-    yaml = need("yaml", f"{path}: YAML")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(e).split())})") from None
+    values = yaml_value(read_bytes(path, LIMITS.settings), path)
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds {type(values).__name__}; need 'key: value' lines")
-    keys = [key.value for key, _ in node.value]
-    if twice := [key for key in values if keys.count(str(key)) > 1]:
-        raise ValueError(f"{path}: key {twice[0]!r} stands there twice; need it once")
+        raise Refused(f"{path}: holds {type(values).__name__}; need 'key: value' lines")
     return values
 
 # %% ../../nbs/50_train/40_recipe.ipynb #e7bc37ec
