@@ -99,7 +99,6 @@ def exam_config(
     names = benchmarks or [short_name(responses)]
     return EvalCfg(names, Source("", temperature=temperature), *asked)
 
-
 # %% ../../nbs/70_app/55_evaluate.ipynb #a4d2ff55
 def exam_queries(
     cfg: EvalCfg,
