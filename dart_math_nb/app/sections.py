@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/sections.html.md"""
 
 # %% auto #0
 __all__ = ['RUN_STAGES', 'HIDDEN', 'WORDS', 'RunStage', 'stage_actions', 'stage_keys', 'value_words', 'flag_words', 'words_of',
-           'key_problem', 'section_problems', 'field_problems', 'missing_keys', 'flow', 'said_flags', 'run_file_of',
-           'print_run_file']
+           'key_problem', 'section_problems', 'unknown', 'field_problems', 'missing_keys', 'flow', 'said_flags',
+           'run_file_of', 'print_run_file']
 
 # %% ../../nbs/70_app/92_sections.ipynb #0f139b63
 import inspect
@@ -122,7 +122,7 @@ def key_problem(
     try:
         parse(flag_words(action, value))
     except ValueError as e:
-        return one_line(e)
+        return one_line(e).removeprefix(f"{(action.option_strings or [''])[0]}: ")
     return ""
 
 # %% ../../nbs/70_app/92_sections.ipynb #53f64b8e
@@ -133,7 +133,7 @@ def section_problems(
     "All that is wrong with the keys and values of a section, each looked at alone."
     given = {k: v for k, v in flags.items() if v is not None}
     known = stage_keys(stage)
-    found = [f"unknown key {k!r}; {nearest(k, known)}" for k in given if k not in known]
+    found = [unknown(stage, key, known) for key in given if key not in known]
     given = {k: v for k, v in given.items() if k in known}
     if stage == "train":
         return found + list(field_problems(given))
@@ -143,6 +143,13 @@ def section_problems(
     actions = {a.dest: a for a in parser._actions}
     bad = {k: key_problem(actions[k], parser.parse_args, v) for k, v in given.items()}
     return found + [f"{k}: {why}" for k, why in bad.items() if why]
+
+
+def unknown(stage: str, key: str, known: list[str]) -> str:
+    "What is said of a key that a section cannot have."
+    if RUN_STAGES[stage].folder and key in (RUN_STAGES[stage].folder, "out"):
+        return f"{key}: the run folder stands once, as `out` at the top of the file"
+    return f"unknown key {key!r}; {nearest(key, known)}"
 
 
 def field_problems(
