@@ -23,6 +23,7 @@ from .counts import read_query_info
 from .estimate import fit_prior
 from .standing import rate_table
 from .strategy import StrategyCfg, free_curve, query_quota, trial_limit
+from ..store.run import pool_of
 from ..store.trials import ABSENT, CORRECT, each_query, read_trials
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #10479f9e
@@ -39,7 +40,7 @@ def read_rates(
         return read_query_info(path, queries, source_id).set_index("query_id")
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or folder; need a pool or counts per query")
-    folder = path / "pool" if (path / "pool").is_dir() else path
+    folder = pool_of(path)
     trials = read_trials(folder)
     sources = sorted(trials.sources)
     source_id = sources[0] if source_id is None and len(sources) == 1 else source_id
