@@ -142,6 +142,7 @@ def one_line(
 
 # %% ../../nbs/10_data/05_messages.ipynb #fc9955a2
 PLUGIN = "dart_math_plugin_"  # Begins the name of the module of a plugin's file
+_OURS = ("dart_math_nb.", PLUGIN, "__main__")  # The last is a page of this package while it runs
 
 
 def _raised_by(error: BaseException) -> tuple[str, str, bool]:
@@ -149,7 +150,7 @@ def _raised_by(error: BaseException) -> tuple[str, str, bool]:
     found, step = ("", "", False), error.__traceback__
     while step is not None:
         module, code = step.tb_frame.f_globals.get("__name__", ""), step.tb_frame.f_code
-        if module.startswith(("dart_math_nb.", PLUGIN)):
+        if module.startswith(_OURS):
             said = step.tb_next is None and code.co_code[step.tb_lasti] == opmap["RAISE_VARARGS"]
             found = module, f"{os.path.basename(code.co_filename)}, line {step.tb_lineno}", said
         step = step.tb_next
