@@ -119,7 +119,7 @@ def mark_columns(
         found["unparsable"] = table["n_unparsable"]
     return found
 
-# %% ../../nbs/70_app/62_show.ipynb #0a14cf1d
+# %% ../../nbs/70_app/62_show.ipynb #5b6121b3
 def json_line(
     row: dict,  # Values, missing ones as NaN or None
 ) -> str:  # ASCII
@@ -134,6 +134,8 @@ def print_list(look, table: pd.DataFrame, names: Sequence[str], n: int, json: bo
     "Print the list, or a JSON line for each query."
     from dart_math_nb.report.look import MARKS
 
+    if n < 0:
+        raise ValueError(f"--n {n}; need 0 (all) or more")
     some = table.head(n) if n else table
     extra = mark_columns(look, some, names)
     if json:
@@ -215,7 +217,7 @@ def print_query(look, row, full: bool) -> None:
     else:
         print_frame(response_frame(responses))
 
-# %% ../../nbs/70_app/62_show.ipynb #b15473da
+# %% ../../nbs/70_app/62_show.ipynb #d1ac1513
 @delegates(pick)
 def show(
     run: str,  # Run folder, or folder of a pool
@@ -230,8 +232,6 @@ def show(
     from dart_math_nb.report.look import find_query, response_table
 
     look, table, names = pick(run, **kwargs)
-    if n < 0:
-        raise ValueError(f"--n {n}; need 0 (all) or more")
     if query is None:
         print_list(look, table, names, n, json)
         return table
