@@ -19,6 +19,7 @@ from ..data.records import ERRORS
 from ..evaluate.metrics import accuracy, wilson
 from .figures import cost_frame, plot_cost
 from .html import Figure, Section, Table, new_axes, without_zeros
+from ..sample.freeze import shown_k
 from ..sample.standing import graded_prefix, progress_table
 from ..sample.state import read_draws
 from ..sample.strategy import StrategyCfg
@@ -54,7 +55,7 @@ def _cost_row(name: str, card: dict) -> dict:
     ends = wilson(n, n_all) if counted else ends
     return {
         "set": name,
-        "k": strategy["k"],
+        "k": shown_k(strategy),
         "n_queries": n_all,
         "n_trials": cost["n_trials"],
         "n_accepted": cost["n_accepted"],

@@ -25,7 +25,7 @@ from dart_math_nb.report.figures import (
 )
 from .html import Figure, Section, Table, new_axes, percent, with_interval
 from ..sample.standing import fail_rates
-from ..sample.strategy import StrategyCfg, pilot_size
+from ..sample.strategy import StrategyCfg, k_span, pilot_size
 from ..sets.cut import source_draws
 from ..sets.stage import main_source
 from ..store.run import pool_of
@@ -43,7 +43,7 @@ def fixed_prefix(
     strategies: Iterable[StrategyCfg],  # That drew the pool; at least one
 ) -> int:  # Draws
     "First draws that every query has, whatever came out."
-    return max(pilot_size(s) or s.k for s in strategies)
+    return max(pilot_size(s) or k_span(s)[0] for s in strategies)
 
 # %% ../../nbs/60_report/30_responses.ipynb #3c543848
 def difficulty_frame(

@@ -21,7 +21,7 @@ from ..data.queries import queries_frame
 from ..data.records import KEY, Query
 from ..sample.standing import normalize_response
 from ..sample.state import State, enter_codes, read_forms, result_table, settle
-from ..sample.strategy import StrategyCfg
+from ..sample.strategy import StrategyCfg, k_span
 from ..store.journal import iter_pool
 from ..store.pool import NARROW, read_narrow, read_sources
 from ..store.trials import CORRECT, WRONG
@@ -206,7 +206,8 @@ def cut_strategy(
     points = result_table(states, strategy)
     if n := int(points["stop"].isna().sum()):
         what = f"{folder}: {n} of {len(queries)} queries need further draws for {strategy.name}"
-        raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (--partial)")
+        k = "-".join(str(n) for n in dict.fromkeys(k_span(strategy)))
+        raise ValueError(f"{what}, k={k}; sample them, or take what is there (--partial)")
     chosen = accepted_of(states).assign(source_id=source_id)
     return cut_train_set(folder, queries, chosen), points
 

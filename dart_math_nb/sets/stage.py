@@ -167,7 +167,7 @@ def plain_strategies(
 ) -> dict[str, StrategyCfg]:  # Those that are numbers alone
     "Strategies that their cards tell whole; frozen quotas lie in a file."
     found = {n: card["strategy"] for n, card in cards.items()}
-    names = ("quota", "max_trials", "curve")
+    names = ("k", "quota", "max_trials", "curve")
     return {
         n: StrategyCfg(**s)
         for n, s in found.items()
