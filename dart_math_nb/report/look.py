@@ -235,14 +235,16 @@ def leading_key(
     leader = counts.index[0]
     return leader if all(2 * part.eq(leader).sum() > len(part) for part in parts) else None
 
-# %% ../../nbs/60_report/55_look.ipynb #afef8edf
+# %% ../../nbs/60_report/55_look.ipynb #cf57d519
 def doubtful_references(
     look: Look,
 ) -> pd.DataFrame:  # query_id -> vote (its answer), n_votes, n_draws, low
     "Queries whose draws agree on an answer that the reference is not."
     right = look.draws.groupby("query_id", observed=True)["correct"].transform("any")
-    asked = [q for q in look.queries if q.ref_ans]
+    asked = [q for q in look.queries if q.query]
     rows = look.draws[~right & look.draws["query_id"].isin([q.query_id for q in asked])]
+    heard = rows["error"].isna() | rows["error"].eq("bad_reference")
+    rows = rows.assign(ans=rows["ans"].where(heard))
     refs = pd.DataFrame([(q.query_id, q.ref_ans) for q in asked], columns=["query_id", "ans"])
     refs = vote_keys(refs[refs["query_id"].isin(rows["query_id"])], asked)
     ref_key, found = dict(zip(refs["query_id"], refs["key"], strict=True)), []
