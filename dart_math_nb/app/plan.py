@@ -7,11 +7,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/plan.html.md"""
 # %% auto #0
 __all__ = ['TOP', 'FILL', 'ENGINE_NEEDS', 'TRAIN_NEEDS', 'PATHS', 'LOOKS', 'Step', 'Job', 'read_run_file', 'each_of', 'said',
            'top_problems', 'fill_sample', 'fill_import', 'fill_curate', 'sets_before', 'fill_train', 'fill_export',
-           'fill_evaluate', 'fill_grade', 'fill_report', 'fill', 'read_job', 'read_sets', 'same_place', 'step_file',
-           'step_words', 'command_line', 'run_step', 'files_of', 'record_of', 'Planned', 'how_far', 'record_key',
-           'keep_record', 'lacking', 'is_made', 'lost_files', 'engine_problems', 'server_problems', 'source_problems',
-           'sample_problems', 'evaluate_problems', 'curate_problems', 'train_problems', 'step_problems', 'plan_steps',
-           'all_problems']
+           'fill_evaluate', 'fill_grade', 'fill_report', 'fill', 'read_job', 'blame', 'add_section', 'read_sets',
+           'same_place', 'step_file', 'step_words', 'command_line', 'run_step', 'files_of', 'record_of', 'Planned',
+           'how_far', 'record_key', 'keep_record', 'lacking', 'is_made', 'lost_files', 'engine_problems',
+           'server_problems', 'source_problems', 'sample_problems', 'evaluate_problems', 'curate_problems',
+           'train_problems', 'step_problems', 'plan_steps', 'all_problems']
 
 # %% ../../nbs/70_app/94_plan.ipynb #3b966c7e
 import importlib.util
@@ -19,14 +19,14 @@ import inspect
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .cli import check_words, explain, find_command, read_flags
 from .evaluate import asked_exam, plain_name
 from .queries import avoided_queries
-from .sample import asked_sampling
+from .sample import asked_sampling, sampling_setup
 from dart_math_nb.app.sections import (
     RUN_STAGES,
     flow,
@@ -79,6 +79,7 @@ class Job:
     queries: list[str] = field(default_factory=list)  # Words of each set
     steps: list[Step] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)  # Sections that cannot be read
 
 # %% ../../nbs/70_app/94_plan.ipynb #09cbc08f
 def read_run_file(
@@ -271,25 +272,35 @@ def read_job(
     values: Mapping[str, Any],  # Of a run file
 ) -> Job:
     "The steps of a run file, and what is wrong with it."
-    problems = list(top_problems(values))
     stages = tuple(stage for stage in RUN_STAGES if stage in values)
+    job = Job(Path(str(values.get("out"))), stages, problems=list(top_problems(values)))
     queries, bad = said(read_sets, values.get("queries"))
-    job = Job(Path(str(values.get("out"))), stages, queries or [], [], [*problems, *bad])
-    broken: set[str] = {"sample"} if bad else set()
+    job.queries.extend(queries or [])
+    blame(job, "queries", bad)
     for stage in stages:
         sections, bad = said(each_of, values[stage])
+        blame(job, stage, [f"{stage}: {line}" for line in bad])
         for i, flags in enumerate(sections or []):
             where = f"{stage}.each.{i}" if len(sections) > 1 else stage
-            wrong = [f"{where}: {p}" for p in section_problems(stage, flags)]
-            if not wrong and not broken & {stage, *RUN_STAGES[stage].after.split()}:
-                flags = {k: v for k, v in flags.items() if v is not None}
-                steps, wrong = said(fill, stage, flags, job)
-                wrong = [f"{where}: {p}" for p in wrong]
-                job.steps.extend(steps or [])
-            job.problems.extend(wrong)
-            broken |= {stage} if wrong else set()
-        job.problems.extend(f"{stage}: {p}" for p in bad)
-    return replace(job, problems=[*dict.fromkeys([*job.problems, *same_place(job.steps)])])
+            add_section(job, stage, {k: v for k, v in flags.items() if v is not None}, where)
+    blame(job, "", list(same_place(job.steps)))
+    return job
+
+
+def blame(job: Job, section: str, lines: Sequence[str]) -> None:
+    "Add what is wrong with a section."
+    job.problems.extend(line for line in lines if line not in job.problems)
+    if lines:
+        job.broken.add(section)
+
+
+def add_section(job: Job, stage: str, flags: dict, where: str) -> None:
+    "Add the steps of a section; what it lacks for a section before it that is broken is not said."
+    wrong = section_problems(stage, flags)
+    steps, lacks = (None, []) if wrong else said(fill, stage, flags, job)
+    before = {"queries", *RUN_STAGES[stage].after.split()} & job.broken
+    job.steps.extend(steps or [])
+    blame(job, stage, [f"{where}: {line}" for line in (*wrong, *([] if before else lacks))])
 
 # %% ../../nbs/70_app/94_plan.ipynb #9a10d80c
 def read_sets(
@@ -519,6 +530,9 @@ def sample_problems(flags: dict, job: Job) -> list[str]:
     "As `sample` looks, before it has an engine."
     asked = {k: v for k, v in flags.items() if k != "cut"}
     found = engine_problems(flags, job) + source_problems(flags["queries"], flags)
+    if not flags["queries"] and "queries" in job.broken:
+        names = inspect.signature(sampling_setup).parameters
+        return found + said(sampling_setup, **{k: v for k, v in asked.items() if k in names})[1]
     return found + said(asked_sampling, **asked)[1]
 
 
