@@ -6,13 +6,14 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/intake.html.md"""
 
 # %% auto #0
 __all__ = ['LABELS', 'read_items', 'Numbering', 'next_key', 'file_names', 'open_import', 'verdicts_of', 'Import', 'Imported',
-           'import_table', 'ImportCfg', 'import_pool']
+           'import_table', 'ImportCfg', 'look_at_all', 'import_pool']
 
 # %% ../../nbs/45_sets/20_intake.ipynb #0a226457
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -21,31 +22,44 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..data.fields import Fields, saved_fields
-from ..data.files import file_facts, read_json, write_json
+from ..data.files import read_json, write_json
 from ..data.plugins import with_plugins
 from ..data.records import Query, Response, Source, Verdict, pool_row
+from ..data.reading import BadRow, Reading
 from dart_math_nb.data.responses import (
     Item,
     QueryBook,
     query_of,
+    look_at,
     read_responses,
     response_fields,
-    set_name,
 )
+from ..data.source import Place, parse_source, set_name, source_facts
 from ..grade.batch import grade_responses
 from ..grade.find.extract import extract_answer
 from ..store.folder import config_changes, refuse
 from ..store.pool import Pool, open_pool, pool_counts
 
 # %% ../../nbs/45_sets/20_intake.ipynb #53b49083
+def _item_check(need: Sequence[str], book: QueryBook | None, item: Item) -> None:
+    if "ref_ans" in need and not item.ref_ans:
+        raise BadRow("empty reference", "no reference answer; need one to grade by")
+    if book is not None:
+        query_of(book, item)
+
+
 def read_items(
-    path: str | Path,  # .jsonl, .jsonl.gz or .parquet
+    source: str | Path | Place,  # File, folder, or data set of the hub
     fields: Fields = Fields(),  # noqa: B008  frozen; as the caller names them
     need: Sequence[str] = ("query", "response"),  # Of `Fields`, must be there
+    reading: Reading | None = None,  # Takes what is bad; None drops it with a warning
+    book: QueryBook | None = None,  # Must agree with the references
+    read: Callable = read_responses,  # Or `look_at`
 ) -> Iterator[Item]:
-    "Responses of a file, in order. Raises ValueError naming file, row and field."
-    found = response_fields(path, fields, need)
-    yield from read_responses(path, found, labels="label" in need, gaps=True)
+    "Responses of a file, in order. Raises Refused naming file, row and field."
+    found = response_fields(source, fields, need)
+    how = {"labels": "label" in need, "gaps": True, "check": partial(_item_check, need, book)}
+    return read(source, found, reading=reading or Reading(), **how)
 
 # %% ../../nbs/45_sets/20_intake.ipynb #41e174dc
 @dataclass(eq=False)
@@ -79,10 +93,10 @@ def next_key(
 
 # %% ../../nbs/45_sets/20_intake.ipynb #3d39b426
 def file_names(
-    files: Sequence[str | Path],
+    files: Sequence[str | Path | Place],  # Files, folders or data sets of the hub
 ) -> list[dict]:  # name and sha256
     "What names the content of files. Raises FileNotFoundError, ValueError when one comes twice."
-    named = [file_facts(path) for path in files]
+    named = [source_facts(path) for path in files]
     if not named:
         raise ValueError("no file to import; need at least one")
     if len({n["sha256"] for n in named}) < len(named):
@@ -258,9 +272,24 @@ class ImportCfg:
         "What `imports/` says of it."
         return asdict(self) | {"fields": saved_fields(self.fields)}
 
+# %% ../../nbs/45_sets/20_intake.ipynb #3b3f3207
+def _book(name: str, queries: Sequence[Query] | None) -> QueryBook:
+    given = {" ".join(q.query.split()): q for q in queries or ()}
+    return QueryBook(name, queries is not None, given)
+
+
+def look_at_all(
+    files: Sequence[Place],
+    read: Callable[..., Iterator[Item]],  # `read_items` with its options
+    book: QueryBook,  # Of its own: it is filled
+) -> None:
+    "Read all files to their ends, before any work is done. Raises Refused."
+    for file in files:
+        read(file, book=None if book.given else book, read=look_at)
+
 # %% ../../nbs/45_sets/20_intake.ipynb #c63ed81b
 def import_pool(
-    files: str | Path | Sequence[str | Path],  # .jsonl, .jsonl.gz or .parquet, in order
+    files: str | Path | Sequence[str | Path],  # Files, folders or data sets of the hub, in order
     folder: str | Path,  # Of the pool; made when absent
     cfg: ImportCfg = ImportCfg(),  # noqa: B008  frozen
     *,
@@ -269,18 +298,21 @@ def import_pool(
     shard: str = "import",  # Writer of the pool
     keep_wrong: str = "text",  # "counts" drops the texts of wrong responses
     n_procs: int | None = None,  # Processes for grading; None is one per core
+    reading: Reading | None = None,  # Takes what is bad; None drops it with a warning
 ) -> Imported:
     """Add responses of others to a pool; resumable.
     Raises ValueError naming file and row, or when the pool has the source by other means."""
-    files = [files] if isinstance(files, (str, Path)) else list(files)
-    named, name = file_names(files), set_name(files[0])
-    book = QueryBook(name, queries is not None, {q.query.strip(): q for q in queries or ()})
+    files = [parse_source(f) for f in ([files] if isinstance(files, (str, Path)) else files)]
+    named, name, reading = file_names(files), set_name(files[0]), reading or Reading()
     source = source or Source(name, revision=f"file {named[0]['sha256'][:16]}")
-    how, need = {"files": named, "source": asdict(source)} | cfg.saved, cfg.needs(book.given)
+    how, need = {"files": named, "source": asdict(source)} | cfg.saved, cfg.needs(queries is not None)
+    read = partial(read_items, fields=cfg.fields, need=need, reading=reading)
+    look_at_all(files, read, _book(name, queries))
     with open_pool(folder, shard, keep_wrong=keep_wrong) as pool:
-        numbering = Numbering(source, cfg.drop_repeats)
+        numbering, book = Numbering(source, cfg.drop_repeats), _book(name, queries)
         run = Import(pool, book, numbering, open_import(pool, source, how))
-        rows = run.new_rows(i for path in files for i in read_items(path, cfg.fields, need))
+        rows = run.new_rows(i for f in files for i in read(f, book=None if book.given else book))
         n_new = run.append_all(verdicts_of(rows, cfg.labels, n_procs))
     table = import_table(pool.folder, numbering)
     return Imported(table, list(run.queries.values()), n_new, run.left_out, run.n_differs)
+

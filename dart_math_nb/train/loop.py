@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from ..data.reading import Reading
 from ..store.folder import enter
 from .args import check_extras, training_args
 from .card import push_model
@@ -44,11 +45,12 @@ def run_tokens(
     cfg: TrainCfg,
     rows: Iterable[Mapping] | pd.DataFrame | None,  # None reads cfg.train_set
     tokenizer: Any,  # Hugging Face tokenizer
+    reading: Reading | None = None,  # Takes bad rows; None drops them with a warning
 ) -> tuple[TokenSet, np.ndarray | None]:  # Tokens; train set of each sample
     "Tokens of a run. Raises ValueError when weights are given without train sets to weigh."
     if rows is not None and cfg.weights:
         raise ValueError(f"weights={cfg.weights} with rows in memory; need train_set")
-    sets = [] if rows is not None else read_train_sets(cfg)
+    sets = [] if rows is not None else read_train_sets(cfg, reading)
     rows = [row for part in sets for row in part] if rows is None else rows
     tokens = cached_tokens(rows, tokenizer, cfg, cfg.token_cache, cfg.n_workers)
     set_of = np.repeat(np.arange(len(sets)), [len(part) for part in sets]) if sets else None
@@ -108,15 +110,18 @@ def train(
     rows: Iterable[Mapping] | pd.DataFrame | None = None,  # None reads cfg.train_set
     start: tuple[Any, Any] | None = None,  # Model (trained in place), tokenizer
     progress: bool = True,  # Show a bar
+    reading: Reading | None = None,  # Takes bad rows; None drops them with a warning
 ) -> TrainResult:
     "Fine-tune a model on rows. Raises ValueError for what cannot be trained as configured."
     check_extras(cfg)
     shape = batch_shape(cfg, n_processes := int(os.environ.get("WORLD_SIZE", 1)))
     args = training_args(cfg, shape["accumulation"])  # Before the model: ZeRO-3 loads it in parts
-    tokenizer = start[1] if start else load_tokenizer(cfg)
+    tokenizer, reading = start[1] if start else load_tokenizer(cfg), reading or Reading()
     with args.main_process_first(local=False):
-        tokens, set_of = run_tokens(cfg, rows, tokenizer)
+        tokens, set_of = run_tokens(cfg, rows, tokenizer, reading)
         run = enter(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
+        if args.process_index == 0 and rows is None:
+            reading.save(cfg.out)
     if (Path(cfg.out) / "train.json").exists():
         return load_result(cfg.out)
     late = torch.cuda.is_available() or is_deepspeed_zero3_enabled()
