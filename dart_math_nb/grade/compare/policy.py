@@ -11,7 +11,7 @@ __all__ = ['MAX_KEPT', 'Policy', 'read_policy', 'policy_of', 'text_key', 'choice
 import math
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ...data.plugins import generation
 from .rule import UserRule, user_rules
@@ -62,6 +62,26 @@ _BASE_WORDS = {"binary": 2, "octal": 8, "hexadecimal": 16, "sixteen": 16} | {
     for i, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
 }
 
+# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #02bb8fc7
+_NEEDS = {  # One of these is in every text that the pattern finds something in
+    _PERCENT: ("%", "percent", "per cent", "pct", "rate"),
+    _CLOCK: ("time ", "o'clock", "am", "pm", ".m"),
+    _ROUND: ("nearest", "round", "decimal place", "significant", "approx", "estimat", "≈"),
+    _SCALE: tuple(SCALE_WORDS),
+    _ORDER: ("order", "coordinates of", "respectively", "from "),
+    _BASE: ("base", "_", "binary", "octal", "hexadecimal"),
+}
+
+
+def _finds(pattern: re.Pattern, query: str, low: str) -> list[re.Match]:
+    "All that a pattern finds in a query, which comes in small letters too."
+    return [*pattern.finditer(query)] if any(word in low for word in _NEEDS[pattern]) else []
+
+
+def _bases(found: list[re.Match]) -> frozenset[int]:
+    words = [next(filter(None, m.groups())).lower() for m in found]
+    return frozenset(int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in words) - {0}
+
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7ae4c054
 def read_policy(
     query: str,  # Problem text, may be empty
@@ -71,19 +91,18 @@ def read_policy(
 ) -> Policy:
     """Policy for the answers of one query.
     Raises ValueError when a registered rule cannot be used."""
-    found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))
-    bases = {int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found}
+    says = partial(_finds, query=query, low=query.lower())
     return Policy(
         rel_tol,
         abs_tol,
-        percent=bool(_PERCENT.search(query)),
-        ordered=bool(_ORDER.search(query)) if ordered is None else ordered,
-        bases=frozenset(bases - {0}),
-        scales=frozenset(w.lower() for w in _SCALE.findall(query)),
+        percent=bool(says(_PERCENT)),
+        ordered=bool(says(_ORDER)) if ordered is None else ordered,
+        bases=_bases(says(_BASE)),
+        scales=frozenset(m[1].lower() for m in says(_SCALE)),
         letters=frozenset(_LETTER.findall(query)),
-        clock=bool(_CLOCK.search(query)),
+        clock=bool(says(_CLOCK)),
         unit=asked_unit(query),
-        rounded=bool(_ROUND.search(query)),
+        rounded=bool(says(_ROUND)),
         powers=frozenset(_POWER.findall(query)),
         rules=user_rules().trees,
         text_rules=user_rules().texts,
