@@ -126,7 +126,9 @@ def ref_text(
     if isinstance(value, list | tuple) and not any(isinstance(v, list | tuple) for v in value):
         return ", ".join(ref_text(v) for v in value)
     if value is None:
-        raise BadRow("empty reference", "None is no answer; need text, a number, or a list of these")
+        raise BadRow(
+            "empty reference", "None is no answer; need text, a number, or a list of these"
+        )
     if not isinstance(value, Number) or value != value or abs(value) == math.inf:
         raise Refused(f"{value!r:.60} is no answer; need text, a number, or a list of these")
     if isinstance(value, float) and value.is_integer():
@@ -245,7 +247,6 @@ def usual_field(row: Mapping, what: str) -> str | None:
     "The first of them; None when no usual name is there."
     return next(iter(usual_fields(row, what)), None)
 
-
 # %% ../../nbs/10_data/25_fields.ipynb #2c4916e2
 WORDS = {
     "query": ("problem text", "query"),
@@ -272,9 +273,7 @@ def missing_field(
     if unmarked and what == "ref_ans" and not named:
         tried = f"; {unmarked!r} marks no answer, in a box or behind ####"
     have = ", ".join(map(str, row))[:200]
-    return Refused(
-        f"{where}, row 1: {lacks}{tried}; it has: {have}; {flag.format(first)} names it"
-    )
+    return Refused(f"{where}, row 1: {lacks}{tried}; it has: {have}; {flag.format(first)} names it")
 
 # %% ../../nbs/10_data/25_fields.ipynb #c30e958c
 def find_fields(

@@ -19,7 +19,6 @@ from .messages import Refused, need
 from .rows import pick, table_row
 from .tables import plain_rows
 
-
 # %% ../../nbs/10_data/40_hub.ipynb #9e5817c8
 @dataclass(frozen=True)
 class Mirror:
@@ -64,7 +63,6 @@ def _one_split(data, split: str | None, where: str) -> Iterator[dict]:
     for batch in data.with_format("arrow").iter(1024):
         for row in plain_rows(batch, where):
             yield table_row(1, row).row or {}
-
 
 # %% ../../nbs/10_data/40_hub.ipynb #145e5da2
 _COMMIT = re.compile(

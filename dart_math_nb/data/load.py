@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/load.html.md"""
 
 # %% auto #0
 __all__ = ['data_folder', 'local_file', 'benchmark_frame', 'benchmark_queries', 'number_repeats', 'own_rows', 'load_benchmark',
-           'split_source', 'note_benchmark', 'load_queries']
+           'split_source', 'note_benchmark', 'said_options', 'load_queries']
 
 # %% ../../nbs/10_data/60_load.ipynb #029fb1be
 import os
@@ -28,7 +28,7 @@ from .fields import Fields, find_fields, get_field, parse_fields, row_meta
 from .hub import mirror_rows
 from .messages import Refused, one_line
 from .queries import draw_queries, filter_queries, queries_from, text_and_ref
-from .reading import Reading, Row, numbered
+from .reading import Reading, Row, as_reading, numbered
 from .records import Query, short_hash
 from .rows import file_kind
 from dart_math_nb.data.source import (
@@ -153,6 +153,17 @@ def own_rows(
         what = f"benchmark {bench.name!r}: its function failed"
         raise ValueError(f"{what}, {type(e).__name__}: {one_line(e)}") from e
 
+# %% ../../nbs/10_data/60_load.ipynb #11e242bb
+def _from_here(
+    bench: Benchmark, path: Path | None, unverified: bool, reading: Reading | None
+) -> list[Query]:
+    rows, where = (own_rows(bench), bench.name) if bench.rows else (source_rows(path), path)
+    if bench.n_rows is None and not (bench.tolerances or bench.fixes):
+        return queries_from(rows, bench.name, bench.fields, where, reading)
+    queries = benchmark_queries(rows, bench, bench.fields, where)
+    check_content(bench, queries, where, unverified=unverified)
+    return queries
+
 # %% ../../nbs/10_data/60_load.ipynb #5522e9ec
 def load_benchmark(
     bench: Benchmark,
@@ -164,12 +175,7 @@ def load_benchmark(
     """Queries of a known benchmark, from its local file or a mirror.
     Raises Refused when rows are wrong, ConnectionError when there are none."""
     if (path := local_file(bench, folder)) or bench.rows is not None:
-        rows, where = (own_rows(bench), bench.name) if bench.rows else (source_rows(path), path)
-        if bench.n_rows is None and not (bench.tolerances or bench.fixes):
-            return queries_from(rows, bench.name, bench.fields, where, reading)
-        queries = benchmark_queries(rows, bench, bench.fields, where)
-        check_content(bench, queries, where, unverified=unverified)
-        return queries
+        return _from_here(bench, path, unverified, reading)
     failed, problem = [], None
     for mirror in bench.mirrors:
         try:
@@ -204,7 +210,6 @@ def _is_path(source: str | Path) -> bool:
         path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
     )
 
-
 # %% ../../nbs/10_data/60_load.ipynb #bb16f75a
 def split_source(
     source: str | Path,  # Perhaps "math;level=5;n=100"
@@ -220,6 +225,17 @@ def split_source(
         return Path(name).expanduser(), filters
     return name, filters
 
+# %% ../../nbs/10_data/60_load.ipynb #0abbb70e
+def note_benchmark(
+    reading: Reading,
+    name: str,  # Of a known benchmark
+    queries: list[Query],
+) -> None:
+    "Note that a benchmark was loaded."
+    source = reading.begin(name)
+    source.n_rows, first = len(queries), queries[0]
+    source.example = {"problem text": first.query, "reference answer": first.ref_ans}
+    reading.close(source)
 
 # %% ../../nbs/10_data/60_load.ipynb #1f836579
 def _open_source(
@@ -240,19 +256,6 @@ def _open_source(
     place = parse_source(source, **flags)
     return queries_from(source_rows(place), set_name(place), fields, place, reading, answers)
 
-
-def note_benchmark(
-    reading: Reading,
-    name: str,  # Of a known benchmark
-    queries: list[Query],
-) -> None:
-    "Note that a benchmark was loaded."
-    source = reading.begin(name)
-    source.n_rows, first = len(queries), queries[0]
-    source.example = {"problem text": first.query, "reference answer": first.ref_ans}
-    reading.close(source)
-
-
 # %% ../../nbs/10_data/60_load.ipynb #b3cc5b21
 def _some(queries: list[Query], filters: list[str], n: int | None, seed: int, where) -> list[Query]:
     try:
@@ -260,6 +263,16 @@ def _some(queries: list[Query], filters: list[str], n: int | None, seed: int, wh
         return found if n is None else draw_queries(found, n, seed)
     except ValueError as e:
         raise ValueError(f"{where}: {e}") from None
+
+# %% ../../nbs/10_data/60_load.ipynb #c736bde7
+def said_options(
+    filters: Iterable[str],  # Behind the name of a source
+    **given: str | None,  # split, config and revision, where flags say them
+) -> tuple[list[str], dict[str, str | None]]:  # True filters; split, config and revision
+    "Filters apart from what says which rows are meant."
+    pairs = [(f, *map(str.strip, f.partition("=")[::2])) for f in filters]
+    said = {name: value for _, name, value in pairs if name in OPTIONS}
+    return [f for f, name, _ in pairs if name not in OPTIONS], given | said
 
 # %% ../../nbs/10_data/60_load.ipynb #69a6e436
 def load_queries(
@@ -277,17 +290,13 @@ def load_queries(
     folder: str | Path | None = None,  # With the files of benchmarks; None is data_folder()
     unverified: bool = False,  # Warn of wrong rows of a benchmark instead of refusing them
     answers: bool = True,  # Must there be reference answers?
-    on_bad: str = "drop",  # Bad rows of a file: drop (with a warning, at most 5 %), stop, or a share
-    reading: Reading | None = None,  # Takes them, and what was understood, in place of on_bad
+    reading: Reading | str | None = "drop",  # Takes bad rows; or drop (at most 5 %), stop, a share
 ) -> list[Query]:
     """Load, check, filter and sample a set of queries.
     Raises Refused, FileNotFoundError or ConnectionError: where, what came, what was needed."""
     source, filters = split_source(source, where)
     fields = parse_fields(query_field, ref_field, list(meta_fields))
-    pairs = [(f, *map(str.strip, f.partition("=")[::2])) for f in filters]
-    filters = [f for f, name, _ in pairs if name not in OPTIONS]
-    flags = {"config": config, "split": split, "revision": revision}
-    flags |= {name: value for _, name, value in pairs if name in OPTIONS}
-    known, reading = {"folder": folder, "unverified": unverified}, reading or Reading(on_bad)
+    filters, flags = said_options(filters, config=config, split=split, revision=revision)
+    known, reading = {"folder": folder, "unverified": unverified}, as_reading(reading)
     found = _open_source(source, fields, flags, known, reading, answers)
     return _some(found, filters, n, seed, source)

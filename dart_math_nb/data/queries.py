@@ -35,7 +35,6 @@ from .records import Query, make_query, short_hash
 from .rows import path_rows
 from .turns import says
 
-
 # %% ../../nbs/10_data/30_queries.ipynb #d369e999
 def text_and_ref(
     row: dict,
@@ -65,7 +64,7 @@ class QueryMaker:
             return text, row_reference(row, self.fields)
         return text, ""
 
-
+# %% ../../nbs/10_data/30_queries.ipynb #f265bb96
 def query_of_row(
     maker: QueryMaker,
     row: Row,
@@ -77,7 +76,9 @@ def query_of_row(
     number, was = maker.first.setdefault(key, (row.number, answer))
     if number != row.number:
         same = was == answer or not maker.answers
-        what = f"the same query as row {number}" + ("" if same else f": {was!r:.60}, now {answer!r:.60}")
+        what = f"the same query as row {number}" + (
+            "" if same else f": {was!r:.60}, now {answer!r:.60}"
+        )
         raise BadRow("duplicate query" if same else "other reference", f"{what} ({text[:60]!r})")
     return make_query(name, text, answer, **meta)
 

@@ -6,10 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/reading.html.md"""
 
 # %% auto #0
 __all__ = ['REASONS', 'HARMLESS', 'LISTED', 'BAD_ROWS', 'BadRow', 'reason_of', 'Row', 'numbered', 'SourceRead', 'listed_row',
-           'shown_value', 'understood', 'left_out', 'Reading', 'usable']
+           'shown_value', 'understood', 'left_out', 'Reading', 'as_reading', 'usable']
 
 # %% ../../nbs/10_data/22_reading.ipynb #29da9149
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -92,6 +91,7 @@ class SourceRead:
     counts: Counter = field(default_factory=Counter)  # Bad rows by reason
     first: dict[str, str] = field(default_factory=dict)  # Reason -> the first such row
     listed: list[dict] = field(default_factory=list)  # file, row, reason, why, content
+    bad: set[int] = field(default_factory=set)  # Numbers of bad rows
     whole: bool = False  # Was it read to its end?
 
     @property
@@ -186,6 +186,13 @@ class Reading:
     def __post_init__(self):
         self.limit  # noqa: B018  raises
 
+# %% ../../nbs/10_data/22_reading.ipynb #2c5a1e61
+def as_reading(
+    reading: Reading | str | None,  # None is "drop"
+) -> Reading:
+    "A reading from its word. Raises Refused for another word."
+    return reading if isinstance(reading, Reading) else Reading(reading or "drop")
+
 # %% ../../nbs/10_data/22_reading.ipynb #fade339b
 @patch
 def note(
@@ -200,6 +207,7 @@ def note(
     if self.on_bad == "stop":
         raise Refused(f"{source.where}, {place}") from None
     why = reason_of(error)
+    source.bad.add(row.number)
     source.counts[why] += 1
     source.first.setdefault(why, place)
     if len(source.listed) < LISTED:
@@ -244,25 +252,22 @@ def usable(
     rows: Iterable[Row | Mapping],
     use: Callable[[Row], Any],  # Raises ValueError, best BadRow, for a row that cannot be used
 ) -> Iterator[Any]:  # What `use` gives, row by row
-    "What can be used of the rows. Raises ValueError when too many cannot be."
-    again, n_bad = source.whole, 0
+    "What can be used of the rows. Raises Refused when too many cannot be."
+    again, n_bad = source.whole, len(source.bad)
     for row in numbered(rows):
+        source.n_rows += not again
+        if again and row.number in source.bad:
+            continue
         try:
             if row.row is None:
                 raise BadRow("unreadable line", row.why)
             found = use(row)
         except ValueError as e:
-            n_bad += 1
-            if not again:
-                source.n_rows += 1
-                reading.note(source, row, e)
+            reading.note(source, row, e)
             continue
-        source.n_rows += not again
         yield found
-    if not again:
+    if not again or len(source.bad) > n_bad:
         reading.close(source)
-    elif n_bad != sum(source.counts.values()):
-        raise Refused(f"{source.where}: it has changed since it was looked at; need the same file")
 
 # %% ../../nbs/10_data/22_reading.ipynb #142ade3c
 BAD_ROWS = "bad_rows.jsonl"

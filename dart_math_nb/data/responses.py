@@ -88,8 +88,6 @@ class Item(NamedTuple):
     finish_reason: str  # "length" when it was cut off
     n_tokens: int  # 0 when not known
 
-
-
 # %% ../../nbs/10_data/70_responses.ipynb #203b435b
 def _texts(row: Mapping, name: str, gaps: bool) -> list[str | None]:
     value = get_field(row, name)
@@ -138,21 +136,30 @@ def items_of(
     value = get_field(row, fields.response)
     listed = isinstance(value, list | tuple) and not is_conversation(value)
     model = str((get_field(row, fields.model) if fields.model else None) or "")
-    items = []
-    for at, (response, label) in enumerate(zip(texts, marks, strict=True)):
-        place = at if listed else None
-        head = (f"{where}, row {number}", number, place, row, text, ref, response, meta)
-        items.append(Item(*head, model, label, *read_ending(row, place)))
-    return items
+    heads = [(f"{where}, row {number}", number, i if listed else None) for i in range(len(texts))]
+    return [
+        Item(*head, row, text, ref, response, meta, model, label, *read_ending(row, head[2]))
+        for head, response, label in zip(heads, texts, marks, strict=True)
+    ]
 
-# %% ../../nbs/10_data/70_responses.ipynb #4fac431f
+# %% ../../nbs/10_data/70_responses.ipynb #ab4c776f
 SHOWN = ("query", "ref_ans", "response", "model", "level")  # Fields that are told of
 
 
-def _one_filter(rows: Iterator[Row], which: Any) -> Iterator[Row]:
-    return (r for r in rows if r.row is None or r.row.get("filter") == which)
+def _begin(
+    reading: Reading, place: Place, rows: Iterator[Row], fields: Fields, labels: bool
+) -> tuple[SourceRead, Iterator[Row]]:
+    "The record of a file, with its columns; its rows, of one filter."
+    note, seen = reading.begin(place), list(islice(rows, 100))
+    there = [r.row for r in seen if r.row]
+    which = there[0].get("filter") if there else None
+    if not note.whole:
+        note.n_responses = 0
+        what = SHOWN + ("label",) * labels
+        note_fields(note, head_row(there), replace(fields, meta=()), what)
+    return note, (r for r in chain(seen, rows) if r.row is None or r.row.get("filter") == which)
 
-
+# %% ../../nbs/10_data/70_responses.ipynb #4fac431f
 def read_responses(
     source: str | Path | Place,  # File, folder, or data set of the hub
     fields: Fields | None = None,  # From `response_fields`; None finds them
@@ -168,19 +175,19 @@ def read_responses(
         raise Refused(f"{source}: limit={limit}; need at least 1")
     place, reading = parse_source(source), reading or Reading()
     fields, rows = fields or response_fields(place), islice(source_rows(place), limit)
-    note, seen = reading.begin(place), list(islice(rows, 100))
-    head, first = head_row(r.row for r in seen if r.row), next((r.row for r in seen if r.row), {})
-    if not note.whole:
-        note.n_responses = 0
-        note_fields(note, head, replace(fields, meta=()), SHOWN + ("label",) * labels)
+    note, rows = _begin(reading, place, rows, fields, labels)
     use = partial(_checked_items, note, place, fields, labels, gaps, check)
-    rows = _one_filter(chain(seen, rows), first.get("filter"))
     yield from chain.from_iterable(usable(reading, note, rows, use))
-
 
 # %% ../../nbs/10_data/70_responses.ipynb #594b4373
 def _checked_items(
-    note: SourceRead, place: Place, fields: Fields, labels: bool, gaps: bool, check: Callable, row: Row
+    note: SourceRead,
+    place: Place,
+    fields: Fields,
+    labels: bool,
+    gaps: bool,
+    check: Callable,
+    row: Row,
 ) -> list[Item]:
     items = items_of(row, str(place), fields, labels, gaps)
     for item in items:
@@ -194,7 +201,7 @@ def _checked_items(
             note.example = {k: v for k, v in zip(names, texts, strict=True) if v}
     return items
 
-
+# %% ../../nbs/10_data/70_responses.ipynb #afa5dfc0
 def look_at(
     source: str | Path | Place,
     fields: Fields,  # From `response_fields`

@@ -211,7 +211,11 @@ def file_kind(
     path = Path(path)
     packed = path.suffix.lower() in _PACKED
     kind = (Path(path.stem) if packed else path).suffix.lower()
-    return kind if kind in KINDS and not (packed and kind in (".parquet", ".arrow", ".feather")) else None
+    return (
+        kind
+        if kind in KINDS and not (packed and kind in (".parquet", ".arrow", ".feather"))
+        else None
+    )
 
 # %% ../../nbs/10_data/26_rows.ipynb #dede20d3
 def file_rows(
@@ -251,7 +255,13 @@ def split_of(
 
 # %% ../../nbs/10_data/26_rows.ipynb #259ee0ce
 _NOTES = ("dataset_info.json", "dataset_infos.json", "config.json", "card.json", "summary.json")
-_ORDER = ((".parquet",), (".arrow", ".feather"), (".jsonl", ".ndjson"), (".csv", ".tsv"), (".json",))
+_ORDER = (
+    (".parquet",),
+    (".arrow", ".feather"),
+    (".jsonl", ".ndjson"),
+    (".csv", ".tsv"),
+    (".json",),
+)
 
 
 def _natural(path: Path) -> list:
@@ -264,7 +274,9 @@ def data_files(
     "Data files of a folder and those below it."
     found: dict[str, list[Path]] = {}
     for place, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".") and not Path(place, f).is_symlink()]
+        folders[:] = [
+            f for f in folders if not f.startswith(".") and not Path(place, f).is_symlink()
+        ]
         for name in names:
             path = Path(place, name)
             if not name.startswith((".", "_")) and name not in _NOTES and not path.is_symlink():
@@ -274,9 +286,11 @@ def data_files(
 
 # %% ../../nbs/10_data/26_rows.ipynb #ca8ee281
 def _place(path: Path) -> tuple[str, str]:
-    "Configuration and split that the path of a file says; \"\" for none."
+    'Configuration and split that the path of a file says; "" for none.'
     parts = (*path.parts[:-1], path.name.partition(".")[0])
-    said = [split_of(p) if i == len(parts) - 1 else _SPLITS.get(p.lower()) for i, p in enumerate(parts)]
+    said = [
+        split_of(p) if i == len(parts) - 1 else _SPLITS.get(p.lower()) for i, p in enumerate(parts)
+    ]
     at = next((i for i, split in enumerate(said) if split), None)
     if at is None:
         return "", ""

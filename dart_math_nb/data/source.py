@@ -59,7 +59,7 @@ def cut_options(
     name, *more = (part.strip() for part in text.split(";"))
     return name, [part for part in more if part]
 
-
+# %% ../../nbs/10_data/45_source.ipynb #6bd3321b
 def parse_source(
     source: str | Path | Place,
     **given: str | None,  # split, config, revision: flags, for what the word does not say

@@ -109,7 +109,9 @@ def as_object(
         if all(v is None or isinstance(v, Mapping) for v in row.values()):
             row = [v for v in row.values() if v is not None]
     if isinstance(row, list | tuple) and row and all(isinstance(v, Mapping) for v in row):
-        rest = {k: v for turn in row for k, v in turn.items() if k not in _OF_TURN and v is not None}
+        rest = {
+            k: v for turn in row for k, v in turn.items() if k not in _OF_TURN and v is not None
+        }
         return {"conversations": [t for t in row if is_turn(t)], **rest}
     return dict(row) if isinstance(row, Mapping) else None
 
@@ -128,4 +130,6 @@ def cell_value(
 
 
 def _numbers(values: list) -> bool:
-    return all(_numbers(v) if isinstance(v, list) else not isinstance(v, str | dict) for v in values)
+    return all(
+        _numbers(v) if isinstance(v, list) else not isinstance(v, str | dict) for v in values
+    )

@@ -15,8 +15,8 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..data.fields import Fields
-from ..data.records import Query, draw_seed
 from ..data.reading import Reading
+from ..data.records import Query, draw_seed
 from dart_math_nb.data.responses import (
     Item,
     read_ending,

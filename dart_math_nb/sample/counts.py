@@ -14,8 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.fields import USUAL, get_field
-from ..data.files import read_rows, write_parquet
+from ..data.files import write_parquet
+from ..data.messages import Refused
 from ..data.records import Query
+from ..data.source import source_rows
 from ..store.pool import pool_counts
 
 # %% ../../nbs/40_sample/30_counts.ipynb #4c9abf92
@@ -55,7 +57,7 @@ def write_query_info(
 
 # %% ../../nbs/40_sample/30_counts.ipynb #d9810e71
 def read_query_info(
-    path: str | Path,  # .parquet, .jsonl or .jsonl.gz
+    path: str | Path,  # File, folder or data set of the hub
     queries: Sequence[Query],
     source_id: str | None = None,  # Which source, when the file has several
     trial_field: str | None = None,  # Field of all responses; None tries the usual names
@@ -66,7 +68,9 @@ def read_query_info(
     ids = _names_of(queries)
     found = {q.query_id: [0, 0] for q in queries}
     n_hits = 0
-    for i, row in enumerate(read_rows(path), 1):
+    for i, row, why, *_ in source_rows(path):
+        if row is None:
+            raise Refused(f"{path}, row {i}: {why}")
         if source_id is None or row.get("source_id") == source_id:
             query_id = next((ids[v] for f in _MATCH if (v := _name(f, row)) in ids), None)
             if query_id is not None:
