@@ -9,8 +9,8 @@ __all__ = ['COUNTS', 'RATES', 'ABOUT_QUERY', 'ABOUT_SOURCE', 'Rule', 'rule_of', 
            'prefix', 'query_ends', 'ends_without_rule', 'pool_ends', 'with_rate', 'pool_difficulty', 'about_sources',
            'about_query', 'finished', 'exhausted_queries', 'imported_sources']
 
-# %% ../../nbs/40_sample/36_difficulty.ipynb #a99f704e
-from collections.abc import Iterable, Sequence
+# %% ../../nbs/40_sample/36_difficulty.ipynb #8f81f090
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,19 +24,19 @@ from ..data.records import Query, Source
 from .boundary import rate_columns
 from .estimate import yield_stops
 from .freeze import read_strategy
-from .strategy import StrategyCfg, pilot_size, query_quota, trial_limit
+from .strategy import StrategyCfg, k_of, pilot_size, query_quota, trial_limit
 from ..store.folder import made_with
 from ..store.pool import read_sources
-from ..store.run import RunFolder
+from ..store.run import RunFolder, pool_of, run_of
 from ..store.trials import ABSENT, CORRECT, CUT, each_query, read_trials
 
-# %% ../../nbs/40_sample/36_difficulty.ipynb #b4dd5b3e
+# %% ../../nbs/40_sample/36_difficulty.ipynb #aef20f71
 @dataclass(frozen=True)
 class Rule:
     "How a pool was drawn."
 
     strategy: StrategyCfg
-    n_fixed: int = 0  # Draws that every query got, whatever came out
+    n_pilot: int = 0  # Draws that every query got, whatever came out; vrt needs none
 
 
 def rule_of(
@@ -44,19 +44,18 @@ def rule_of(
     own_pilot: bool = False,  # Were its quotas frozen from the first draws of the same pool?
 ) -> Rule:
     "The rule of a strategy."
-    s = strategy
-    if s.name == "vrt":
-        return Rule(s, s.k)
-    return Rule(s, s.n_pilot if own_pilot else pilot_size(s))
+    return Rule(strategy, strategy.n_pilot if own_pilot else pilot_size(strategy))
 
 
 def sure_draws(
     rule: Rule,
     query_id: str,
 ) -> int:
-    "Draws that a query gets before its texts can end it."
-    if rule.n_fixed or not rule.strategy.quota_distinct:
-        return rule.n_fixed
+    "Draws that a query gets whatever comes out."
+    if rule.strategy.name == "vrt":
+        return k_of(rule.strategy, query_id)
+    if rule.n_pilot or not rule.strategy.quota_distinct:
+        return rule.n_pilot
     stops = yield_stops(rule.strategy.min_yield, trial_limit(rule.strategy, query_id))
     return min([query_quota(rule.strategy, 0, 0, query_id), *stops[:1]])
 
@@ -165,7 +164,7 @@ def ends_without_rule(
         return {q: ends_at(c, len(c), "fixed", len(c)) for q, c in found.items()}
     return {q: ends_at(c, len(c), "unknown", min(lens)) for q, c in found.items()}
 
-# %% ../../nbs/40_sample/36_difficulty.ipynb #73464e7e
+# %% ../../nbs/40_sample/36_difficulty.ipynb #a51d9fcb
 def pool_ends(
     codes: dict[str, np.ndarray],  # query_id -> codes of its draws
     rules: dict[str, Rule],  # That may have drawn them
@@ -181,9 +180,10 @@ def pool_ends(
 
 def _under(codes: dict, rule: Rule, gone: set) -> dict[str, Ends]:
     "Ends under a rule; of a query that it does not name nothing is known."
-    named, found = rule.strategy.quota, {}
+    s, found = rule.strategy, {}
+    named = [n for n in (s.quota, s.k, s.max_trials) if isinstance(n, Mapping)]
     for query_id, c in codes.items():
-        if named is not None and query_id not in named:
+        if any(query_id not in numbers for numbers in named):
             found[query_id] = ends_at(c, 0, "unknown")
             continue
         ends = query_ends(c, rule, query_id)
@@ -215,7 +215,7 @@ def with_rate(
             out.loc[at, name] = values
     return out
 
-# %% ../../nbs/40_sample/36_difficulty.ipynb #123455a0
+# %% ../../nbs/40_sample/36_difficulty.ipynb #4eaa7857
 def pool_difficulty(
     path: str | Path,  # Run folder, or folder of a pool
     queries: Sequence[Query] | None = None,  # Rows wanted, in this order; None takes all with draws
@@ -224,12 +224,12 @@ def pool_difficulty(
     level: float = 0.95,  # Coverage of the interval, in (0, 1)
 ) -> pd.DataFrame:  # query_id, source_id, COUNTS, rate_trials, rate_correct, RATES, and the rest
     "How hard each query is for each source of a pool. Raises FileNotFoundError without a pool."
-    pool = Path(path) / "pool" if (Path(path) / "pool").is_dir() else Path(path)
-    trials, rules = read_trials(pool), sampling_rules(pool.parent)
+    pool, run = pool_of(path), run_of(pool_of(path))
+    trials, rules = read_trials(pool), sampling_rules(run)
     if n_first is not None:
         rules = {"first": rule_of(StrategyCfg("vrt", k=n_first))}
     wanted = None if queries is None else {q.query_id for q in queries}
-    parts, gone, taken = [], exhausted_queries(pool.parent), imported_sources(pool)
+    parts, gone, taken = [], exhausted_queries(run), imported_sources(pool)
     for source in sorted(trials.sources) if source_id is None else [source_id]:
         codes = {q: c for q, c in each_query(trials, source) if wanted is None or q in wanted}
         ends = pool_ends(codes, rules, gone, source in taken and n_first is None)
@@ -238,7 +238,7 @@ def pool_difficulty(
     found = pd.concat(parts) if parts else pd.DataFrame(columns=["query_id", "source_id", *COUNTS])
     return finished(found, queries, about_sources(pool), level)
 
-# %% ../../nbs/40_sample/36_difficulty.ipynb #70a33bbc
+# %% ../../nbs/40_sample/36_difficulty.ipynb #01df8b54
 ABOUT_QUERY = ("benchmark", "id", "level", "domain")  # What a row says of its query
 ABOUT_SOURCE = ("model", "revision", "template", "temperature", "grader")  # And of its source
 
@@ -247,7 +247,7 @@ def about_sources(
     pool: str | Path,  # Folder of a pool
 ) -> dict[str, dict]:  # source_id -> ABOUT_SOURCE
     "What the sources of a pool are."
-    rules = (made_with(Path(pool).parent) or {}).get("plugins", {})
+    rules = (made_with(run_of(pool)) or {}).get("plugins", {})
     grader = f"dart_math_nb {version('dart_math_nb')}"
     grader = " + ".join([grader, *(f"{name} {str(mark)[:12]}" for name, mark in rules.items())])
     known = read_sources(pool).items()
