@@ -24,13 +24,13 @@ from ..data.queries import read_saved_queries
 from ..data.records import ERRORS, Query, Source
 from ..evaluate.metrics import wilson
 from ..evaluate.votes import vote_keys
+from ..sample.difficulty import exhausted_queries
 from ..sample.estimate import fail_interval
 from ..sample.standing import fail_rates
 from ..sample.state import read_forms, result_table
 from ..sample.strategy import STRATEGIES, StrategyCfg, pilot_size
 from ..sets.cut import query_states, source_draws
 from dart_math_nb.sets.stage import (
-    exhausted_queries,
     main_source,
     plain_strategies,
     read_overlaps,
