@@ -9,21 +9,23 @@ __all__ = ['TOP', 'FILL', 'ENGINE_NEEDS', 'TRAIN_NEEDS', 'PATHS', 'LOOKS', 'Step
            'top_problems', 'fill_sample', 'fill_import', 'fill_curate', 'sets_before', 'fill_train', 'fill_export',
            'fill_evaluate', 'fill_grade', 'fill_report', 'fill', 'read_job', 'blame', 'add_section', 'read_sets',
            'same_place', 'step_file', 'step_words', 'command_line', 'run_step', 'files_of', 'record_of', 'Planned',
-           'how_far', 'record_key', 'keep_record', 'lacking', 'is_made', 'lost_files', 'engine_problems',
+           'how_far', 'record_key', 'keep_record', 'lacking', 'is_made', 'lost_files', 'is_hub_id', 'engine_problems',
            'server_problems', 'source_problems', 'sample_problems', 'evaluate_problems', 'curate_problems',
-           'train_problems', 'step_problems', 'plan_steps', 'all_problems']
+           'train_problems', 'step_problems', 'plan_steps', 'all_problems', 'lost_inputs']
 
 # %% ../../nbs/70_app/94_plan.ipynb #3b966c7e
 import importlib.util
 import inspect
+import io
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .cli import check_words, explain, find_command, read_flags
+from .cli import check_words, find_command, read_flags
 from .evaluate import asked_exam, plain_name
 from .queries import avoided_queries
 from .sample import asked_sampling, sampling_setup
@@ -39,7 +41,8 @@ from .setup import check_engine, check_place, hub_setup
 from .strategies import pick_strategies
 from .train import find_recipe
 from ..data.files import atomic_path, file_facts, read_json, write_json
-from ..data.messages import Refused, check_names, missing_package, nearest
+from ..data.load import split_source
+from ..data.messages import Refused, check_names, explain, missing_package, nearest
 from ..data.plugins import with_plugins
 from ..data.query_sets import load_sets, read_set, set_text
 from ..data.records import short_hash
@@ -175,7 +178,7 @@ def fill_curate(flags: dict, job: Job) -> list[Step]:
         )
     ]
 
-
+# %% ../../nbs/70_app/94_plan.ipynb #38a5795a
 def sets_before(job: Job) -> list[Path]:
     "Folders of the train sets that earlier steps make, or that are there when none does."
     made = [p.parent for s in job.steps if s.stage == "curate" for p in s.made]
@@ -203,7 +206,7 @@ def fill_train(flags: dict, job: Job) -> list[Step]:
         steps.append(Step("train", Path(out).name, one, (Path(out) / "train.json",)))
     return steps
 
-
+# %% ../../nbs/70_app/94_plan.ipynb #19cbd22d
 def fill_export(flags: dict, job: Job) -> list[Step]:
     "A file for each train set, or for what is named."
     steps = []
@@ -293,7 +296,7 @@ def blame(job: Job, section: str, lines: Sequence[str]) -> None:
     if lines:
         job.broken.add(section)
 
-
+# %% ../../nbs/70_app/94_plan.ipynb #3c413ed6
 def add_section(job: Job, stage: str, flags: dict, where: str) -> None:
     "Add the steps of a section; what it lacks for a section before it that is broken is not said."
     wrong = section_problems(stage, flags)
@@ -423,7 +426,7 @@ def how_far(
             done[step.label] = record_key(record)
     return found
 
-
+# %% ../../nbs/70_app/94_plan.ipynb #5ad94868
 def _changed(changes: Sequence[Change]) -> tuple[str, str]:
     own = [c for c in changes if not c.name.startswith("after.")]
     said = (f"{c.name.removeprefix('flags.')}: was {c.was!r:.40}, now {c.now!r:.40}" for c in own)
@@ -463,7 +466,7 @@ def lacking(
     gone = [name for name in names.split() if importlib.util.find_spec(name) is None]
     return [missing_package(name, why) or f"{why} needs the package {name}" for name in gone]
 
-
+# %% ../../nbs/70_app/94_plan.ipynb #4a0a3c87
 def is_made(
     path: str,
     job: Job,
@@ -479,9 +482,15 @@ def lost_files(
     "Files and folders of a step that are not there, and that no step makes."
     given = (step.flags.get(key) for key in PATHS)
     paths = [p for v in given if v for p in (v if isinstance(v, list) else [v])]
-    return [
-        f"{p}: no such file or folder" for p in paths if not (is_made(p, job) or Path(p).exists())
-    ]
+    gone = [p for p in paths if not (is_made(p, job) or Path(p).exists() or is_hub_id(p))]
+    return [f"{p}: no such file or folder" for p in gone]
+
+
+def is_hub_id(
+    source: str,
+) -> bool:
+    "Is it owner/name of a data set, and no path?"
+    return "/" in source and isinstance(split_source(source)[0], str)
 
 # %% ../../nbs/70_app/94_plan.ipynb #d6d3db7a
 def engine_problems(
@@ -545,7 +554,7 @@ def evaluate_problems(flags: dict, job: Job) -> list[str]:
     found = engine_problems(flags, job) + source_problems(flags["benchmarks"], flags)
     return found + said(asked_exam, *first, **rest)[1]
 
-
+# %% ../../nbs/70_app/94_plan.ipynb #6297ed6f
 def curate_problems(flags: dict, job: Job) -> list[str]:
     "Strategies that cannot be, and queries to avoid that are not there."
     names = inspect.signature(pick_strategies).parameters
@@ -604,21 +613,26 @@ def plan_steps(
         for p in how_far(job)
     ]
 
-
+# %% ../../nbs/70_app/94_plan.ipynb #138a6376
 def all_problems(
     job: Job,
     planned: Sequence[Planned],
 ) -> list[str]:
     "All that keeps a job from being started."
     found = list(job.problems)
-    todo = [p.step for p in planned if p.state in ("to do", "changed")]
-    for step in todo:
-        found += [f"{step.label}: {line}" for line in step_problems(step, job)]
-        needed = RUN_STAGES[step.stage].after.split()
-        for other in (p.step for p in planned if p.state == "left out" and p.step.stage in needed):
-            gone = [path for path in other.made if not path.exists()]
-            found += [
-                f"{step.label}: {path} is not there; stage {other.stage} makes it"
-                for path in gone[:1]
-            ]
+    for step in (p.step for p in planned if p.state in ("to do", "changed")):
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            lacks = step_problems(step, job)
+        found += [f"{step.label}: {line}" for line in [*lacks, *lost_inputs(step, planned)]]
     return list(dict.fromkeys(found))
+
+
+def lost_inputs(
+    step: Step,  # That is to be done
+    planned: Sequence[Planned],
+) -> list[str]:
+    "What a step reads of steps that are left out, and that is not there."
+    needed = RUN_STAGES[step.stage].after.split()
+    out = [p.step for p in planned if p.state == "left out" and p.step.stage in needed]
+    gone = [(other, path) for other in out for path in other.made if not path.exists()]
+    return [f"{path} is not there; stage {other.stage} makes it" for other, path in gone]

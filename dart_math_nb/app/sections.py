@@ -144,7 +144,7 @@ def section_problems(
     bad = {k: key_problem(actions[k], parser.parse_args, v) for k, v in given.items()}
     return found + [f"{k}: {why}" for k, why in bad.items() if why]
 
-
+# %% ../../nbs/70_app/92_sections.ipynb #ed0b720b
 def unknown(stage: str, key: str, known: list[str]) -> str:
     "What is said of a key that a section cannot have."
     if RUN_STAGES[stage].folder and key in (RUN_STAGES[stage].folder, "out"):
