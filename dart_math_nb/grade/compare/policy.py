@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ...data.plugins import generation
 from .rule import UserRule, user_rules
-from .units import SCALE_WORDS, asked_unit
+from .units import SCALE_WORDS, asked_unit, in_dollars
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #953cd4d7
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Policy:
     letters: frozenset[str] = frozenset()  # Letters the query uses as variables
     clock: bool = False  # The query asks for a time of day
     unit: str = ""  # The unit the query asks for
+    dollars: bool = False  # The query speaks of dollars, and not of cents
     rounded: bool = False  # The query asks to round
     powers: frozenset[tuple[str, str]] = frozenset()  # Powers in the query, such as ("x", "2")
     rules: tuple[UserRule, ...] = ()  # Registered rules of trees
@@ -48,12 +49,6 @@ _ROUND = re.compile(
 _SCALE = re.compile(rf"\b({'|'.join(SCALE_WORDS)})s?\b", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z\\\d/~])(?<!\d )([A-Za-z])(?![A-Za-z'])")
 _POWER = re.compile(r"([A-Za-z])\s*\^\s*\{?\s*(\d+)")
-_ORDER = re.compile(
-    r"ordered (?:pair|triple|list|quadruple|tuple)|coordinates of|respectively|in that order"
-    r"|(?:increasing|decreasing|ascending|descending|alphabetical) order"
-    r"|order(?:ed)? (?:from|by)|from (?:least|smallest|greatest|largest|left|lowest|highest)",
-    re.IGNORECASE,
-)
 _BASE = re.compile(
     r"\bbase[\s$_{-]*(\d{1,2}|[a-z]+)|_\{?(\d{1,2})\}?|\b(binary|octal|hexadecimal)", re.IGNORECASE
 )
@@ -61,6 +56,36 @@ _BASE_WORDS = {"binary": 2, "octal": 8, "hexadecimal": 16, "sixteen": 16} | {
     w: i
     for i, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
 }
+
+# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7a4f5533
+_ORDER_WORDS = tuple(
+    "order|respectively|coordinates of|arrange|rank|sort|est to|sequence|from|terms|序|从|由".split("|")
+)
+_ORDER = re.compile(
+    r"""ordered[ ](?:pair|triple|list|quadruple|tuple)|coordinates[ ]of|respectively
+    |\border(?:ed)?[ ](?:from|by)\b|\border[ ]in[ ]which\b
+    |\bin[ ](?:(?!(?:order|any|some|no|random|either|first|second|third|higher|lower)\b)[\w-]{1,16}[ ]){0,3}
+    order\b(?![ ](?:to|that|for|and)\b)                                            # in what order
+    |(?:increasing|decreasing|ascending|descending|alphabetical|correct|right|proper|chronological)[ ]order\b
+    |\bwh(?:at|ich)[ ](?:(?:is|was)[ ](?:the|their)[ ](?:[a-z]{1,12}[ ])?)?order\b
+    |(?:\A|[.?!:;,]\s|\n\s?|\b(?:then|please|must|should|and)[ ])(?:re)?(?:arrange|rank|sort|order)
+    [ ](?!(?:of|a|an|is|in)\b)[\w$\\(]                                              # Rank the runners
+    |\bfrom[ ](?:least|smallest|greatest|largest|left|lowest|highest)\b
+    |\b(?!closest|nearest|interest)[a-z]{2,9}est(?:[ ][a-z]{1,12}){0,2}[ ]to[ ](?:the[ ])?(?:[a-z]{2,9}est|most|least)\b
+    |\b(?:most|least|best|worst|first)(?:[ ][a-z]{1,12}){0,2}[ ]to[ ](?:the[ ])?(?:most|least|best|worst|last)\b
+    |\bfrom[ ](?:the[ ])?(?:top|bottom|front|left|right)(?:[ ][a-z]{1,12}){0,2}[ ]to\b
+    |\bin[ ]sequence\b|\b(?:correct|right|proper|logical)[ ]sequence\b
+    |\bsequence[ ]of[ ](?:steps|events|letters|moves|operations|transformations|colou?rs)\b
+    |\b(?:list|write|find|give|state|what[ ]are)[ ](?:out[ ]|down[ ])?(?:the|its)[ ](?:first|next)[ ](?:[\w-]{1,12}[ ]){1,2}terms\b
+    |顺序|排序|从(?:小到大|大到小)|由(?:小到大|大到小)""",
+    re.VERBOSE,
+)
+
+
+def _asks_order(query: str) -> bool:
+    words = query.lower()
+    return any(w in words for w in _ORDER_WORDS) and bool(_ORDER.search(words))
+
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7ae4c054
 def read_policy(
@@ -77,12 +102,13 @@ def read_policy(
         rel_tol,
         abs_tol,
         percent=bool(_PERCENT.search(query)),
-        ordered=bool(_ORDER.search(query)) if ordered is None else ordered,
+        ordered=_asks_order(query) if ordered is None else ordered,
         bases=frozenset(bases - {0}),
         scales=frozenset(w.lower() for w in _SCALE.findall(query)),
         letters=frozenset(_LETTER.findall(query)),
         clock=bool(_CLOCK.search(query)),
         unit=asked_unit(query),
+        dollars=in_dollars(query),
         rounded=bool(_ROUND.search(query)),
         powers=frozenset(_POWER.findall(query)),
         rules=user_rules().trees,
