@@ -80,7 +80,13 @@ def check_draws(
         raise ValueError(f"graded draws: {row} occurs twice; each draw counts once")
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #44421476
-COUNTED = ("truncated", "unparsable", "no_answer")  # Errors with a column of their own
+COUNTED = (  # Errors with a column of their own
+    "truncated",
+    "unfinished_thought",
+    "no_answer",
+    "contradictory",
+    "unparsable",
+)
 
 
 def _summary(group: pd.DataFrame, confidence: float) -> dict:
