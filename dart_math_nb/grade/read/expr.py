@@ -124,8 +124,10 @@ def _prefix(c: Cursor) -> Node:
         return ("neg", inner)
     if c.accept("+"):
         return parse_expr(c, 15)
-    if c.accept("+-") or c.accept("-+"):
+    if c.accept("+-"):
         return ("pm", ZERO, parse_expr(c, 15))
+    if c.accept("-+"):
+        return ("pm", ZERO, ("neg", parse_expr(c, 15)))
     return _postfix(c, _atom(c))
 
 # %% ../../../nbs/20_grade/10_read/50_expr.ipynb #394761ab
