@@ -153,7 +153,7 @@ def same_collection(
     if kinds & {"tuple", "mat"}:
         return _in_order(x, y, policy, same) and "tuple"
     ordered = policy.ordered and not all(n[0] == "tuple" for n in x)  # ordered pairs, in any order
-    if kinds == {"list"} and (ordered or _names(x) != _names(y)):
+    if kinds == {"list"} and (ordered or _names(x) != _names(y)) and not _extremes(x, y):
         return _in_order(x, y, policy, same) and "list"
     return (_in_order(x, y, policy, same) or any_order(x, y, policy, same)) and "set"
 
@@ -167,6 +167,12 @@ def _names(nodes: list[Node]) -> bool:
 def _inequalities(node: Node) -> bool:
     free = [n for n in node[1:] if n[0] == "rel" and BOUND not in symbols(n)]
     return len(free) + 1 == len(node) and all(set(n[1]) & ORDER_OPS for n in free)
+
+
+def _extremes(*sides: list[Node]) -> bool:
+    "Does one side name a maximum and a minimum, and the other nothing?"
+    names = [{n[1] for n in nodes if n[0] == "label"} for nodes in sides]
+    return names in ([{"maximum", "minimum"}, set()], [set(), {"maximum", "minimum"}])
 
 # %% ../../../nbs/20_grade/30_compare/54_lists.ipynb #25fd6c8d
 def same_cases(

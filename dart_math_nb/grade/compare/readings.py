@@ -199,6 +199,10 @@ _ALL_BUT = re.compile(
 _LABEL = re.compile(r"(?<![\s;,.])[\s;,.]*\(([a-h])\)\s*")
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #cd52cbc4
+_AND = re.compile(r"\s*(?:,(?!\d{3})|;|\band\b)\s*")
+_NAMED = re.compile(  # the longer side is 5
+    r"(?:the )?([A-Za-z][a-z-]{2,15}(?: [a-z-]{2,15})?)(?: is| are|:| =)? ((?:-|\\|\$|\d|\()[^=]*)"
+)
 _IN_TEXT = re.compile(r"\\text\w*\s*\{([^{}\\]*)\}")  # \text{ about }
 
 
@@ -207,6 +211,14 @@ def _said_again(text: str) -> Iterator[str]:
     labels = _LABEL.findall(text)
     if len(labels) > 1 and labels == list("abcdefgh"[: len(labels)]):
         yield ", ".join(s for s in _LABEL.split(text)[2::2] if s.strip())
+
+
+def _named_parts(text: str) -> Iterator[str]:
+    "Values with a name each, such as tall side 5, short side 3."
+    flat = " ".join(_IN_TEXT.sub(r" \1 ", text).replace("$", "").split())
+    parts = [_NAMED.fullmatch(part) for part in _AND.split(flat) if part]
+    if len(parts) > 1 and all(parts) and len({m[1] for m in parts}) == len(parts):
+        yield ", ".join(f"{m[1]}: {m[2]}" for m in parts)
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #a006ec82
 def _read(text: str) -> Node | None:
@@ -295,6 +307,8 @@ _SENTENCE = re.compile(r"(?<=[a-z\d$)%])\.\s+(?=[A-Z])")
 
 def _parts(text: str, query: str, kind: str) -> Iterator[str]:
     yield from _said_again(text)
+    if kind in ("list", "set", "tuple"):
+        yield from _named_parts(text)
     if m := _ALL_BUT.search(text):
         yield rf"(-\infty,{m[1]})\cup({m[1]},\infty)"
     if kind == "text":

@@ -12,6 +12,7 @@ import re
 from functools import lru_cache
 
 from ...data.plugins import generation
+from .bound import bindings, nameless, part_binders
 from dart_math_nb.grade.read.expr import (
     BOUND,
     CLOSE,
@@ -221,6 +222,7 @@ def check_depth(
 
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #4fe10031
 _LOGIC = re.compile(r"\\(?:land|lor|wedge|vee)\b")  # p \land q
+_BINDS = re.compile(r"\\(?:int|lim|forall|exists)(?![a-z])")
 _COMMAS = frozenset((",", ";", "and", "or", "\\\\"))
 
 
@@ -230,15 +232,46 @@ def _parse(text: str, n_changes: int = 0) -> Node:
     body = clean(text)
     if node := whole_form(body) or _quotient(body):
         return node
+    if bound := _BINDS.search(body):
+        body = part_binders(body)
     toks = tokenize(body, cleaned=True)
+    if bound:
+        return bindings(nameless(_of_tokens(toks, body)))
     if twice := _told_twice(toks):
         return ("twice", *(_of_tokens(part, body) for part in twice))
     return _of_tokens(toks, body)
 
+# %% ../../../nbs/20_grade/10_read/70_parse.ipynb #37906cdd
+_QUANTITIES = frozenset(
+    """maximum minimum mean median mode range length width height area perimeter volume sum difference product
+    radius diameter circumference slope base altitude""".split()
+)
+_SAYS = frozenset("the a an is are of value values local absolute global".split())
+_NAME_KINDS = frozenset(("word", "text", "fn"))
+
+
+def _tagged(parts: list[list[Token]]) -> list[Node]:
+    "Labelled values; nothing where a part has no name."
+    if not all(p[0].kind in _NAME_KINDS for p in parts):
+        return []
+    found = {}
+    for toks in parts:
+        k = next((i for i, t in enumerate(toks) if t.kind not in _NAME_KINDS), 0)
+        words = " ".join(t.value for t in toks[:k]).lower().replace(":", " ").split()
+        words = [{"max": "maximum", "min": "minimum"}.get(w, w) for w in words if w not in _SAYS]
+        value = toks[k + 1 :] if k and toks[k].value in ("=", ":") else toks[k:]
+        node = _side(value) if k and value and words and _QUANTITIES.issuperset(words) else ("text",)
+        if node[0] == "text":
+            return []
+        found[" ".join(words)] = node
+    return [("label", *item) for item in found.items()] if len(found) == len(parts) else []
+
 # %% ../../../nbs/20_grade/10_read/70_parse.ipynb #bf69e3f0
 def _of_tokens(toks: list[Token], body: str) -> Node:
     parts, commas = _split(toks, _COMMAS)
-    nodes = _spread([_item(p) for p in parts if p])
+    parts = [p for p in parts if p]
+    nodes = _tagged(parts) if len(parts) > 1 else []
+    nodes = nodes or _spread([_item(p) for p in parts])
     if len(nodes) > 1:
         nodes = [n for n in nodes if not _is_range(n)] or nodes
     if not nodes:
