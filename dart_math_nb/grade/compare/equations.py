@@ -167,6 +167,8 @@ def solved(
 ) -> Node | None:  # Itself where it is no system; None for one that gives no value
     "What a system of equations says."
     rows = node[1:] if node[0] == "list" else ()
+    if node[0] == "mat" and all(len(row) == 1 for row in node[1:]):  # behind one brace
+        rows = [row[0] for row in node[1:]]
     if not rows or any(n[0] != "rel" or not _EQUALS.issuperset(n[1]) for n in rows):
         return node
     names = [_set_to(n) for n in rows]

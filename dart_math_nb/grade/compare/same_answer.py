@@ -24,6 +24,7 @@ from dart_math_nb.grade.compare.numerals import (
     same_percent,
     same_ratio,
 )
+from .pieces import same_pieces
 from .policy import Policy, read_policy
 from .region import same_region
 from .rule import Rule, Same, decided
@@ -41,6 +42,11 @@ from dart_math_nb.grade.compare.units import (
 from .values import exact, new_budget, spend
 from ..read.parse import parse_answer
 from ..read.tree import Node, substitute
+
+# %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #68f0224e
+def _same_cases(ref: Node, ans: Node, policy: Policy, same: Same) -> str | None:
+    rows = ref[0] == ans[0] and same_cases(ref, ans, policy, same)
+    return rows or same_pieces(ref, ans)
 
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #78b9fd41
 def _same_union(ref: Node, ans: Node, policy: Policy, same: Same) -> str | None:
@@ -134,8 +140,8 @@ RULES = (
     Rule(
         "cases",
         "cases",
-        same_cases,
-        "pieces of a function, in any order",
+        _same_cases,
+        "pieces of a function, in any order or cut otherwise",
         accepts=(r"\begin{cases}1&x>0\\0&x<0\end{cases}", r"\begin{cases}0&x<0\\1&x>0\end{cases}"),
         refuses=(r"\begin{cases}1&x>0\\0&x<0\end{cases}", r"\begin{cases}1&x<0\\0&x>0\end{cases}"),
     ),
