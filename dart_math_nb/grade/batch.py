@@ -55,7 +55,9 @@ def _number(where: str, value: object, may: bool) -> str:
 # %% ../../nbs/20_grade/52_batch.ipynb #4a776d7f
 CHUNK = 250  # Rows per task
 MIN_PARALLEL = 5_000  # Fewer rows than this are not worth a process
-N_UNKNOWN = 2_000  # Rows graded in this process before others start, where nobody knows how many come
+N_UNKNOWN = (
+    2_000  # Rows graded in this process before others start, where nobody knows how many come
+)
 
 
 def _grade_chunk(chunk: list[dict], options: dict) -> list[Verdict]:

@@ -98,7 +98,9 @@ def token_key(
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #2bde29ed
 _HEX = re.compile(r"(?=.*\d)[0-9A-F]{2,200}")
-_HIGH_BASE = re.compile(r"hexadecimal|\bbase[\s$-]{0,3}(?:1[1-6]|eleven|twelve|sixteen)\b", re.IGNORECASE)
+_HIGH_BASE = re.compile(
+    r"hexadecimal|\bbase[\s$-]{0,3}(?:1[1-6]|eleven|twelve|sixteen)\b", re.IGNORECASE
+)
 
 
 def _same_digits(ans: str, ref_text: str, query: str) -> bool:

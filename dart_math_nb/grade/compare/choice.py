@@ -70,7 +70,9 @@ def read_options(
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #ff483c56
 _STYLE = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\b|[{}$*~\s]|\\[ ,;!()\[\]]")
 _MANY = re.compile(r"(?:[Oo]ption|[Cc]hoice|[Ss]tatement)?s?:?([A-J](?:(?:[,;、&]|and|和)*[A-J])+)")
-_ARROW = re.compile(r"->|→|⇒|\\(?:to|rightarrow|Rightarrow|longrightarrow)(?![a-zA-Z])|,?\s?\bthen\b")
+_ARROW = re.compile(
+    r"->|→|⇒|\\(?:to|rightarrow|Rightarrow|longrightarrow)(?![a-zA-Z])|,?\s?\bthen\b"
+)
 
 
 def _letters(text: str) -> str:

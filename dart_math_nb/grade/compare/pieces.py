@@ -10,6 +10,7 @@ __all__ = ['MAX_EDGES', 'same_pieces']
 # %% ../../../nbs/20_grade/30_compare/57_pieces.ipynb #edacff18
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 
 from .region import Piece, region, region_without
 from .same_value import points, symbols
@@ -59,7 +60,9 @@ def _inside(low, high) -> list[Fraction]:
     if low == high:
         return [a]
     if a is None:
-        return [(0 if b is None else b) - 8 * s for s in _STEPS] + [5 - 8 * s for s in _STEPS if b is None]
+        return [(0 if b is None else b) - 8 * s for s in _STEPS] + [
+            5 - 8 * s for s in _STEPS if b is None
+        ]
     return [a + (8 if b is None else b - a) * s for s in _STEPS]
 
 # %% ../../../nbs/20_grade/30_compare/57_pieces.ipynb #3bdc7721
@@ -89,7 +92,7 @@ def _edges(*sides: list[tuple[Node, list[Piece]]]) -> list:
 
 
 def _cells(edges: list) -> Iterator[tuple]:
-    for low, high in zip(edges, edges[1:]):
+    for low, high in pairwise(edges):
         yield low, high
         if high < edges[-1]:
             yield high, high

@@ -59,7 +59,9 @@ _BASE_WORDS = {"binary": 2, "octal": 8, "hexadecimal": 16, "sixteen": 16} | {
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7a4f5533
 _ORDER_WORDS = tuple(
-    "order|respectively|coordinates of|arrange|rank|sort|est to|sequence|from|terms|序|从|由".split("|")
+    "order|respectively|coordinates of|arrange|rank|sort|est to|sequence|from|terms|序|从|由".split(
+        "|"
+    )
 )
 _ORDER = re.compile(
     r"""ordered[ ](?:pair|triple|list|quadruple|tuple)|coordinates[ ]of|respectively
@@ -81,11 +83,16 @@ _ORDER = re.compile(
     re.VERBOSE,
 )
 
-
+# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #b774680e
 def _asks_order(query: str) -> bool:
     words = query.lower()
     return any(w in words for w in _ORDER_WORDS) and bool(_ORDER.search(words))
 
+# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #c4523b98
+def _bases(query: str) -> frozenset[int]:
+    "Number bases that are named; any number in a subscript may be one."
+    found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))
+    return frozenset(int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found) - {0}
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7ae4c054
 def read_policy(
@@ -96,14 +103,12 @@ def read_policy(
 ) -> Policy:
     """Policy for the answers of one query.
     Raises ValueError when a registered rule cannot be used."""
-    found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))
-    bases = {int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found}
     return Policy(
         rel_tol,
         abs_tol,
         percent=bool(_PERCENT.search(query)),
         ordered=_asks_order(query) if ordered is None else ordered,
-        bases=frozenset(bases - {0}),
+        bases=_bases(query),
         scales=frozenset(w.lower() for w in _SCALE.findall(query)),
         letters=frozenset(_LETTER.findall(query)),
         clock=bool(_CLOCK.search(query)),

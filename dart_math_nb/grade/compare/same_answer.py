@@ -265,7 +265,12 @@ def _letter_off(node: Node, unit: str, other: Node, policy: Policy) -> tuple[Nod
     return value, f"{last[1]} ^ {power[1]}" if power else last[1]
 
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #dff157e1
-_LETTERS = {c: c for c in "mgslLhNJWV"} | {"C": "coulomb", "A": "ampere", "F": "farad", "T": "tesla"}
+_LETTERS = {c: c for c in "mgslLhNJWV"} | {
+    "C": "coulomb",
+    "A": "ampere",
+    "F": "farad",
+    "T": "tesla",
+}
 _RATES = frozenset(("mul", "div"))
 
 
@@ -355,8 +360,7 @@ def same_answer(
     if (n := modulus(unit)) and n == modulus(other):
         return _congruent(ref, ans, n) or _by_table(ref, ans, policy)
     if unit or other:
-        said = policy.scales, policy.unit, policy.dollars
-        pairs = quantities(ref, unit, ans, other, *said)
+        pairs = quantities(ref, unit, ans, other, policy.scales, policy.unit, policy.dollars)
         if pairs != [(ref, ans)]:
             return next((rule for r, a in pairs if (rule := _by_table(r, a, policy))), None)
     return _by_table(ref, ans, policy)

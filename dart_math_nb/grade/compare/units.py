@@ -266,7 +266,9 @@ def split_unit(
 ) -> tuple[Node, str]:  # Answer without unit, unit or ""
     "Take the unit off; a minus sign goes inside."
     if node[0] == "unit":
-        return node[1], node[2].replace(" * ", " x ").replace(" by ", " x ").replace(" cdot ", " x ")
+        return node[1], node[2].replace(" * ", " x ").replace(" by ", " x ").replace(
+            " cdot ", " x "
+        )
     if node[0] == "deg":
         return node[1], "deg"
     if node[0] == "neg" and node[1][0] in ("deg", "unit", "pct"):
@@ -324,7 +326,9 @@ def _readings(node: Node, unit: str, scales: frozenset[str]) -> list[tuple[Node,
     return [scaled, (node, rest)] if word in scales else [scaled]
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #ed4e1487
-_DOLLARS = re.compile(r"\\\$|\bdollars?\b|\busd\b|\$\d[\d,]*(?:\.\d\d)?(?=[\s.,;?!)]|\Z)", re.IGNORECASE)
+_DOLLARS = re.compile(
+    r"\\\$|\bdollars?\b|\busd\b|\$\d[\d,]*(?:\.\d\d)?(?=[\s.,;?!)]|\Z)", re.IGNORECASE
+)
 _CENTS = re.compile(r"(?<!nearest )\b(?:cents?|penn(?:y|ies))\b|¢", re.IGNORECASE)
 
 

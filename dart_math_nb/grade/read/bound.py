@@ -27,7 +27,7 @@ def _differentials(node: Node) -> list[str]:
         parts = node[1:] if node[0] in ("add", "div", "fn", "neg", "pow") else ()
         return [v for p in parts if isinstance(p, tuple) for v in _differentials(p)]
     found = []
-    for d, v in zip(node[1:], (*node[2:], ())):
+    for d, v in zip(node[1:], (*node[2:], ()), strict=True):
         if d == _D and v[:1] == ("sym",):
             found.append(v[1])
         found += _differentials(d) if d[0] != "sym" else []

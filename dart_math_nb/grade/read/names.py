@@ -194,6 +194,8 @@ UNIT_SYMBOLS = {
     "Ws": "watt second",
     **{p + s: prefix + word for p, prefix in _PREFIXES.items() for s, word in _PREFIXED.items()},
 }
+
+# %% ../../../nbs/20_grade/10_read/25_names.ipynb #cc07fd0c
 _SYMBOL = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,3}(?![A-Za-z])")
 
 

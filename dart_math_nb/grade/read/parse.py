@@ -78,9 +78,13 @@ def _is_time(toks: list[Token], k: int) -> bool:  # 5 min and 5 sec are no funct
 def _is_symbol(toks: list[Token], k: int) -> bool:
     "Is it a symbol such as mW, behind a number and at the end or before a slash?"
     alone = k + 1 == len(toks) or toks[k + 1].value == "/" or toks[k + 1].kind == "text"
-    return toks[k].kind == "word" and alone and all(t.kind in ("num", "op") or t.value == "frac" for t in toks[:k])
+    return (
+        toks[k].kind == "word"
+        and alone
+        and all(t.kind in ("num", "op") or t.value == "frac" for t in toks[:k])
+    )
 
-
+# %% ../../../nbs/20_grade/10_read/70_parse.ipynb #ba5c7644
 def _unit_start(toks: list[Token]) -> int | None:
     depth = 0
     for k, tok in enumerate(toks):
@@ -260,7 +264,9 @@ def _tagged(parts: list[list[Token]]) -> list[Node]:
         words = " ".join(t.value for t in toks[:k]).lower().replace(":", " ").split()
         words = [{"max": "maximum", "min": "minimum"}.get(w, w) for w in words if w not in _SAYS]
         value = toks[k + 1 :] if k and toks[k].value in ("=", ":") else toks[k:]
-        node = _side(value) if k and value and words and _QUANTITIES.issuperset(words) else ("text",)
+        node = (
+            _side(value) if k and value and words and _QUANTITIES.issuperset(words) else ("text",)
+        )
         if node[0] == "text":
             return []
         found[" ".join(words)] = node
