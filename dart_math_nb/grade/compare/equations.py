@@ -21,7 +21,7 @@ from dart_math_nb.grade.compare.region import (
 )
 from .rule import Same, tried
 from .same_value import named_alike, symbols
-from .units import modulus, split_unit
+from .units import modulus, ratio, split_unit
 from .values import exact
 from ..read.expr import BOUND
 from ..read.tree import ONE, ZERO, Node, substitute
@@ -78,7 +78,10 @@ def chain_values(
         return []
     numbers = [n for n in sides if not symbols(n) and n[0] not in ("text", "unit", "set")]
     numbers = [n for n in numbers if not _has_matrix(n)]  # (9 over 7) = 36 is no contradiction
-    return numbers if len(numbers) > 1 else []
+    if len(numbers) > 1:
+        return numbers
+    amounts = [n for n in node[2:] if n[0] == "unit" and not symbols(n)]
+    return amounts if len(amounts) > 1 and all(ratio(n[2], amounts[0][2]) for n in amounts) else []
 
 # %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #caefc11f
 _FREE = frozenset("kmntlj")  # Letters that stand for any integer

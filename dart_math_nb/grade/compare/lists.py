@@ -169,10 +169,10 @@ def _inequalities(node: Node) -> bool:
     return len(free) + 1 == len(node) and all(set(n[1]) & ORDER_OPS for n in free)
 
 
-def _extremes(*sides: list[Node]) -> bool:
-    "Does one side name a maximum and a minimum, and the other nothing?"
-    names = [{n[1] for n in nodes if n[0] == "label"} for nodes in sides]
-    return names in ([{"maximum", "minimum"}, set()], [set(), {"maximum", "minimum"}])
+def _extremes(refs: list[Node], answers: list[Node]) -> bool:
+    "Does the answer name a maximum and a minimum, and the reference nothing?"
+    said = {n[1] for n in answers if n[0] == "label"}
+    return said == {"maximum", "minimum"} and all(n[0] != "label" for n in refs)
 
 # %% ../../../nbs/20_grade/30_compare/54_lists.ipynb #25fd6c8d
 def same_cases(

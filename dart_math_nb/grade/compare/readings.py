@@ -18,7 +18,7 @@ from .lists import has_pm
 from .policy import Policy, text_key
 from .same_answer import same_answer
 from .same_value import symbols, within
-from .units import read_unit
+from .units import ratio, read_unit
 from .values import spend
 from ..find.extract import find_answer
 from ..read.latex import TooCostly, Unparsable
@@ -354,6 +354,9 @@ def _digits(node: Node) -> int:
 
 def _near(a: Node, b: Node) -> bool:
     "Is b the value a, to the digits that b shows?"
+    if a[0] == b[0] == "unit":
+        factor = ratio(b[2], a[2])
+        a, b = ("mul", a[1], ("num", factor)) if factor else a[1], b[1]
     b, scale = (b[1], 100) if b[0] == "pct" else (b, 1)  # 0.577 is 58 %
     b, sign = (b[1], -1) if b[0] == "neg" else (b, 1)
     if b[0] != "dec" and (b[0] != "num" or b[1].denominator > 1):
@@ -397,7 +400,7 @@ _NO_LIST = frozenset(("dec", "div", "fn", "mul", "add", "unit", "pct"))  # 2,74 
 MAX_READ = 1_000  # Longest answer that may be read otherwise than it stands, in characters
 _REASON = re.compile(r",?\s+(?:since|because)\b")
 
-
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #e13bbd63
 def meaning(
     ans: str,  # Answer
     whole: Node | None,  # What it is as it stands
@@ -412,6 +415,9 @@ def meaning(
     forms = restated(ans) or _said_yes(whole)
     if len(forms) > 1 or (forms and is_answer(forms[0], kind)):
         return _all_agreed(forms, policy)
+    if whole is not None and whole[:1] == ("rel",) and {n[0] for n in whole[2:]} == {"unit"}:
+        if agreed(chain_values(whole) or [whole])[1]:  # 5 mW = 5 MW
+            return None, "contradictory"
     if not strict and (whole is None or _is_open(ans, whole, query)):
         whole = _first_reading(ans, whole, query, kind)
     if whole is not None and kind not in ("list", "set"):

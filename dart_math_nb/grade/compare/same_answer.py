@@ -312,6 +312,12 @@ def _letters_off(
     ref, unit = _letter_off(ref, unit, ans, policy)
     return (ref, unit), _letter_off(ans, other, ref, policy)
 
+# %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #4564bb3a
+def _units_off(ref: Node, ans: Node, policy: Policy) -> tuple[tuple[Node, str], tuple[Node, str]]:
+    if "rel" in (ref[0], ans[0]):
+        return (ref, ""), (ans, "")
+    return _letters_off(*split_unit(ref), *split_unit(ans), policy)
+
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #2496113e
 def _congruent(ref: Node, ans: Node, n: int) -> str | None:
     x, y = exact(ref), exact(ans)
@@ -351,8 +357,7 @@ def same_answer(
         return "structure"
     if policy.rules and (said := decided(policy.rules, ref=ref, ans=ans, policy=policy)):
         return said[0] if said[1] else None
-    (ref, unit), (ans, other) = split_unit(ref), split_unit(ans)
-    (ref, unit), (ans, other) = _letters_off(ref, unit, ans, other, policy)
+    (ref, unit), (ans, other) = _units_off(ref, ans, policy)
     if ref[0] in _WITH_LETTERS:
         ans = _integer_name(ref, ans, policy)
     if (ref[0] == "pct" and read_unit(other).above) or (ans[0] == "pct" and read_unit(unit).above):
