@@ -98,7 +98,7 @@ def _is_order(wanted: str, ref_text: str, ans: str, query: str, policy: Policy) 
     "Do letters name an order, so that the same ones in another are wrong?"
     if _ARROW.search(ref_text) or _ARROW.search(ans):
         return True
-    offered, asked = bool(read_options(query)), bool(_SEVERAL.search(query.lower()))
+    offered, asked = {*wanted} <= {*read_options(query)}, bool(_SEVERAL.search(query.lower()))
     if policy.ordered or offered or asked:
         return policy.ordered and not (offered and asked)
     return wanted in _STYLE.sub("", ref_text) and (bool(query) or list(wanted) != sorted(wanted))
