@@ -39,7 +39,7 @@ from .script import SCRIPT, STYLE
 from ..store.pool import read_pool
 
 # %% ../../nbs/60_report/57_viewer.ipynb #5510bc57
-_NUMBERED = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<\u2028\u2029"})
+_NUMBERED = {c: f"\\u{ord(c):04x}" for c in "<\u2028\u2029"}
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -47,7 +47,9 @@ def script_json(
     value,  # Whatever JSON can write
 ) -> str:
     "JSON that can stand in a script block and in a script."
-    text = _json(value).translate(_NUMBERED)
+    text = _json(value)
+    for char, number in _NUMBERED.items():
+        text = text.replace(char, number)
     return text if text.isascii() else whole_text(text)
 
 # %% ../../nbs/60_report/57_viewer.ipynb #ef3d204c
@@ -114,7 +116,7 @@ def query_columns(
 ) -> tuple[dict, dict]:  # Columns; lists of names
     "What the page holds of each query."
     bits = sum(marks[name].to_numpy(int) << i for i, name in enumerate(MARKS))
-    benchmark, benchmarks = coded(one_line(b, 80) for b in table["benchmark"])
+    benchmark, benchmarks = coded(table["benchmark"])
     stop, stops = coded(table["stop"])
     names = {"n": "n_draws", "c": "n_correct", "rate": "pass_rate"}
     names |= {name: name for name in ("level", "quota", "low", "high")}
@@ -123,7 +125,7 @@ def query_columns(
     columns |= {"benchmark": benchmark, "stop": stop}
     columns["head"] = [head(t, QUERY_HEAD) for t in scrub_all(table["query"].tolist())]
     columns["ref"] = [head(t, 80) for t in scrub_all(table["ref_ans"].tolist())]
-    return columns, {"benchmark": benchmarks, "stop": stops}
+    return columns, {"benchmark": [one_line(b, 80) for b in benchmarks], "stop": stops}
 
 # %% ../../nbs/60_report/57_viewer.ipynb #c92e97ec
 def _lost_rows(overlaps: pd.DataFrame, place: dict[str, int]) -> list[list]:
@@ -185,13 +187,17 @@ def response_columns(
     rule, rules = coded(draws["rule"].astype(object))
     places = in_sets(look)
     keys = zip(draws["query_id"].astype(str), draws["trial"].tolist(), strict=True)
-    among, sets = coded(", ".join(one_line(n, 80) for n in places.get(k, ())) for k in keys)
+    among, sets = coded(tuple(places.get(k, ())) for k in keys)
     count = np.bincount(draws["place"], minlength=len(look.queries))
     answers = scrub_all([None if a is None or a != a else a for a in draws["ans"].astype(object)])
     columns = {"count": count.tolist(), "trial": draws["trial"].tolist(), "verdict": verdict}
     columns |= {"rule": rule, "tokens": draws["n_tokens"].tolist(), "among": among}
     columns["ans"] = [None if a is None else head(a, 40) for a in answers]
-    return columns, {"verdict": verdicts, "rule": rules, "among": sets}
+    return columns, {
+        "verdict": verdicts,
+        "rule": rules,
+        "among": [one_line(", ".join(s), 200) for s in sets],
+    }
 
 # %% ../../nbs/60_report/57_viewer.ipynb #3c956f9e
 BLOCK = 40_000  # Responses read at once
