@@ -165,13 +165,14 @@ def grade_answer(
     if ans is None or not ans.strip() or void_end(ans) == len(ans.strip()):
         return Verdict(False, None, "none", "no_answer")
     new_budget()
-    return _judged(ans, ref_ans, query, strict, rel_tol=rel_tol, abs_tol=abs_tol)
+    tol = {"rel_tol": rel_tol, "abs_tol": abs_tol}
+    return _judged(ans, ref_ans, read_reference(ref_ans), query, strict, tol)
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #b11a0002
-def _judged(ans: str, ref_ans: str, query: str, strict: bool = False, **tol) -> Verdict:
+def _judged(ans: str, ref_ans: str, ref: Reference, query: str, strict: bool, tol: dict) -> Verdict:
     "Verdict on an answer, paid from the budget that has been begun."
     query = _folded(query[-MAX_QUERY:])
-    ref, policy = read_reference(ref_ans), policy_of(query, **tol)
+    policy = policy_of(query, **tol)
     if len(ans) > MAX_ANS and ans != ref.text:
         return Verdict(False, ans, "none", "too_costly")
     try:
@@ -279,4 +280,4 @@ def grade_response(
     ref = read_reference(ref_ans)
     if _is_bare(final, found) and _same_words(final, ref):
         return Verdict(True, final, "same_text")
-    return _judged(_meant(final, found, ref, query), ref_ans, query, **tol)
+    return _judged(_meant(final, found, ref, query), ref_ans, ref, query, False, tol)

@@ -11,7 +11,7 @@ __all__ = ['MAX_KEPT', 'Policy', 'read_policy', 'policy_of', 'text_key', 'choice
 import math
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ...data.plugins import generation
 from .rule import UserRule, user_rules
@@ -58,11 +58,6 @@ _BASE_WORDS = {"binary": 2, "octal": 8, "hexadecimal": 16, "sixteen": 16} | {
 }
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7a4f5533
-_ORDER_WORDS = tuple(
-    "order|respectively|coordinates of|arrange|rank|sort|est to|sequence|from|terms|序|从|由".split(
-        "|"
-    )
-)
 _ORDER = re.compile(
     r"""ordered[ ](?:pair|triple|list|quadruple|tuple)|coordinates[ ]of|respectively
     |\border(?:ed)?[ ](?:from|by)\b|\border[ ]in[ ]which\b
@@ -83,16 +78,25 @@ _ORDER = re.compile(
     re.VERBOSE,
 )
 
-# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #b774680e
-def _asks_order(query: str) -> bool:
-    words = query.lower()
-    return any(w in words for w in _ORDER_WORDS) and bool(_ORDER.search(words))
+# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #02bb8fc7
+_NEEDS = {  # One of these is in every text that the pattern finds something in
+    _PERCENT: ("%", "percent", "per cent", "pct", "rate"),
+    _CLOCK: ("time ", "o'clock", "am", "pm", ".m"),
+    _ROUND: ("nearest", "round", "decimal place", "significant", "approx", "estimat", "≈"),
+    _SCALE: tuple(SCALE_WORDS),
+    _ORDER: (*"order sort rank arrang respectively sequence from terms 序 从 由".split(), "coordinates of", "t to "),
+    _BASE: ("base", "_", "binary", "octal", "hexadecimal"),
+}
 
-# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #c4523b98
-def _bases(query: str) -> frozenset[int]:
-    "Number bases that are named; any number in a subscript may be one."
-    found = (next(filter(None, m.groups())).lower() for m in _BASE.finditer(query))
-    return frozenset(int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in found) - {0}
+
+def _finds(pattern: re.Pattern, query: str, low: str) -> list[re.Match]:
+    "All that a pattern finds in a query, which comes in small letters too."
+    return [*pattern.finditer(query)] if any(word in low for word in _NEEDS[pattern]) else []
+
+
+def _bases(found: list[re.Match]) -> frozenset[int]:
+    words = [next(filter(None, m.groups())).lower() for m in found]
+    return frozenset(int(w) if w.isdecimal() else _BASE_WORDS.get(w, 0) for w in words) - {0}
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7ae4c054
 def read_policy(
@@ -103,18 +107,19 @@ def read_policy(
 ) -> Policy:
     """Policy for the answers of one query.
     Raises ValueError when a registered rule cannot be used."""
+    says = partial(_finds, query=query, low=(low := query.lower()))
     return Policy(
         rel_tol,
         abs_tol,
-        percent=bool(_PERCENT.search(query)),
-        ordered=_asks_order(query) if ordered is None else ordered,
-        bases=_bases(query),
-        scales=frozenset(w.lower() for w in _SCALE.findall(query)),
+        percent=bool(says(_PERCENT)),
+        ordered=bool(_finds(_ORDER, low, low)) if ordered is None else ordered,
+        bases=_bases(says(_BASE)),
+        scales=frozenset(m[1].lower() for m in says(_SCALE)),
         letters=frozenset(_LETTER.findall(query)),
-        clock=bool(_CLOCK.search(query)),
+        clock=bool(says(_CLOCK)),
         unit=asked_unit(query),
         dollars=in_dollars(query),
-        rounded=bool(_ROUND.search(query)),
+        rounded=bool(says(_ROUND)),
         powers=frozenset(_POWER.findall(query)),
         rules=user_rules().trees,
         text_rules=user_rules().texts,

@@ -224,7 +224,7 @@ def conclusion(
 
 def _find_number(last: str, tail: str) -> Found | None:
     cut = conclusion(last)
-    values = [*_IS.finditer(cut)]
+    values = [*_IS.finditer(cut, max(0, len(cut) - 400))] or [*_IS.finditer(cut)]
     if values:
         ans = sentence(cut, values[-1].end())
         if ans and len(ans) < 60:

@@ -25,10 +25,10 @@ def decimal_node(
     if len(exp) > 6 or abs(int(exp or 0)) > MAX_EXPONENT:
         raise TooCostly(f"an exponent of {exp}; the limit is {MAX_EXPONENT}")
     whole, _, frac = mantissa.partition(".")
+    if not frac and not exp:
+        return ("num", Fraction(int(whole or "0")))
     scale = len(frac) - int(exp or 0)
     value = Fraction(int((whole + frac) or "0")) * Fraction(10) ** -scale
-    if not frac and not exp:
-        return ("num", value)
     return ("dec", value, len((whole + frac).lstrip("0")), scale)
 
 # %% ../../../nbs/20_grade/10_read/45_nodes.ipynb #935cf24b
