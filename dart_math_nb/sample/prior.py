@@ -61,7 +61,7 @@ def free_prior(
     weights = np.round(weights, 8)
     return FreePrior(rates, weights / weights.sum())
 
-# %% ../../nbs/40_sample/12_prior.ipynb #236944da
+# %% ../../nbs/40_sample/12_prior.ipynb #bc925f8f
 def posterior(
     prior: FreePrior,
     n_wrong: Sequence[int],  # Wrong responses to each query
@@ -84,7 +84,7 @@ def posterior_mean(
     means = [Fraction(round(m * 10**6), 10**6) for m in (weights @ prior.fail_rates).tolist()]
     return [means[i] for i in back.tolist()]
 
-
+# %% ../../nbs/40_sample/12_prior.ipynb #b7f5a68c
 def posterior_interval(
     prior: FreePrior,
     n_wrong: Sequence[int],  # Wrong responses to each query
