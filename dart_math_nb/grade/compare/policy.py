@@ -84,7 +84,11 @@ _NEEDS = {  # One of these is in every text that the pattern finds something in
     _CLOCK: ("time ", "o'clock", "am", "pm", ".m"),
     _ROUND: ("nearest", "round", "decimal place", "significant", "approx", "estimat", "≈"),
     _SCALE: tuple(SCALE_WORDS),
-    _ORDER: (*"order sort rank arrang respectively sequence from terms 序 从 由".split(), "coordinates of", "t to "),
+    _ORDER: (
+        *"order sort rank arrang respectively sequence from terms 序 从 由".split(),
+        "coordinates of",
+        "t to ",
+    ),
     _BASE: ("base", "_", "binary", "octal", "hexadecimal"),
 }
 
