@@ -347,13 +347,13 @@ const VIEWS = {  // The two tables: rows, columns (title, kind, value to sort by
     query: (q) => q,
     columns: [
       ["Query", "text", (q) => Q.id[q], (q) => [Q.id[q].slice(0, 8)]],
-      ["Benchmark", "text", (q) => NAMES.benchmark[Q.benchmark[q]], (q) => [dash(NAMES.benchmark[Q.benchmark[q]])]],
-      ["Level", "text", (q) => Q.level[q], (q) => [dash(Q.level[q])]],
+      ["Benchmark", "text short", (q) => NAMES.benchmark[Q.benchmark[q]], (q) => [dash(NAMES.benchmark[Q.benchmark[q]])]],
+      ["Level", "text short", (q) => Q.level[q], (q) => [dash(Q.level[q])]],
       ["Quota", "number", (q) => Q.quota[q], (q) => [dash(Q.quota[q])]],
       ["Draws", "number", (q) => Q.n[q], (q) => [count(Q.n[q])]],
       ["Correct", "number", (q) => Q.c[q], (q) => [count(Q.c[q])]],
       ["Pass rate (95% interval)", "rate", (q) => Q.rate[q], rate],
-      ["Stopped by", "text", (q) => NAMES.stop[Q.stop[q]], (q) => [dash(NAMES.stop[Q.stop[q]])]],
+      ["Stopped by", "text short", (q) => NAMES.stop[Q.stop[q]], (q) => [dash(NAMES.stop[Q.stop[q]])]],
       ["In train sets", "text", gave, (q) => [gave(q) || "–"]],
       ["Text", "text", (q) => Q.head[q], (q) => [wide(Q.head[q])]],
     ],
@@ -367,13 +367,17 @@ const VIEWS = {  // The two tables: rows, columns (title, kind, value to sort by
       ["Trial", "number", (r) => R.trial[r], (r) => [count(R.trial[r])]],
       ["Verdict", "text", verdict, (r) => [chip(verdict(r))]],
       ["Answer", "text", (r) => R.ans[r], (r) => [dash(R.ans[r])]],
-      ["Rule", "text", (r) => NAMES.rule[R.rule[r]], (r) => [NAMES.rule[R.rule[r]]]],
-      ["Tokens", "number", (r) => R.tokens[r], (r) => [count(R.tokens[r])]],
+      ["Rule", "text short", (r) => NAMES.rule[R.rule[r]], (r) => [NAMES.rule[R.rule[r]]]],
+      ["Tokens", "number", (r) => R.tokens[r] || null, (r) => [count(R.tokens[r])]],
       ["In train sets", "text", (r) => setsOf(r), (r) => [setsOf(r) || "–"]],
       ["Text", "text", (r) => R.head[r], (r) => [wide(R.head[r])]],
     ],
   },
 };
+for (const view of Object.values(VIEWS)) view.columns = view.columns.filter(([, , value]) => {
+  for (let i = 0; i < view.n; i++) if (!["", null, undefined].includes(value(i))) return true;  // it says something
+  return view.n === 0;
+});
 """
 
 # %% ../../nbs/60_report/56_script.ipynb #869e5345
@@ -596,7 +600,7 @@ function start() {
   for (const id of ["pick", "benchmark", "level"]) byId(id).addEventListener("change", (e) => {
     state[id] = e.target.value;
     const hard = id === "pick" && state.view === "queries" && e.target.value !== "" && DATA.marks[e.target.value][0] === "hardest_accepted";
-    if (hard) Object.assign(state, {sort: 6, down: false});
+    if (hard) Object.assign(state, {sort: VIEWS.queries.columns.findIndex(([, kind]) => kind === "rate"), down: false});
     controls();
     choose();
   });
