@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from .fields import Fields
-from .messages import need
+from .messages import Refused, need
 
 # %% ../../nbs/10_data/40_hub.ipynb #9e5817c8
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def folder_rows(
     saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
     try:
         data = (datasets.load_from_disk if saved else datasets.load_dataset)(str(folder))
-    except (OSError, ValueError) as e:
-        raise ValueError(f"{folder}: not a readable data set ({_first_line(e)})") from None
+    except Exception as e:  # whatever the library says of a stranger's files
+        raise Refused(f"{folder}: not a readable data set ({_first_line(e)})") from None
     yield from _one_split(data if isinstance(data, dict) else {"all": data}, split, str(folder))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.files import read_json, write_json, write_parquet
+from ..data.tables import read_frame
 from ..data.records import Query, short_hash
 from .counts import read_query_info
 from .estimate import fit_prior
@@ -181,7 +182,7 @@ def read_strategy(
 def _read_column(path: Path, name: str, wanted: dict) -> dict[str, int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, but config.json names its quotas")
-    column = pd.read_parquet(path, columns=["query_id", name]).set_index("query_id")[name].dropna()
+    column = read_frame(path, {"query_id": str, name: int}).set_index("query_id")[name].dropna()
     found = {str(q): int(n) for q, n in column.items()}
     if short_hash(sorted(found.items())) != wanted["hash"]:
         raise ValueError(f"{path}: other values of {name} than config.json was written with")

@@ -17,6 +17,7 @@ import pandas as pd
 from ..data.files import read_rows, write_jsonl
 from ..data.queries import read_saved_queries
 from ..data.records import Query
+from ..data.tables import read_frame
 from ..sample.freeze import read_strategy, strategy_config
 from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
 from .card import read_card, write_train_sets
@@ -67,7 +68,7 @@ def exhausted_queries(
 ) -> list[str]:  # Query ids, sorted
     "Queries that the engine had no further draw for, whichever strategy asked."
     files = sorted(RunFolder(run).path("sample").glob("*/result*.parquet"))
-    tables = [pd.read_parquet(f, columns=["query_id", "stop"]) for f in files]
+    tables = [read_frame(f, {"query_id": str, "stop": str}) for f in files]
     return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
 
 # %% ../../nbs/45_sets/16_stage.ipynb #44d62b04
