@@ -32,8 +32,20 @@ PATIENCE = 240  # Seconds for one case, on a machine that may do other things
 MEMORY = 12 * 2**30  # Bytes of address space of a worker
 ROOM = ("--k", 2, "--max-trials", 16, "--strategy", "uniform", "--n-pilot", 4)
 DICE = ("--engine", "simulated", *ROOM)
-POOL_NAMES = ("pool/.lock-0", "pool/.lock-import", "pool/journal-0-000001.jsonl", "pool/part-0-000000.parquet")
-POOL_NAMES += ("pool/quarantine", "pool/sources", "pool/imports", "pool/status-0.json", ".lock-enter", "config.json")
+POOL_NAMES = (
+    "pool/.lock-0",
+    "pool/.lock-import",
+    "pool/journal-0-000001.jsonl",
+    "pool/part-0-000000.parquet",
+)
+POOL_NAMES += (
+    "pool/quarantine",
+    "pool/sources",
+    "pool/imports",
+    "pool/status-0.json",
+    ".lock-enter",
+    "config.json",
+)
 POOL_NAMES += ("queries.jsonl", "report", "eval", "train_set", "sample", "pool")
 FILES = {  # Command -> valid files, words of the command, how often
     "grade": (("r.jsonl", "r.jsonl.gz", "r.parquet", "lists.jsonl"), "grade FILE --out OUT", 3),
@@ -41,9 +53,21 @@ FILES = {  # Command -> valid files, words of the command, how often
     "import": (("r.jsonl", "r.jsonl.gz", "r.parquet", "lists.jsonl"), "import FILE --out OUT", 3),
     "import with labels": (("r.jsonl", "r.parquet"), "import FILE --out OUT --labels file", 1),
     "sample": (("q.jsonl", "q.jsonl.gz", "q.parquet"), "sample --queries FILE --out OUT DICE", 3),
-    "replay": (("r.jsonl", "lists.jsonl", "r.parquet"), "sample --engine replay --responses FILE --out OUT ROOM", 2),
-    "evaluate": (("q.jsonl", "q.parquet"), "evaluate --benchmarks FILE --engine simulated --out OUT", 2),
-    "decontaminate": (("d.jsonl", "d.parquet"), "curate RUN --source-id SOURCE --strategy uniform --k 1 --partial --decontaminate FILE --replace", 1),
+    "replay": (
+        ("r.jsonl", "lists.jsonl", "r.parquet"),
+        "sample --engine replay --responses FILE --out OUT ROOM",
+        2,
+    ),
+    "evaluate": (
+        ("q.jsonl", "q.parquet"),
+        "evaluate --benchmarks FILE --engine simulated --out OUT",
+        2,
+    ),
+    "decontaminate": (
+        ("d.jsonl", "d.parquet"),
+        "curate RUN --source-id SOURCE --strategy uniform --k 1 --partial --decontaminate FILE --replace",
+        1,
+    ),
     "template": (("template.yaml", "template.json"), "TEMPLATE", 1),
     "recipe": (("recipe.yaml",), "RECIPE", 1),
     "rows to train on": (("r.jsonl", "r.parquet"), "ROWS", 1),
@@ -101,33 +125,71 @@ def make_base(base: Path) -> None:
 
     ops = [f"{i % 7}+{i // 7}" for i in range(24)]
     queries = [
-        {"problem": f"{t}=?", "answer": str(sum_of(t)), "level": i % 3 + 1, "domain": "sum", "id": i}
+        {
+            "problem": f"{t}=?",
+            "answer": str(sum_of(t)),
+            "level": i % 3 + 1,
+            "domain": "sum",
+            "id": i,
+        }
         for i, t in enumerate(ops)
     ]
     responses = [
-        q | {"response": f"It is \\boxed{{{int(q['answer']) + j}}}.", "model": f"m{j}", "correct": j == 0}
+        q
+        | {
+            "response": f"It is \\boxed{{{int(q['answer']) + j}}}.",
+            "model": f"m{j}",
+            "correct": j == 0,
+        }
         | {"finish_reason": "stop", "n_tokens": 7, "abs_tol": 0.0, "trial": j, "score": 0.5}
-        for q in queries for j in range(2)
+        for q in queries
+        for j in range(2)
     ]
     lists = [q | {"responses": ["\\boxed{1}", None, f"\\boxed{{{q['answer']}}}"]} for q in queries]
-    for name, rows in {"q": queries, "r": responses, "lists": lists, "more": responses[:9], "d": queries[:9]}.items():
+    for name, rows in {
+        "q": queries,
+        "r": responses,
+        "lists": lists,
+        "more": responses[:9],
+        "d": queries[:9],
+    }.items():
         write_jsonl(base / f"{name}.jsonl", rows)
         write_jsonl(base / f"{name}.jsonl.gz", rows)
     import pyarrow as pa
 
     for name, rows in {"q": queries, "r": responses, "d": queries[:9]}.items():
         write_parquet(base / f"{name}.parquet", pa.Table.from_pylist(rows))
-    parts = {"system": "", "query_prefix": "Q: ", "query_suffix": "\n", "response_prefix": "A:", "delimiter": "\n"}
+    parts = {
+        "system": "",
+        "query_prefix": "Q: ",
+        "query_suffix": "\n",
+        "response_prefix": "A:",
+        "delimiter": "\n",
+    }
     write_json(base / "template.json", parts)
-    (base / "template.yaml").write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in parts.items()))
-    (base / "recipe.yaml").write_text("model: base\nout: runs/x\nlr: 1.0e-5\nn_epochs: 2\ntrain_set: [a, b]\n")
+    (base / "template.yaml").write_text(
+        "".join(f"{k}: {json.dumps(v)}\n" for k, v in parts.items())
+    )
+    (base / "recipe.yaml").write_text(
+        "model: base\nout: runs/x\nlr: 1.0e-5\nn_epochs: 2\ntrain_set: [a, b]\n"
+    )
     run = base / "run"
     draw = list(map(str, ["sample", "--queries", base / "q.jsonl", "--out", run, *DICE]))
     if code := command(draw):
         raise SystemExit(f"{draw}: exit code {code}")
     for words in (
         ["import", base / "r.jsonl", "--out", run],
-        ["curate", run, "--source-id", source_of(run), "--strategy", "uniform", "--k", 2, "--partial"],
+        [
+            "curate",
+            run,
+            "--source-id",
+            source_of(run),
+            "--strategy",
+            "uniform",
+            "--k",
+            2,
+            "--partial",
+        ],
         ["evaluate", "--benchmarks", base / "q.jsonl", "--engine", "simulated", "--out", run],
         ["report", run],
     ):
@@ -142,7 +204,9 @@ def make_base(base: Path) -> None:
 def source_of(run: Path) -> str:
     "Id of the source that was drawn from, not imported."
     imported = {p.stem for p in (run / "pool/imports").glob("*")}
-    known = [json.loads(p.read_text()) | {"id": p.stem} for p in (run / "pool/sources").glob("*.json")]
+    known = [
+        json.loads(p.read_text()) | {"id": p.stem} for p in (run / "pool/sources").glob("*.json")
+    ]
     return next(s["id"] for s in known if s["id"] not in imported and s["model"] == "simulated")
 
 
@@ -153,7 +217,10 @@ def sum_of(text: str) -> int:
 
 def state_of(folder: Path) -> dict[str, bytes]:
     "Names and contents of what nobody may touch."
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b""
+        for p in folder.rglob("*")
+    }
 
 
 class TooSlow(BaseException):
@@ -192,22 +259,39 @@ def one_case(seed: int, base: Path, room: Path, unchanged: str | None = None) ->
         shutil.copytree(base / "run", target)
         if not unchanged:
             hows.append(mutated_folder(rnd, target, outside, POOL_NAMES))
-    places = {"FILE": target, "RUN": case / "run", "OUT": case / "out", "BASE": base, "SOURCE": source_of(base / "run")}
+    places = {
+        "FILE": target,
+        "RUN": case / "run",
+        "OUT": case / "out",
+        "BASE": base,
+        "SOURCE": source_of(base / "run"),
+    }
     argv = []
     for word in words.split():
         for key, place in places.items():
-            word = word.replace(key, str(place)) if key in word.replace("/", " ").replace(".", " ").replace(":", " ").split() else word
+            word = (
+                word.replace(key, str(place))
+                if key in word.replace("/", " ").replace(".", " ").replace(":", " ").split()
+                else word
+            )
         argv += map(str, {"DICE": DICE, "ROOM": ROOM}.get(word, [word]))
     found = {"seed": seed, "command": name, "how": "; ".join(hows), "argv": argv}
     out, err, start = io.StringIO(), io.StringIO(), time.process_time()
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             special = words.split()[0] in ("TEMPLATE", "RECIPE", "ROWS", "SET")
             code = function(words.split()[0], target) if special else command(argv)
     except BaseException as e:
-        code, found["bug"] = 1, traceback.format_exc()[-3000:] if not isinstance(e, TooSlow) else "does not end"
+        code, found["bug"] = (
+            1,
+            traceback.format_exc()[-3000:] if not isinstance(e, TooSlow) else "does not end",
+        )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     said = err.getvalue().rsplit("dart-math ", 1)[-1] if code == 2 else ""
@@ -256,7 +340,9 @@ def run_all(seconds: float, first: int, base: Path, room: Path) -> list[dict]:
     found, spent, seed = [], 0.0, first
     while spent < seconds:
         words = [sys.executable, __file__, "--worker", str(seed), str(base), str(room)]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as worker:
             for line in worker.stdout:
                 case = json.loads(line)
                 if "begins" in case:
@@ -265,13 +351,26 @@ def run_all(seconds: float, first: int, base: Path, room: Path) -> list[dict]:
                 found.append(case)
                 spent += case["seconds"]
                 if "bug" in case:
-                    print(f"case {seed}, {case['command']}, {case['how']}: {where_of(case['bug'])}", flush=True)
+                    print(
+                        f"case {seed}, {case['command']}, {case['how']}: {where_of(case['bug'])}",
+                        flush=True,
+                    )
                 if spent >= seconds:
                     worker.kill()
         if spent < seconds:
             bug = f"the process ended with {worker.returncode}"
             print(f"case {seed}: {bug}", flush=True)
-            found.append({"seed": seed, "command": "?", "how": "", "code": 1, "bug": bug, "seconds": 1.0, "said": ""})
+            found.append(
+                {
+                    "seed": seed,
+                    "command": "?",
+                    "how": "",
+                    "code": 1,
+                    "bug": bug,
+                    "seconds": 1.0,
+                    "said": "",
+                }
+            )
             spent, seed = spent + 1.0, seed + 1
     return found
 
@@ -291,7 +390,11 @@ def summary(found: list[dict]) -> dict:
         "n_refused": sum(c["code"] == 2 and "bug" not in c for c in found),
         "n_bugs": sum("bug" in c for c in found),
         "n_ways": len({c["how"] for c in found}),
-        "slowest": {"seconds": round(slow["seconds"], 1), "command": slow["command"], "how": slow["how"]},
+        "slowest": {
+            "seconds": round(slow["seconds"], 1),
+            "command": slow["command"],
+            "how": slow["how"],
+        },
         "by_command": {k: dict(kinds[k]) for k in sorted(kinds)},
         "bugs": dict(Counter(where_of(c["bug"]) for c in found if "bug" in c).most_common()),
     }
@@ -317,13 +420,19 @@ def main() -> int:
             signal.signal(signal.SIGALRM, stop)
             os.chdir(room)
             case = one_case(args.only, base, room)
-            print(json.dumps({k: v for k, v in case.items() if k != "bug"}, indent=1), case.get("bug", ""), sep="\n")
+            print(
+                json.dumps({k: v for k, v in case.items() if k != "bug"}, indent=1),
+                case.get("bug", ""),
+                sep="\n",
+            )
             return "bug" in case
         signal.signal(signal.SIGALRM, stop)
         prove(base, room)
         found = run_all(args.seconds, args.seed, base, room)
     report = summary(found)
-    print(f"{report['n']} cases, {report['n_refused']} refused in one line, {report['n_bugs']} bugs")
+    print(
+        f"{report['n']} cases, {report['n_refused']} refused in one line, {report['n_bugs']} bugs"
+    )
     for name, row in report["by_command"].items():
         print(f"{name:20} {row}")
     if not args.check:

@@ -113,7 +113,8 @@ def exam_queries(
         need = ("response", "query")
         fields = response_fields(responses, named, need) if responses else None
         return eval_queries(cfg, **options), fields and replace(fields, ref_ans=None)
-    sets, fields = open_queries(None, responses, named.query, named.ref_ans, named.response)
+    names = (named.query, named.ref_ans, named.response)
+    sets, fields = open_queries(None, responses, *names, reading=options.get("reading"))
     some = sets.queries
     return {some[0].benchmark: at_most(cfg, filter_queries(some, cfg.where))}, fields
 
@@ -136,6 +137,7 @@ def evaluate_into(
     cfg = replace(cfg, source=named, n_shots=n_shots)
     connect(setup)
     evaluate_benchmarks(cfg, setup.engine, folder, queries=exams, prompts=prompts)
+    setup.reading.save(run)
     run_async(setup.engine.close())
     tables = write_results(folder, name, prompts=prompts, **options)
     print_tables(tables, folder)

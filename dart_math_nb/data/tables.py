@@ -149,7 +149,11 @@ def check_columns(
             raise Refused(f"{where}, column {name!r}: {what}")
 
 # %% ../../nbs/10_data/19_tables.ipynb #cd5d317f
-_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
+_NULLABLE = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}
 _NULLABLE |= {pa.float64(): pd.Float64Dtype(), pa.string(): pd.StringDtype()}
 
 

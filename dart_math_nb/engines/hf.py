@@ -198,7 +198,6 @@ def load_model(
         how = {"dtype": dtype, "revision": revision or "main"}
         return AutoModelForCausalLM.from_pretrained(folder, **how), tokenizer
 
-
 # %% ../../nbs/35_engines/20_hf.ipynb #f0f78ee8
 def is_exact(
     model,  # transformers model

@@ -236,7 +236,10 @@ def write_harness(
 ) -> Path:  # The file of results
     "Write results_<time>.json and samples_<task>_<time>.jsonl."
     when = when or datetime.now()
-    folder, time = Path(folder) / file_name(sanitized(cfg.source.model)), when.isoformat().replace(":", "-")
+    folder, time = (
+        Path(folder) / file_name(sanitized(cfg.source.model)),
+        when.isoformat().replace(":", "-"),
+    )
     samples, prompts = {}, prompts or eval_prompts(cfg)
     for name, some in queries.items():
         rows = frame[frame["benchmark"].astype(str) == name]

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data.gate import as_record
 from ..data.files import read_json, write_json
+from ..data.gate import as_record
 
 # %% ../../nbs/40_sample/50_status.ipynb #7270d655
 @dataclass

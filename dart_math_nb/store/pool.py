@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..data.gate import as_record
 from ..data.files import read_json, room_in, sync_folder, write_json
+from ..data.gate import as_record
 from ..data.places import open_own, refuse_links
 from ..data.records import KEY, Source
 from dart_math_nb.store.journal import (

@@ -8,7 +8,6 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/result.html.md"""
 __all__ = ['TrainResult', 'load_result', 'step_tokens', 'log_frame', 'summarize', 'data_facts', 'save_weights', 'save_result']
 
 # %% ../../nbs/50_train/85_result.ipynb #06f2893f
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
