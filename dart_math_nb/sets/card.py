@@ -55,7 +55,7 @@ def card_of(
         "dart_math_nb": version("dart_math_nb"),
     }
 
-
+# %% ../../nbs/45_sets/14_card.ipynb #dcb6fd36
 def read_card(
     folder: str | Path,  # Folder of a train set
 ) -> dict:
