@@ -86,7 +86,7 @@ def sampling_setup(
     fail_rates_from: str = None,  # A record, pool or run that fixes fail rates, so no pilot
     fail_rates_source: str = None,  # Which source of that, when it has several
     foreign: bool = False,  # Take fail rates of another model, prompt or temperature
-    prior: Many = None,  # Of fail rates: fit, or two numbers of a Beta; the plain ratio when absent
+    prior: Many = None,  # Of fail rates: fit (a Beta), free (any shape), or two numbers; none when absent
     shard: str = "0/1",  # Share of the queries for this process, such as 2/8; shares start at 0
     reuse: bool = False,  # Go on in a folder with other settings where its draws can be used
     retries: int = None,  # Further attempts for a draw that failed; the engine's policy when absent
