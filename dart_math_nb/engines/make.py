@@ -133,7 +133,7 @@ def model_parameter(
 ) -> tuple[str | None, bool]:  # Its name, if it has one; can it be left out?
     "Where a maker takes its model."
     for name, p in inspect.signature(maker).parameters.items():
-        if name in ("model", "path"):
+        if name in ("model", "path", "source"):
             return name, p.default is not p.empty
     return None, True
 
