@@ -16,9 +16,10 @@ from fastcore.meta import delegates
 
 from .flags import Many, NeededInt, Out, read_prior
 from .printing import print_cards, print_table
-from .queries import keep_queries
+from .queries import ids_of, keep_queries
 from .setup import Setup, connect, draw_setup
 from .strategies import sampled, strategy_fields
+from ..data.ids import in_each_set
 from ..data.records import Query
 from ..engines.protocol import run_async
 from dart_math_nb.sample.stage import (
@@ -37,18 +38,26 @@ from ..store.shards import parse_shard
 def sample_table(
     result: pd.DataFrame,  # From `sample_pool`
     queries: list[Query],
-) -> pd.DataFrame:  # A row per level and one for all
+) -> pd.DataFrame:  # A row per level, one per set where there are several, and one for all
     "Where sampling ended, by level."
     frame = result.reset_index().merge(query_levels(queries), on="query_id")
-    frame = pd.concat([frame, frame.assign(level="all")])
+    parts, sets = [frame, frame.assign(level="all")], in_each_set(queries)
+    for name, some in sets.items() if len(sets) > 1 else ():
+        rows = frame[frame["query_id"].isin({q.query_id for q in some})]
+        parts.append(rows.assign(level=f"set {name}"))
+    frame = pd.concat(parts)
     stops = pd.crosstab(frame["level"], frame["stop"].fillna("open"))
     sums = frame.groupby("level")[["n_trials", "n_correct", "n_accepted"]].sum()
     sums.insert(0, "n_queries", frame.groupby("level").size())
     table = sums.join(stops.add_prefix("ended: ")).reset_index()
-    return table.sort_values("level", key=lambda s: s == "all", kind="stable", ignore_index=True)
+    return table.sort_values("level", key=_last, kind="stable", ignore_index=True)
+
+
+def _last(levels: pd.Series) -> pd.Series:
+    return levels.map(lambda v: 2 if v == "all" else int(str(v).startswith("set ")))
 
 # %% ../../nbs/70_app/30_sample.ipynb #be764355
-@delegates(draw_setup)
+@delegates(draw_setup, but=["ids"])
 @delegates(strategy_fields, keep=True)
 def strategy_setup(
     k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
@@ -95,7 +104,7 @@ def sample(
     "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."
     options, cfg, flags = sampling_setup(k, **kwargs)
     check_stage(out, cfg, options)
-    setup = draw_setup(**flags)
+    setup = draw_setup(ids=ids_of(out), **flags)
     result = sample_into(out, cfg, setup, **options)
     print_table(sample_table(result, setup.queries), RunFolder(out).path("pool"))
     if cut:
@@ -137,7 +146,7 @@ def sample_into(
     "Sample by one strategy into a run folder and keep where each query stopped."
     connect(setup)
     folder = RunFolder(enter(out, setup.config, kept_fields(), reuse))
-    keep_queries(folder.path("queries.jsonl"), setup.queries, reuse)
+    keep_queries(out, setup.queries, reuse)
     how = {"source": setup.source, "params": setup.params, "prompt_of": setup.prompt_of}
     where = (folder.path("sample", cfg.name), folder.path("pool"))
     how |= {"shard": shard, "reuse": reuse, **options}

@@ -11,8 +11,7 @@ __all__ = ['data_folder', 'local_file', 'benchmark_frame', 'benchmark_queries', 
 # %% ../../nbs/10_data/60_load.ipynb #029fb1be
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +27,10 @@ from dart_math_nb.data.catalog import (
 from .fields import Fields, find_fields, get_field, parse_fields, row_meta
 from .files import read_rows
 from .hub import folder_rows, hub_rows, mirror_rows
+from .ids import text_ids
 from .messages import one_line
 from .queries import draw_queries, filter_queries, queries_from, text_and_ref
-from .records import Query, short_hash
+from .records import Query, text_id
 
 # %% ../../nbs/10_data/60_load.ipynb #54dfae3f
 def data_folder() -> Path | None:  # None when this machine has no such folder
@@ -106,7 +106,7 @@ def benchmark_queries(
 
 # %% ../../nbs/10_data/60_load.ipynb #0abf1162
 def _query_of(row: dict, bench: Benchmark, fields: Fields) -> Query:
-    query_id = short_hash(bench.name, get_field(row, fields.query))
+    query_id = text_id(str(get_field(row, fields.query)))
     fixes = {name: value for which, name, value in bench.fixes if which == query_id}
     meta = row_meta(row, fields.meta)
     kind = meta.get("answer_type")
@@ -119,16 +119,10 @@ def _query_of(row: dict, bench: Benchmark, fields: Fields) -> Query:
 
 # %% ../../nbs/10_data/60_load.ipynb #63701444
 def number_repeats(
-    queries: list[Query],  # Changed in place
+    queries: Sequence[Query],
 ) -> list[Query]:
     "New ids for the second and later queries of one text."
-    seen: Counter = Counter()
-    for i in sorted(range(len(queries)), key=lambda i: queries[i].ref_ans):
-        q = queries[i]
-        seen[q.query_id] += 1
-        if (n := seen[q.query_id]) > 1:
-            queries[i] = replace(q, query_id=short_hash(q.benchmark, q.query, n))
-    return queries
+    return [replace(q, query_id=i) for q, i in zip(queries, text_ids(queries), strict=True)]
 
 # %% ../../nbs/10_data/60_load.ipynb #2c8f41be
 def own_rows(
@@ -250,6 +244,7 @@ def load_queries(
     seed: int = 0,  # Of that draw
     folder: str | Path | None = None,  # With the files of benchmarks; None is data_folder()
     unverified: bool = False,  # Warn of wrong rows of a benchmark instead of refusing them
+    ids: Callable[[list[Query]], list[Query]] | None = None,  # Ids of a run, before any are chosen
 ) -> list[Query]:
     """Load, check, filter and sample a set of queries.
     Raises ValueError, FileNotFoundError or ConnectionError: where, what came, what was needed."""
@@ -257,4 +252,5 @@ def load_queries(
     fields = parse_fields(query_field, ref_field, list(meta_fields))
     flags = {"config": config, "split": split, "revision": revision}
     known = {"folder": folder, "unverified": unverified}
-    return _some(_open_source(source, fields, flags, known), filters, n, seed, source)
+    found = _open_source(source, fields, flags, known)
+    return _some(found if ids is None else ids(found), filters, n, seed, source)

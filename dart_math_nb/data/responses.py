@@ -24,7 +24,7 @@ from dart_math_nb.data.fields import (
     usual_value,
 )
 from .files import read_rows
-from .records import Query, make_query
+from .records import Query, fold_space, make_query
 
 # %% ../../nbs/10_data/70_responses.ipynb #98209704
 _CUT = ("length", "max_tokens", "max_length", "model_length", "max_output_tokens", "incomplete")
@@ -174,7 +174,7 @@ class QueryBook:
 
     name: str  # Benchmark of new queries
     given: bool = False  # Are rows of other queries left out?
-    found: dict[str, Query] = field(default_factory=dict)  # By text
+    found: dict[str, Query] = field(default_factory=dict)  # By text, white space folded
 
 
 def query_of(
@@ -182,10 +182,10 @@ def query_of(
     item: Item,
 ) -> Query | None:  # None when it is not among the queries wanted
     "The query of a response. Raises ValueError when two rows give it two reference answers."
-    query = book.found.get(item.query.strip())
+    query = book.found.get(text := fold_space(item.query))
     if query is None and not book.given:
         query = make_query(book.name, item.query, item.ref_ans, **item.meta)
-        book.found[item.query.strip()] = query
+        book.found[text] = query
     if not book.given and item.ref_ans != query.ref_ans:
         was, now = query.ref_ans, item.ref_ans
         raise ValueError(
@@ -224,9 +224,9 @@ def stored_responses(
     stored, ids = {q.query_id: [] for q in queries}, {}
     fields = fields or response_fields(path, need=("query", "response"))
     for q in queries:
-        ids.setdefault(q.query.strip(), []).append(q.query_id)
+        ids.setdefault(fold_space(q.query), {})[q.query_id] = None
     for item in read_responses(path, replace(fields, ref_ans=None)):
-        for query_id in ids.get(item.query.strip(), ()):
+        for query_id in ids.get(fold_space(item.query), ()):
             stored[query_id].append(form(item))
     if empty := [q for q in queries if not stored[q.query_id]]:
         raise ValueError(

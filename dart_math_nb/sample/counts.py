@@ -15,7 +15,8 @@ import pandas as pd
 
 from ..data.fields import USUAL, get_field
 from ..data.files import read_rows, write_parquet
-from ..data.records import Query
+from ..data.ids import earlier_ids, text_ids
+from ..data.records import Query, fold_space
 from ..store.pool import pool_counts
 
 # %% ../../nbs/40_sample/30_counts.ipynb #4c9abf92
@@ -83,11 +84,14 @@ _MATCH = (*USUAL["query_id"], *USUAL["query"])  # Fields that name a query
 
 def _name(field: str, row: dict) -> tuple[bool, str]:
     value = get_field(row, field)
-    return field in USUAL["query_id"], str(value).strip() if value is not None else ""
+    return field in USUAL["query_id"], fold_space(str(value)) if value is not None else ""
 
 
 def _names_of(queries: Iterable[Query]) -> dict[tuple[bool, str], str]:
-    names = {(False, q.query.strip()): q.query_id for q in queries}
+    queries = list(queries)
+    names = {(True, i): q.query_id for i, q in zip(earlier_ids(queries), queries, strict=True)}
+    names |= {(True, i): q.query_id for i, q in zip(text_ids(queries), queries, strict=True)}
+    names |= {(False, fold_space(q.query)): q.query_id for q in queries}
     names |= {(True, str(q.meta["id"])): q.query_id for q in queries if q.meta.get("id")}
     return names | {(True, q.query_id): q.query_id for q in queries}
 

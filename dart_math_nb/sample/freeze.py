@@ -23,6 +23,7 @@ from .counts import read_query_info
 from .estimate import fit_prior
 from .standing import rate_table
 from .strategy import StrategyCfg, free_curve, query_quota, trial_limit
+from ..store.known import under_stored_ids
 from ..store.trials import ABSENT, CORRECT, each_query, read_trials
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #10479f9e
@@ -46,7 +47,8 @@ def read_rates(
     if source_id not in sources:
         raise ValueError(f"{folder}: source_id={source_id!r}; need one of {sources}")
     found = {q: prefix_counts(codes, n_first) for q, codes in each_query(trials, source_id)}
-    rows = [found.get(q.query_id, (0, 0)) for q in queries]
+    stored = under_stored_ids(queries, folder.parent, folder)
+    rows = [found.get(q.query_id, (0, 0)) for q in stored]
     if not any(n for n, _ in rows):
         raise ValueError(f"{folder}: no draw of any of the {len(queries)} queries asked for")
     index = pd.Index([q.query_id for q in queries], name="query_id")

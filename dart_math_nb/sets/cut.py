@@ -22,7 +22,7 @@ from ..data.records import KEY, Query
 from ..sample.standing import normalize_response
 from ..sample.state import State, enter_codes, read_forms, result_table, settle
 from ..sample.strategy import StrategyCfg
-from ..store.journal import iter_pool
+from ..store.rows import iter_pool
 from ..store.pool import read_narrow, read_sources
 from ..store.trials import CORRECT, WRONG
 

@@ -23,7 +23,7 @@ from ..data.files import atomic_path, write_json, write_jsonl
 from ..data.messages import need
 from ..data.records import KEY, Query
 from .card import read_card, read_train_set, readme
-from ..store.journal import iter_pool
+from ..store.rows import iter_pool
 from ..store.pool import KeySet
 
 # %% ../../nbs/45_sets/30_export.ipynb #c311a8ac

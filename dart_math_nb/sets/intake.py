@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from ..data.fields import Fields, saved_fields
 from ..data.files import file_facts, read_json, write_json
 from ..data.plugins import with_plugins
-from ..data.records import Query, Response, Source, Verdict, pool_row
+from ..data.records import Query, Response, Source, Verdict, fold_space, pool_row
 from dart_math_nb.data.responses import (
     Item,
     QueryBook,
@@ -274,7 +274,7 @@ def import_pool(
     Raises ValueError naming file and row, or when the pool has the source by other means."""
     files = [files] if isinstance(files, (str, Path)) else list(files)
     named, name = file_names(files), set_name(files[0])
-    book = QueryBook(name, queries is not None, {q.query.strip(): q for q in queries or ()})
+    book = QueryBook(name, queries is not None, {fold_space(q.query): q for q in queries or ()})
     source = source or Source(name, revision=f"file {named[0]['sha256'][:16]}")
     how, need = {"files": named, "source": asdict(source)} | cfg.saved, cfg.needs(book.given)
     with open_pool(folder, shard, keep_wrong=keep_wrong) as pool:

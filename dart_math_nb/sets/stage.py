@@ -23,6 +23,8 @@ from .card import read_card, write_train_sets
 from .cut import cut_strategy, dedupe, source_draws
 from .overlap import decontaminate
 from .sizes import equalize
+from ..store.known import KEPT, under_stored_ids
+from ..store.known import KEPT, under_stored_ids
 from ..store.run import RunFolder
 
 # %% ../../nbs/45_sets/16_stage.ipynb #22b19aa7
@@ -86,8 +88,9 @@ def cut_sets(
     partial: bool = False,  # Take what the pool holds where draws are missing
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
-    folder, pool = RunFolder(run), pool or RunFolder(run).path("pool")
-    queries = queries or read_saved_queries(folder.path("queries.jsonl"))
+    folder, other = RunFolder(run), pool
+    pool, queries = pool or folder.path("pool"), queries or read_saved_queries(folder.path(KEPT))
+    queries = under_stored_ids(queries, Path(pool).parent, pool) if other else queries
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
     how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near}
     sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, left)
