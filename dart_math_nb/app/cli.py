@@ -24,6 +24,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
     "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
+    "show":       ("show.show",                 "Look into a run or a pool: its queries, what became of them, and all their responses."),
     "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
     "check":      ("pool.check",                "Read a whole pool and say what is damaged; fails when something is."),
     "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
@@ -37,7 +38,7 @@ STAGES = {  # Name -> module and function in this room, line of help
 # fmt: on
 TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo benchmarks",
-    "responses": "sample status grade import",
+    "responses": "sample status grade import show",
     "pools": "check push pull",
     "train sets": "curate export",
     "models": "train evaluate report",

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_integer_dtype
 
 from ..data.messages import printable
+from ..sample.freeze import shown_k
 from ..sets.stage import run_cards
 from ..store.run import RunFolder
 
@@ -34,7 +36,7 @@ def print_frame(
     "Print a table; columns without any value are left out."
     shown = table.dropna(axis="columns", how="all")
     how = {c: "{:.1%}".format for c in SHARES if c in shown}
-    whole = [c for c in shown if pd.api.types.is_integer_dtype(shown[c])]
+    whole = [c for c in shown.columns.difference(how) if is_integer_dtype(shown[c])]
     shown = shown.assign(**{c: shown[c].map(whole_number, na_action=None) for c in whole})
     text = shown.to_string(index=False, formatters=how, na_rep="-", float_format="{:.4g}".format)
     print(printable(text))
@@ -55,7 +57,7 @@ def cards_table(
     "What sets hold and cost."
     table = []
     for name, card in cards.items():
-        cost, k = card["cost"], card["strategy"]["k"]
+        cost, k = card["cost"], shown_k(card["strategy"])
         row = {"set": name, "k": k, "rows": card["rows"], "distinct": card["distinct_responses"]}
         row |= {"covered": card["queries"], "n_queries": cost["n_queries"]}
         row |= {"n_trials": cost["n_trials"], "n_reached": cost["n_reached"]}

@@ -9,7 +9,7 @@ __all__ = ['Ids', 'ids_of', 'open_queries', 'keep_queries', 'kept_queries', 'avo
 
 # %% ../../nbs/70_app/09_queries.ipynb #6a2253f4
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from ..data.fields import Fields
 from ..data.load import load_queries
 from ..data.queries import read_saved_queries
+from ..data.query_sets import LoadedSets, load_sets
 from ..data.records import Query
 from ..data.responses import queries_in, response_fields
 from ..sample.regrade import change_text, settle_queries
@@ -35,26 +36,27 @@ def ids_of(
 
 # %% ../../nbs/70_app/09_queries.ipynb #ed6efbd4
 def open_queries(
-    queries: str | None,  # Name of a benchmark, or a file
+    queries: str | Sequence[str] | None,  # One set or several: benchmarks, files
     responses: str | None,  # File of responses, for replay
     query_field: str | None = None,  # Of the responses, else of the file of queries
     ref_field: str | None = None,  # Of the responses, else of the file of queries
     response_field: str | None = None,  # Of the responses
     ids: Ids | None = None,  # From `ids_of`; None gives them the ids of their texts
     **options,  # Of `load_queries`
-) -> tuple[list[Query], Fields | None]:  # Queries; fields of the responses
+) -> tuple[LoadedSets, Fields | None]:  # Queries; fields of the responses
     "The queries of a command. Raises ValueError or FileNotFoundError."
+    sets = [queries] if isinstance(queries, str) else list(queries or ())
     if responses is None:
-        if queries is None:
+        if not sets:
             raise ValueError("no --queries; need the name of a benchmark or a file")
         names = {"query_field": query_field, "ref_field": ref_field}
-        return load_queries(queries, **names, ids=ids, **options), None
-    need = ("response", "query") if queries else ("response", "query", "ref_ans")
+        return load_sets(sets, **names, ids=ids, **options), None
+    need = ("response", "query") if sets else ("response", "query", "ref_ans")
     fields = response_fields(responses, Fields(query_field, ref_field, response_field), need)
-    if queries is None:
+    if not sets:
         found = queries_in(responses, fields)
-        return found if ids is None else ids(found), fields
-    return load_queries(queries, ids=ids, **options), replace(fields, ref_ans=None)
+        return LoadedSets(found if ids is None else ids(found), {}, []), fields
+    return load_sets(sets, ids=ids, **options), replace(fields, ref_ans=None)
 
 # %% ../../nbs/70_app/09_queries.ipynb #dab63561
 def keep_queries(

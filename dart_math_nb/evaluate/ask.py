@@ -163,7 +163,9 @@ def eval_queries(
         known, there = short_name(name) in benchmarks(), short_name(name)
         how = {k: v for k, v in options.items() if k in ("folder", "unverified") or not known}
         if into is not None:
-            how["ids"] = partial(under_stored_ids, folder=Path(into) / there, pool=Path(into) / there)
+            how["ids"] = partial(
+                under_stored_ids, folder=Path(into) / there, pool=Path(into) / there
+            )
         queries = load_queries(name, where=cfg.where, **how)
         if there in found:
             what = f"benchmarks: two are called {there!r}"

@@ -20,7 +20,6 @@ from .accuracies import accuracy_sections
 from dart_math_nb.report.costs import (
     cost_curve,
     cost_section,
-    plain_strategies,
     verdict_section,
     with_forms,
 )
@@ -34,7 +33,12 @@ from dart_math_nb.report.responses import (
     run_draws,
 )
 from ..sample.standing import graded_prefix
-from ..sets.stage import query_levels, run_cards, sampled_strategies
+from dart_math_nb.sets.stage import (
+    plain_strategies,
+    query_levels,
+    run_cards,
+    sampled_strategies,
+)
 from ..store.folder import flat_config
 from ..store.pool import read_narrow
 from ..store.run import RunFolder

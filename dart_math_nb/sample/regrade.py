@@ -85,7 +85,9 @@ def regrade(
     pool: str | Path,  # Folder of the pool
     queries: Sequence[Query],  # Whose responses are graded again, with their references of now
     n_procs: int | None = None,  # Processes; None is one per core where that helps
-) -> Counter:  # text, answer, label, nothing: responses by what was done; right, wrong, other: changes
+) -> (
+    Counter
+):  # text, answer, label, nothing: responses by what was done; right, wrong, other: changes
     """Grade stored responses again.
     Raises ValueError when another run has the pool open."""
     pool, by_id, counts = Path(pool), {q.query_id: q for q in queries}, Counter()

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/stage.html.md"""
 
 # %% auto #0
 __all__ = ['OVERLAP_COLUMNS', 'query_levels', 'sampled_strategies', 'set_card', 'exhausted_queries', 'cut_sets', 'write_overlaps',
-           'read_overlaps', 'run_cards']
+           'read_overlaps', 'run_cards', 'plain_strategies', 'main_source']
 
 # %% ../../nbs/45_sets/16_stage.ipynb #f64cffa9
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +18,14 @@ from ..data.files import read_rows, write_jsonl
 from ..data.queries import read_saved_queries
 from ..data.records import Query
 from ..sample.freeze import read_strategy, strategy_config
-from ..sample.strategy import STRATEGIES, StrategyCfg
+from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
 from .card import read_card, write_train_sets
 from .cut import cut_strategy, dedupe, source_draws
 from .overlap import decontaminate
 from .sizes import equalize
 from ..store.known import KEPT, under_stored_ids
-from ..store.known import KEPT, under_stored_ids
-from ..store.run import RunFolder
+from ..store.pool import read_narrow, read_sources
+from ..store.run import RunFolder, pool_of
 
 # %% ../../nbs/45_sets/16_stage.ipynb #22b19aa7
 def query_levels(
@@ -88,9 +88,8 @@ def cut_sets(
     partial: bool = False,  # Take what the pool holds where draws are missing
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
-    folder, other = RunFolder(run), pool
-    pool, queries = pool or folder.path("pool"), queries or read_saved_queries(folder.path(KEPT))
-    queries = under_stored_ids(queries, Path(pool).parent, pool) if other else queries
+    folder, queries = RunFolder(run), _queries_of(run, pool, queries)
+    pool = pool or folder.path("pool")
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
     how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near}
     sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, left)
@@ -98,6 +97,11 @@ def cut_sets(
     if equal or n_rows:
         sets, how = equalize(sets, seed, n_rows), how | {"equal_seed": seed}
     return _write_sets(folder, sets, cards, how, lost)
+
+# %% ../../nbs/45_sets/16_stage.ipynb #058e603c
+def _queries_of(run, pool, queries) -> Sequence[Query]:
+    queries = queries or read_saved_queries(RunFolder(run).path(KEPT))
+    return queries if pool is None else under_stored_ids(queries, Path(pool).parent, pool)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
 def _cut(pool, draws, queries, strategies, left) -> tuple[dict, dict]:  # Sets and cards
@@ -162,3 +166,33 @@ def run_cards(
     names = folder.names("train_set", "card.json", STRATEGIES)
     cards = {n: read_card(folder.path("train_set", n)) for n in names}
     return {n: c for n, c in cards.items() if isinstance(c.get("strategy"), dict) and "cost" in c}
+
+# %% ../../nbs/45_sets/16_stage.ipynb #fd613f4e
+def plain_strategies(
+    cards: Mapping[str, dict],  # Name to card
+) -> dict[str, StrategyCfg]:  # Those that are numbers alone
+    "Strategies that their cards tell whole; frozen quotas lie in a file."
+    found = {n: card["strategy"] for n, card in cards.items()}
+    names = ("k", "quota", "max_trials", "curve")
+    return {
+        n: StrategyCfg(**s)
+        for n, s in found.items()
+        if s["name"] in strategy_names()
+        and not any(isinstance(s.get(name), (dict, str)) for name in names)
+    }
+
+# %% ../../nbs/45_sets/16_stage.ipynb #247e32de
+def main_source(
+    run: str | Path,  # Run folder, or folder of a pool
+) -> str:  # Its source_id
+    """The source that the train sets were cut from, else the one with the most draws.
+    Raises ValueError when there are no draws."""
+    pool = pool_of(run)
+    ids = {i for card in run_cards(run).values() for i in card["source_ids"]}
+    found = ids & set(read_sources(pool))
+    if len(ids) == len(found) == 1:
+        return found.pop()
+    n_draws = read_narrow(pool, ())["source_id"].value_counts()
+    if not n_draws.sum():
+        raise ValueError(f"{pool}: no draws; sample or import some first")
+    return str(n_draws.index[0])
