@@ -151,8 +151,9 @@ def change_text(
     if counts is None:
         return ""
     n, changed = counts["text"] + counts["answer"], counts["right"] + counts["wrong"]
+    why = f"references of {counts['queries']:,} queries differ from those kept: "
     parts = [
-        f"references of {counts['queries']:,} queries differ from those kept: "
+        f"{why if counts['queries'] else ''}"
         f"{n:,} stored responses graded again, {changed:,} verdicts changed "
         f"({counts['right']:,} now right, {counts['wrong']:,} now wrong)"
     ]
