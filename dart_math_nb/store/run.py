@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.places import refuse_links
+
 # %% ../../nbs/15_store/07_run.ipynb #57260487
 @dataclass(frozen=True)
 class RunFolder:
@@ -24,7 +26,8 @@ class RunFolder:
         part: str,  # "queries.jsonl", "pool", "sample", "train_set", "model", "eval", "report"
         name: str = "",  # Strategy, set or model below it
     ) -> Path:
-        "Path of one part."
+        "Path of one part. Raises Refused for a link."
+        refuse_links(self.root, [Path(part, name)])
         return Path(self.root) / part / name
 
     def names(
