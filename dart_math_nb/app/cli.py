@@ -34,7 +34,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "export":     ("exchange.export",           "Write a train set or a pool in the form of other trainers."),
     "train":      ("train.train",               "Fine-tune a model on train sets, packed, as a recipe says."),
     "evaluate":   ("evaluate.evaluate",         "Accuracy of a model on benchmarks, with intervals; resumable."),
-    "report":     ("report.report",             "Write report/index.html of a run: figures and tables of whatever it holds."),
+    "report":     ("report.report",             "Write report/index.html of a run: figures and tables of whatever it holds, and its queries."),
 }
 # fmt: on
 TOPICS = {  # Of the overview -> stages, in the order of a project

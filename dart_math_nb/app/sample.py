@@ -83,8 +83,9 @@ def strategy_setup(
 def sampling_setup(
     k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
     *,
-    fail_rates_from: str = None,  # A pool, run or file of counts that fixes fail rates, no pilot
+    fail_rates_from: str = None,  # A record, pool or run that fixes fail rates, so no pilot
     fail_rates_source: str = None,  # Which source of that, when it has several
+    foreign: bool = False,  # Take fail rates of another model, prompt or temperature
     prior: Many = None,  # Of fail rates: fit, or two numbers of a Beta; the plain ratio when absent
     shard: str = "0/1",  # Share of the queries for this process, such as 2/8; shares start at 0
     reuse: bool = False,  # Go on in a folder with other settings where its draws can be used
@@ -95,7 +96,8 @@ def sampling_setup(
     **kwargs,
 ) -> tuple[dict, StrategyCfg, dict]:  # Options of `sample_into`; what to collect; other flags
     "How a process goes about it, apart from the rest."
-    how = {"rates_from": fail_rates_from, "rates_source": fail_rates_source, "reuse": reuse}
+    how = {"rates_from": fail_rates_from, "reuse": reuse}
+    how |= {"rates": {"source_id": fail_rates_source, "foreign": foreign}}
     how |= {"prior": read_prior(prior), "retries": retries, "timeout": timeout}
     how |= {"store": {"keep_wrong": keep_wrong, "sync_every": sync_every}}
     return how | {"shard": parse_shard(shard)}, *strategy_setup(k, **kwargs)

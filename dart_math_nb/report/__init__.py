@@ -15,6 +15,7 @@ _NAMES = {
     "figures": "responses_frame plot_responses accuracy_frame plot_accuracy plot_scaling",
     "html": "Figure Table Section write_report",
     "look": "read_look query_table response_table doubtful_references",
+    "viewer": "write_viewer",
     "sections": "run_sections write_run_report",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -6,10 +6,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/look.html.md"""
 
 # %% auto #0
 __all__ = ['MARKS', 'RESPONSE_COLUMNS', 'Look', 'look_queries', 'set_draws', 'look_strategies', 'look_points', 'read_look',
-           'look_rates', 'verdict_words', 'draw_counts', 'main_strategy', 'set_counts', 'query_table', 'leading_key',
-           'doubtful_references', 'query_marks', 'folded', 'pick_queries', 'find_query', 'in_sets', 'response_table']
+           'look_lines', 'look_rates', 'verdict_words', 'draw_counts', 'main_strategy', 'set_counts', 'query_table',
+           'leading_key', 'doubtful_references', 'query_marks', 'folded', 'pick_queries', 'find_query', 'in_sets',
+           'response_table']
 
-# %% ../../nbs/60_report/55_look.ipynb #7674947a
+# %% ../../nbs/60_report/55_look.ipynb #ecf0f4d6
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,18 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from ..data.messages import check_names
+from ..data.messages import check_names, one_line
 from ..data.queries import read_saved_queries
 from ..data.records import ERRORS, Query, Source
 from ..evaluate.metrics import wilson
 from ..evaluate.votes import vote_keys
+from ..sample.difficulty import exhausted_queries
 from ..sample.estimate import fail_interval
 from ..sample.standing import fail_rates
 from ..sample.state import read_forms, result_table
 from ..sample.strategy import STRATEGIES, StrategyCfg, pilot_size
 from ..sets.cut import query_states, source_draws
 from dart_math_nb.sets.stage import (
-    exhausted_queries,
     main_source,
     plain_strategies,
     read_overlaps,
@@ -137,6 +138,21 @@ def read_look(
         sets=set_draws(run, source_id),
         overlaps=read_overlaps(run),
     )
+
+# %% ../../nbs/60_report/55_look.ipynb #2a6a37a0
+def look_lines(
+    look: Look,
+    n: int | None = None,  # Queries picked; None for all
+) -> list[str]:  # Clean lines
+    "What is looked at."
+    model = one_line(look.model, 80) or "an unnamed source"
+    some = "" if n is None else f"{n:,} of "
+    lines = [f"{some}{len(look.queries):,} queries; {len(look.draws):,} draws of {model}"]
+    if look.strategies:
+        lines.append(f"strategies: {one_line(', '.join(look.strategies))}")
+    if look.n_elsewhere:
+        lines.append(f"{look.n_elsewhere:,} draws of other sources are not counted (--source-id)")
+    return lines
 
 # %% ../../nbs/60_report/55_look.ipynb #69712339
 def look_rates(
