@@ -26,6 +26,7 @@ from ..data.messages import missing_package
 from ..data.queries import filter_queries
 from ..data.records import Query, Source
 from ..data.responses import response_fields
+from ..data.source import set_name
 from ..engines.protocol import run_async
 from dart_math_nb.evaluate.ask import (
     EvalCfg,
@@ -129,11 +130,10 @@ def exam_queries(
         need = ("response", "query")
         fields = response_fields(responses, named, need) if responses else None
         return eval_queries(cfg, into, **options), fields and replace(fields, ref_ans=None)
-    names, there = (
-        (named.query, named.ref_ans, named.response),
-        Path(into or "", short_name(responses)),
-    )
-    sets, fields = open_queries(None, responses, *names, ids_of(there, there) if into else None)
+    names = (named.query, named.ref_ans, named.response)
+    there = Path(into or "", set_name(responses))
+    how = {"ids": ids_of(there, there) if into else None, "reading": options.get("reading")}
+    sets, fields = open_queries(None, responses, *names, **how)
     some = sets.queries
     return {some[0].benchmark: at_most(cfg, filter_queries(some, cfg.where))}, fields
 
@@ -156,6 +156,7 @@ def evaluate_into(
     cfg = replace(cfg, source=named, n_shots=n_shots)
     connect(setup)
     evaluate_benchmarks(cfg, setup.engine, folder, queries=exams, prompts=prompts)
+    setup.reading.save(run)
     run_async(setup.engine.close())
     tables = write_results(folder, name, prompts=prompts, **options)
     print_tables(tables, folder)

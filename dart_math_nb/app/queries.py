@@ -18,6 +18,7 @@ from ..data.fields import Fields
 from ..data.load import load_queries
 from ..data.queries import read_saved_queries
 from ..data.query_sets import LoadedSets, load_sets
+from ..data.reading import Reading
 from ..data.records import Query
 from ..data.responses import queries_in, response_fields
 from ..sample.regrade import change_text, settle_queries
@@ -54,7 +55,7 @@ def open_queries(
     need = ("response", "query") if sets else ("response", "query", "ref_ans")
     fields = response_fields(responses, Fields(query_field, ref_field, response_field), need)
     if not sets:
-        found = queries_in(responses, fields)
+        found = queries_in(responses, fields, options.get("reading"))
         return LoadedSets(found if ids is None else ids(found), {}, []), fields
     return load_sets(sets, ids=ids, **options), replace(fields, ref_ans=None)
 
@@ -77,7 +78,8 @@ def kept_queries(
 
 
 def avoided_queries(
-    source: str | None,  # Benchmark name or file
+    source: str | None,  # Benchmark, file, folder or data set; it needs no answers
+    reading: Reading | None = None,  # Takes bad rows; None drops them with a warning
 ) -> list[Query]:
     "Queries that must not be trained on."
-    return load_queries(source) if source else []
+    return load_queries(source, answers=False, reading=reading) if source else []

@@ -161,6 +161,7 @@ def sample_into(
     connect(setup)
     folder = RunFolder(enter(out, setup.config, kept_fields(), reuse))
     keep_queries(out, setup.queries, reuse)
+    setup.reading.save(out)
     how = {"source": setup.source, "params": setup.params, "prompt_of": setup.prompt_of}
     where = (folder.path("sample", cfg.name), folder.path("pool"))
     how |= {"shard": shard, "reuse": reuse, **options}

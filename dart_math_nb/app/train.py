@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from .flags import Many
+from .printing import telling
 from ..data.messages import nearest
 
 # %% ../../nbs/70_app/50_train.ipynb #4d1728e7
@@ -37,6 +38,7 @@ def train(
     recipe: str,  # YAML file, or name of a recipe that comes with the package
     *,
     set: Many = None,  # key=value, over what the recipe says
+    on_bad: str = "drop",  # Bad rows: drop (listed; at most 5 %), stop, or a share such as 0.2
 ) -> Path:  # Folder of the model
     "Fine-tune a model on train sets, packed, as a recipe says."
     from dart_math_nb.train.recipe import read_recipe
@@ -47,7 +49,7 @@ def train(
     check_place(cfg.model)
     from dart_math_nb.train.loop import train as train_model
 
-    result = train_model(cfg)
+    result = train_model(cfg, reading=telling(on_bad))
     if not int(os.environ.get("RANK", 0)):  # of several processes, one reports
         print(result)
         print(result.out)
