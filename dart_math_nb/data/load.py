@@ -287,12 +287,10 @@ def load_queries(
     reading: Reading | str | None = "drop",  # Takes bad rows; or drop (at most 5 %), stop, a share
     ids: Callable[[list[Query]], list[Query]] | None = None,  # Ids of a run, before any are chosen
 ) -> list[Query]:
-    """Load, check, filter and sample a set of queries.
-    Raises Refused, FileNotFoundError or ConnectionError: where, what came, what was needed."""
+    "Load, check and choose queries. Raises Refused, FileNotFoundError or ConnectionError."
     source, said = split_source(source, where)
     filters, flags = said_options(said, config=config, split=split, revision=revision)
-    how = {"folder": folder, "unverified": unverified}, as_reading(reading), answers
-    found = _open_source(
-        source, parse_fields(query_field, ref_field, list(meta_fields)), flags, *how
-    )
+    fields = parse_fields(query_field, ref_field, list(meta_fields))
+    known = {"folder": folder, "unverified": unverified}
+    found = _open_source(source, fields, flags, known, as_reading(reading), answers)
     return _some((ids or list)(found), filters, n, seed, source)

@@ -372,7 +372,7 @@ const state = {view: "queries", search: "", pick: "", benchmark: "", level: "", 
 function lowered(view) {  // Texts to search in, made once
   if (!view.low) {
     view.low = new Array(view.n);
-    for (let i = 0; i < view.n; i++) view.low[i] = folded(view.text(i));
+    for (let i = 0; i < view.n; i++) view.low[i] = view.text(i).toLowerCase();
   }
   return view.low;
 }
@@ -605,6 +605,7 @@ function start() {
   };
   window.addEventListener("hashchange", named);
   named();
+  for (const view of Object.values(VIEWS)) (window.requestIdleCallback || setTimeout)(() => lowered(view));
 }
 start();
 """
