@@ -23,6 +23,7 @@ from .queries import ids_of, open_queries
 from .setup import Setup, called, connect, hub_setup, open_setup
 from ..data.fields import Fields
 from ..data.messages import missing_package
+from ..data.places import file_name
 from ..data.queries import filter_queries
 from ..data.records import Query, Source
 from ..data.responses import response_fields
@@ -46,7 +47,7 @@ def model_name(
     name = model.split("/")[-1]
     if name in ("", ".", "..") or model.startswith("."):
         raise ValueError(f"--name {model!r}; need a plain name, which becomes a folder of eval/")
-    return name
+    return file_name(name)
 
 
 def plain_name(
