@@ -17,9 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from dart_math_nb.data.files import read_rows
+from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.queries import save_queries
 from dart_math_nb.data.records import Response, Source, Verdict, draw_seed, make_query, pool_row
 from dart_math_nb.report.look import read_look
+from dart_math_nb.report.script import MATH_PROSE, MATH_READER, MATH_TABLES
 from dart_math_nb.report.viewer import write_viewer
 from dart_math_nb.sample.freeze import save_strategy
 from dart_math_nb.sample.strategy import StrategyCfg
@@ -149,6 +152,34 @@ def in_browser(page: Path) -> dict:
     return {"seconds": times, "heap_mb": round(memory), "seen": counts}
 
 
+FORMULAS_SET = """
+let n = 0, set = 0;
+for (const text of arguments[0]) for (const m of text.matchAll(DELIMITED)) {
+  n++;
+  set += formula(m[1] ?? m[2] ?? m[3] ?? m[4], false) !== null;
+}
+return [n, set];"""
+
+
+def real_formulas() -> dict:
+    "How many formulas of real problems and responses are set; empty without the data."
+    folder, texts = data_folder(), []
+    for file in sorted(folder.glob("*/*.jsonl.gz")) if folder else ():
+        for i, row in enumerate(read_rows(file)):
+            texts += [v for v in row.values() if isinstance(v, str)] if i % 11 == 0 else []
+    n = n_set = 0
+    with open_browser() as browser, tempfile.TemporaryDirectory() as tmp:
+        page = Path(tmp) / "formulas.html"
+        page.write_text(
+            f"<meta charset=utf-8><script>{MATH_TABLES}{MATH_READER}{MATH_PROSE}</script>"
+        )
+        browser.get(page.as_uri())
+        for at in range(0, len(texts), 500):
+            found = browser.execute_script(FORMULAS_SET, texts[at : at + 500])
+            n, n_set = n + found[0], n_set + found[1]
+    return {"formulas": n, "set": n_set, "share": round(n_set / n, 4)} if n else {}
+
+
 def main() -> None:
     "Command line."
     parser = argparse.ArgumentParser(
@@ -185,6 +216,7 @@ def main() -> None:
         "to_make": made,
         **sizes,
         "in_chromium": {**runs[-1], "seconds": slower},
+        "real_formulas": real_formulas(),
     }
     file = ROOT / "bench/results/viewer.json"
     file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

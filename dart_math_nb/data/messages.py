@@ -213,10 +213,10 @@ def refusing(
     *kinds: type[Exception],  # What the library raises about it
     need: str = "",  # What was needed
 ) -> Iterator[None]:
-    "Turn errors of a library into Refused, in one line; Refused itself passes."
+    "Turn errors of a library into Refused, in one line; Refused and ImportError pass."
     try:
         yield
-    except Refused:
+    except (Refused, ImportError):
         raise
     except kinds as e:
         why = one_line(e) or type(e).__name__

@@ -18,6 +18,7 @@ from fractions import Fraction
 from itertools import chain, islice
 
 from ..data.fields import ref_text
+from ..data.gate import batches
 from ..data.plugins import owner, registered
 from ..data.records import Verdict
 from ..data.workers import Workers
@@ -65,9 +66,8 @@ def _grade_chunk(chunk: list[dict], options: dict) -> list[Verdict]:
 
 
 def _chunks(rows: Iterable[dict], fields: dict[str, str]) -> Iterator[list[dict]]:
-    numbered = enumerate(rows)
-    while part := [_arguments(i, row, fields) for i, row in islice(numbered, CHUNK)]:
-        yield part
+    found = (_arguments(i, row, fields) for i, row in enumerate(rows))
+    yield from batches(found, lambda args: len(args["response"] or ""), CHUNK, 2**23)
 
 # %% ../../nbs/20_grade/52_batch.ipynb #3b05f83b
 def grade_responses(

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..data.files import read_json, write_json, write_parquet
 from ..data.records import short_hash
+from ..data.tables import read_frame
 from .estimate import fit_prior
 from .prior import free_prior, posterior_interval, posterior_mean
 from .standing import rate_table
@@ -173,7 +174,7 @@ def read_strategy(
 def _read_column(path: Path, name: str, wanted: dict) -> dict[str, int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, but config.json names its quotas")
-    column = pd.read_parquet(path, columns=["query_id", name]).set_index("query_id")[name].dropna()
+    column = read_frame(path, {"query_id": str, name: int}).set_index("query_id")[name].dropna()
     found = {str(q): int(n) for q, n in column.items()}
     if short_hash(sorted(found.items())) != wanted["hash"]:
         raise ValueError(f"{path}: other values of {name} than config.json was written with")
