@@ -377,7 +377,7 @@ def files_of(
     listed = {k: v if isinstance(v, list) else [v] for k, v in step.flags.items()}
     names = [w for v in listed.values() for w in v if isinstance(w, str)]
     if step.stage == "sample":  # its sets say more than a name
-        names += [read_set(text).source for text in listed.get("queries", ())]
+        names += [read_set(str(text)).source for text in listed.get("queries", ())]
     made = {str(path) for path in step.made}
     return {n: file_facts(n)["sha256"] for n in names if n not in made and _is_file(n)}
 
