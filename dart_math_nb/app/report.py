@@ -28,11 +28,12 @@ def demo(
     *,
     out: str = "runs/demo",  # Run folder; continued when it exists
     seed: int = 0,  # Of everything
+    threads: int = 1,  # Of each model; another number may be faster, and change the last digits
     quick: bool = False,  # A smaller copy, which shows less
 ) -> Path:  # The report
     "Run the whole pipeline in miniature, from sampling to a report; resumable."
     from dart_math_nb.demo.pipeline import QUICK, DemoCfg, run_demo
 
-    path = run_demo(out, DemoCfg(seed=seed, **(QUICK if quick else {})))
+    path = run_demo(out, DemoCfg(seed=seed, threads=threads, **(QUICK if quick else {})))
     print(path)
     return path

@@ -36,6 +36,7 @@ from ..sets.stage import cut_sets
 from ..store.folder import enter
 from ..train.config import TrainCfg
 from ..train.loop import train
+from ..train.threads import with_threads
 
 # %% ../../nbs/65_demo/20_pipeline.ipynb #febd81e7
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ class DemoCfg:
     n_epochs: int = 3  # As the paper
     lr: float = 1e-3  # Highest learning rate
     batch_size: int = 2  # Packs of 2,048 tokens per step
+    threads: int = 1  # Of every model; one gives the same on any number of cores
 
     def __post_init__(self):
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed={self.seed}; need 0 <= seed < 2**31")
+        if self.threads < 1:
+            raise ValueError(f"threads={self.threads}; need at least 1")
 
 
 QUICK = {"n_queries": 300, "n_test": 200, "max_trials": 32, "n_epochs": 1}  # Half a minute
@@ -143,6 +147,7 @@ def train_all(
             batch_size=cfg.batch_size,
             packing="next_fit",
             seed=cfg.seed,
+            threads=cfg.threads,
         )
         rows = read_train_set(out / "train_set" / name)  # by content, so the run may be moved
         with timed(out, f"train {name}"), ThreadPoolExecutor(1) as own_thread:
@@ -185,11 +190,12 @@ def run_demo(
     known = {q.query_id for q in queries}
     test = tiny_queries(cfg.n_test, cfg.seed + 1, exclude=known, benchmark="tiny")
     save_queries(out / "queries.jsonl", queries)
-    sample_all(out, cfg, queries)
-    with timed(out, "curate"):
-        cut_sets(out, strategies(cfg), equal=True, seed=cfg.seed)
-    train_all(out, cfg)
-    evaluate_all(out, cfg, test)
+    with with_threads(cfg.threads):
+        sample_all(out, cfg, queries)
+        with timed(out, "curate"):
+            cut_sets(out, strategies(cfg), equal=True, seed=cfg.seed)
+        train_all(out, cfg)
+        evaluate_all(out, cfg, test)
     with timed(out, "report"):
         report = write_run_report(out, TITLE, [time_section(out)], lead_text(out, cfg))
     return report
