@@ -7,7 +7,7 @@ VLLM := .venv/.vllm
 DEEPSPEED := .venv/.deepspeed
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything (skipped when up to date)
 
@@ -27,6 +27,9 @@ $(VLLM): $(READY) constraints-vllm.txt
 
 test-vllm: $(VLLM) ## run the pages with cells that need vLLM, those cells included
 	@$(BIN)/python tools/test.py --flags vllm --flagged --workers 1
+
+test-browser: $(READY) ## run the pages with cells that need Chromium, in a real one without a window
+	@$(BIN)/python tools/test.py --flags chromium --flagged --workers 1
 
 deepspeed: $(DEEPSPEED) ## add DeepSpeed to .venv
 
@@ -59,4 +62,4 @@ clean: ## remove what was built; keeps .venv and runs/
 	@rm -rf _docs _proc build dist .ruff_cache .hypothesis *.egg-info nbs/nbdev.yml
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test vllm test-vllm deepspeed test-launch check lab docs package bench pins clean
+.PHONY: help setup demo test vllm test-vllm test-browser deepspeed test-launch check lab docs package bench pins clean

@@ -99,7 +99,7 @@ def exam_config(
     names = benchmarks or [short_name(responses)]
     return EvalCfg(names, Source("", temperature=temperature), *asked)
 
-
+# %% ../../nbs/70_app/55_evaluate.ipynb #a4d2ff55
 def exam_queries(
     cfg: EvalCfg,
     benchmarks: Sequence[str] | None,  # Names or files, as given
@@ -112,7 +112,8 @@ def exam_queries(
         need = ("response", "query")
         fields = response_fields(responses, named, need) if responses else None
         return eval_queries(cfg, **options), fields and replace(fields, ref_ans=None)
-    some, fields = open_queries(None, responses, named.query, named.ref_ans, named.response)
+    sets, fields = open_queries(None, responses, named.query, named.ref_ans, named.response)
+    some = sets.queries
     return {some[0].benchmark: at_most(cfg, filter_queries(some, cfg.where))}, fields
 
 # %% ../../nbs/70_app/55_evaluate.ipynb #9996508c

@@ -15,6 +15,7 @@ import pandas as pd
 from pandas.api.types import is_integer_dtype
 
 from ..data.messages import printable
+from ..sample.freeze import shown_k
 from ..sets.stage import run_cards
 from ..store.run import RunFolder
 
@@ -56,7 +57,7 @@ def cards_table(
     "What sets hold and cost."
     table = []
     for name, card in cards.items():
-        cost, k = card["cost"], card["strategy"]["k"]
+        cost, k = card["cost"], shown_k(card["strategy"])
         row = {"set": name, "k": k, "rows": card["rows"], "distinct": card["distinct_responses"]}
         row |= {"covered": card["queries"], "n_queries": cost["n_queries"]}
         row |= {"n_trials": cost["n_trials"], "n_reached": cost["n_reached"]}

@@ -8,35 +8,38 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/queries.html.md"""
 __all__ = ['open_queries', 'keep_queries', 'kept_queries', 'avoided_queries']
 
 # %% ../../nbs/70_app/09_queries.ipynb #6a2253f4
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..data.fields import Fields
 from ..data.load import load_queries
 from ..data.queries import read_saved_queries, save_queries
+from ..data.query_sets import LoadedSets, load_sets
 from ..data.records import Query
 from ..data.responses import queries_in, response_fields
 
 # %% ../../nbs/70_app/09_queries.ipynb #ed6efbd4
 def open_queries(
-    queries: str | None,  # Name of a benchmark, or a file
+    queries: str | Sequence[str] | None,  # One set or several: benchmarks, files
     responses: str | None,  # File of responses, for replay
     query_field: str | None = None,  # Of the responses, else of the file of queries
     ref_field: str | None = None,  # Of the responses, else of the file of queries
     response_field: str | None = None,  # Of the responses
     **options,  # Of `load_queries`
-) -> tuple[list[Query], Fields | None]:  # Queries; fields of the responses
+) -> tuple[LoadedSets, Fields | None]:  # Queries; fields of the responses
     "The queries of a command. Raises ValueError or FileNotFoundError."
+    sets = [queries] if isinstance(queries, str) else list(queries or ())
     if responses is None:
-        if queries is None:
+        if not sets:
             raise ValueError("no --queries; need the name of a benchmark or a file")
         names = {"query_field": query_field, "ref_field": ref_field}
-        return load_queries(queries, **names, **options), None
-    need = ("response", "query") if queries else ("response", "query", "ref_ans")
+        return load_sets(sets, **names, **options), None
+    need = ("response", "query") if sets else ("response", "query", "ref_ans")
     fields = response_fields(responses, Fields(query_field, ref_field, response_field), need)
-    if queries is None:
-        return queries_in(responses, fields), fields
-    return load_queries(queries, **options), replace(fields, ref_ans=None)
+    if not sets:
+        return LoadedSets(queries_in(responses, fields), {}, []), fields
+    return load_sets(sets, **options), replace(fields, ref_ans=None)
 
 # %% ../../nbs/70_app/09_queries.ipynb #a8a5884b
 def keep_queries(

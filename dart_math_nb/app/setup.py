@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/setup.html.md"""
 # %% auto #0
 __all__ = ['simulated_engine', 'check_place', 'open_model', 'server_writes', 'find_prompts', 'prompts_name', 'Setup',
            'check_engine', 'bare_prompts', 'stand_in', 'named_source', 'attach_model', 'open_setup', 'template_note',
-           'connect', 'hub_setup', 'draw_setup']
+           'connect', 'hub_setup', 'set_setup', 'draw_setup']
 
 # %% ../../nbs/70_app/10_setup.ipynb #f4d46736
 import json
@@ -28,6 +28,7 @@ from ..data.files import file_facts, folder_revision
 from ..data.messages import check_names
 from ..data.plugins import registered
 from ..data.queries import draw_queries, filter_queries
+from ..data.query_sets import LoadedSets
 from ..data.records import Query, Source, short_hash
 from ..engines.dice import SimulatedEngine
 from dart_math_nb.engines.make import (
@@ -300,8 +301,8 @@ def hub_setup(
 
 # %% ../../nbs/70_app/10_setup.ipynb #bc76ae1c
 @delegates(hub_setup)
-def draw_setup(
-    queries: str = None,  # Benchmark, file or data set; replay takes those of its file when absent
+def set_setup(
+    queries: Many = None,  # Sets: benchmark, file or data set, each perhaps "x;level=5;n=200;k=24"
     *,
     query_field: str = None,  # Field of the problem text in the responses, else in the queries
     ref_field: str = None,  # Field of the reference answer, as query_field
@@ -310,13 +311,23 @@ def draw_setup(
     n_queries: int = None,  # Queries to take at random; all when absent
     query_seed: int = 0,  # Of that choice
     **kwargs,
-) -> Setup:
-    "Queries and an engine, from the flags of a command."
+) -> tuple[LoadedSets, Fields | None, dict]:  # Queries; fields of responses; other flags
+    "Queries, from the flags of a command, apart from the rest."
     options, kwargs = hub_setup(**kwargs)
     responses = kwargs.get("responses")
     check_engine(kwargs.get("engine", "hf"), kwargs.get("model"), responses)
     fields = (query_field, ref_field, response_field)
-    found, fields = open_queries(queries, responses, *fields, **options)
-    found = filter_queries(found, where or ())
+    sets, fields = open_queries(queries, responses, *fields, **options)
+    found = filter_queries(sets.queries, where or ())
     found = found if n_queries is None else draw_queries(found, n_queries, query_seed)
-    return open_setup(found, fields, **kwargs)
+    return replace(sets, queries=found), fields, kwargs
+
+# %% ../../nbs/70_app/10_setup.ipynb #6fef0304
+@delegates(set_setup)
+def draw_setup(
+    queries: Many = None,  # Sets: benchmark, file or data set; replay takes those of its file
+    **kwargs,
+) -> Setup:
+    "Queries and an engine, from the flags of a command."
+    sets, fields, kwargs = set_setup(queries, **kwargs)
+    return open_setup(sets.queries, fields, **kwargs)

@@ -16,13 +16,16 @@ import hashlib
 import json
 import os
 import secrets
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from .gate import json_object, read_bytes, read_lines
+from .messages import Refused
+from .tables import parquet_rows
 
 # %% ../../nbs/10_data/20_files.ipynb #f78e89ed
 def sync_folder(
@@ -120,9 +123,6 @@ def whole_text(
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 # %% ../../nbs/10_data/20_files.ipynb #bec1b5d0
-_decode = json.JSONDecoder(parse_constant=lambda c: None if c == "NaN" else float(c)).decode
-
-
 def _whole_row(row: dict) -> dict:
     text = json.dumps(row, ensure_ascii=False)
     whole = whole_text(text)
@@ -130,41 +130,22 @@ def _whole_row(row: dict) -> dict:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as f:
-        for i, line in enumerate(f, 1):
-            if not line.strip():
-                continue
-            try:
-                row = _decode(line)
-            except (ValueError, RecursionError) as e:
-                why = getattr(e, "msg", e)
-                raise ValueError(f"{path}, line {i}: not JSON ({why}); need JSON lines") from None
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{path}, line {i}: a {type(row).__name__}; need JSON lines, an object on each"
-                )
-            yield i, _whole_row(row) if "\\ud" in line.lower() else row
-
-# %% ../../nbs/10_data/20_files.ipynb #c729c2e5
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    i = 0
-    for batch in pq.ParquetFile(path).iter_batches(4096):
-        for row in batch.to_pylist():
-            i += 1
-            yield i, {k: None if v != v else v for k, v in row.items()}
+    for i, line in read_lines(path):
+        row = json_object(line, f"{path}, line {i}", want="JSON lines, an object on each")
+        yield i, _whole_row(row) if "\\ud" in line.lower() else row
 
 # %% ../../nbs/10_data/20_files.ipynb #ea250d55
 def _numbered_rows(path: Path) -> Iterator[tuple[int, dict]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    kinds = {".jsonl": _json_lines, ".json": _json_lines, ".parquet": _parquet_rows}
+    kinds = {".jsonl": _json_lines, ".json": _json_lines}
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if kind not in kinds or (kind == ".parquet" and path.suffix == ".gz"):
-        raise ValueError(f"{path}: unknown format {path.suffix!r}; need .jsonl[.gz] or .parquet")
-    try:
+    if path.suffix == ".parquet":
+        yield from enumerate(parquet_rows(path), 1)
+    elif kind in kinds:
         yield from kinds[kind](path)
-    except (OSError, zlib.error, EOFError, UnicodeDecodeError, pa.ArrowException) as e:
-        raise ValueError(f"{path}: not a readable {kind} file ({e})") from None
+    else:
+        raise Refused(f"{path}: unknown format {path.suffix!r}; need .jsonl[.gz] or .parquet")
 
 
 def read_rows(
@@ -172,14 +153,14 @@ def read_rows(
     required: Sequence[str] = (),  # Fields that every row must have, and not as null
 ) -> Iterator[dict]:
     """Rows of a JSON lines or Parquet file, one at a time.
-    Raises FileNotFoundError, or ValueError naming the file, the line and the field."""
+    Raises FileNotFoundError, or Refused naming the file, the line and the field."""
     path = Path(path)
     for i, row in _numbered_rows(path):
         for name in required:
             if row.get(name) is None:
                 have = ", ".join(row)[:200]
                 what = "null in" if name in row else "no"
-                raise ValueError(f"{path}, line {i}: {what} field {name!r}; it has: {have}")
+                raise Refused(f"{path}, line {i}: {what} field {name!r}; it has: {have}")
         yield row
 
 # %% ../../nbs/10_data/20_files.ipynb #16743d90
@@ -187,14 +168,8 @@ def read_json(
     path: str | Path,  # As `write_json` writes it
 ) -> dict:
     """A JSON object.
-    Raises FileNotFoundError, or ValueError naming the file."""
-    try:
-        value = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path}: not JSON ({e}); need a JSON object") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: a {type(value).__name__}; need a JSON object")
-    return value
+    Raises FileNotFoundError, or Refused naming the file."""
+    return json_object(read_bytes(path), path, nan_is_null=False)
 
 # %% ../../nbs/10_data/20_files.ipynb #0961f36c
 def file_facts(

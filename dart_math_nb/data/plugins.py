@@ -20,7 +20,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from .messages import check_names, one_line
+from .messages import PLUGIN, check_names, one_line
 
 # %% ../../nbs/10_data/15_plugins.ipynb #86ec09d7
 KINDS = {
@@ -132,7 +132,7 @@ def _hash(data: bytes) -> str:
 
 # %% ../../nbs/10_data/15_plugins.ipynb #657c19a7
 def _load(plugin: Plugin) -> None:
-    module = "dart_math_plugin_" + re.sub(r"\W", "_", Path(plugin.name).stem)
+    module = PLUGIN + re.sub(r"\W", "_", Path(plugin.name).stem)
     spec = spec_from_file_location(module, plugin.path)
     sys.modules[module] = found = module_from_spec(spec)
     _NOW.append(plugin.name)

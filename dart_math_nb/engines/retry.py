@@ -225,7 +225,9 @@ def count_failure(
     )
     n = f"{made.n} attempt{'s' * (made.n > 1)}"
     what = f"query {draw.query_id}, trial {draw.trial}: {n} failed ({why})"
-    raise DrawFailed(f"{what}, the last with {type(error).__name__}: {error}", made) from error
+    ours = isinstance(error, (OSError, asyncio.CancelledError))  # else the prompt may say more
+    why = f"{type(error).__name__}: {error}" + ("" if ours else f"; prompt {draw.prompt!r:.60}")
+    raise DrawFailed(f"{what}, the last with {why}", made) from error
 
 # %% ../../nbs/35_engines/15_retry.ipynb #623bbaec
 async def draw_all(

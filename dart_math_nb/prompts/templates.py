@@ -9,12 +9,12 @@ __all__ = ['TEMPLATES', 'PARTS', 'Template', 'template_hash', 'read_template', '
            'render', 'stop_strings']
 
 # %% ../../nbs/25_prompts/10_templates.ipynb #666509ce
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..data.messages import nearest, need
+from ..data.gate import LIMITS, json_value, read_bytes, yaml_value
+from ..data.messages import nearest
 from ..data.plugins import with_registered
 from ..data.records import short_hash
 
@@ -165,14 +165,8 @@ def template_hash(
 
 # %% ../../nbs/25_prompts/10_templates.ipynb #97953fdf
 def _file_value(path: Path):
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        return json.loads(text)
-    yaml = need("yaml", f"{path}: YAML (JSON needs none)")
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ValueError(" ".join(str(e).split())) from None
+    data = read_bytes(path, LIMITS.settings)
+    return json_value(data, path) if path.suffix == ".json" else yaml_value(data, path)
 
 # %% ../../nbs/25_prompts/10_templates.ipynb #2ac24ab7
 def read_template(
@@ -183,10 +177,7 @@ def read_template(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such template file")
-    try:
-        value = _file_value(path)
-    except ValueError as e:
-        raise ValueError(f"{path}: not readable ({e}); need the parts {', '.join(PARTS)}") from None
+    value = _file_value(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: a {type(value).__name__}; need the parts {', '.join(PARTS)}")
     for part in PARTS:

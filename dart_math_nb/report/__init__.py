@@ -14,6 +14,8 @@ from .. import front_door
 _NAMES = {
     "figures": "responses_frame plot_responses accuracy_frame plot_accuracy plot_scaling",
     "html": "Figure Table Section write_report",
+    "look": "read_look query_table response_table doubtful_references",
+    "viewer": "write_viewer",
     "sections": "run_sections write_run_report",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import matplotlib
 import numpy as np
@@ -202,7 +203,7 @@ TEMPLATE = """<!doctype html>
 <title>{{ title }}</title><style>{{ css | safe }}</style></head><body>
 <header><h1>{{ title }}</h1>{% for p in lead %}<p>{{ p }}</p>{% endfor %}
 {% if facts %}<dl>{% for k, v in facts %}<dt>{{ k }}</dt><dd>{{ v }}</dd>{% endfor %}</dl>{% endif %}
-</header>{% if sections|length > 1 %}<nav aria-label="Contents"><ol>
+{% for name, to in links %}<p><a href="{{ to }}">{{ name }}</a></p>{% endfor %}</header>{% if sections|length > 1 %}<nav aria-label="Contents"><ol>
 {% for s in sections %}<li><a href="#s{{ loop.index }}">{{ s.title }}</a></li>
 {% endfor %}</ol></nav>{% endif %}<main>
 {% for s in sections %}<section><h2 id="s{{ loop.index }}">{{ s.title }}</h2>
@@ -241,6 +242,7 @@ def write_report(
     sections: Sequence[Section],
     lead: str = "",  # First paragraphs: what was done and what came out
     facts: Mapping[str, object] | None = None,  # Short facts under the lead: model, seed, time ...
+    links: Mapping[str, str] | None = None,  # Name of a file beside the report to its words
 ) -> Path:  # The file
     """Write a report as one self-contained HTML file.
     Raises ValueError when there are no sections, or an item is neither figure nor table."""
@@ -252,6 +254,7 @@ def write_report(
         title=clean_text(title),
         lead=_paragraphs(lead),
         facts=_facts(facts or {}),
+        links=[(clean_text(words), quote(to)) for to, words in (links or {}).items()],
         sections=[_section(s) for s in sections],
         css=CSS,
     )

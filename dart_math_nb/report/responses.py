@@ -25,31 +25,25 @@ from dart_math_nb.report.figures import (
 )
 from .html import Figure, Section, Table, new_axes, percent, with_interval
 from ..sample.standing import fail_rates
-from ..sample.strategy import StrategyCfg, pilot_size
+from ..sample.strategy import StrategyCfg, k_span, pilot_size
 from ..sets.cut import source_draws
-from ..sets.stage import run_cards
-from ..store.pool import read_narrow, read_sources
-from ..store.run import RunFolder
+from ..sets.stage import main_source
+from ..store.run import pool_of
 
 # %% ../../nbs/60_report/30_responses.ipynb #0b5d88a7
 def run_draws(
     run: str | Path,  # Run folder with a pool
 ) -> pd.DataFrame:  # Narrow columns
-    "Draws of the source that the train sets were cut from, else of the one with the most draws."
-    pool = RunFolder(run).path("pool")
-    ids = {i for card in run_cards(run).values() for i in card["source_ids"]}
-    found = ids & set(read_sources(pool))
-    one = len(ids) == len(found) == 1
-    most = found.pop() if one else read_narrow(pool)["source_id"].value_counts().index[0]
+    "Draws of the main source of a run."
     names = ("query_id", "source_id", "error")
-    return source_draws(pool, most).astype(dict.fromkeys(names, "str"))
+    return source_draws(pool_of(run), main_source(run)).astype(dict.fromkeys(names, "str"))
 
 # %% ../../nbs/60_report/30_responses.ipynb #4c9ac655
 def fixed_prefix(
     strategies: Iterable[StrategyCfg],  # That drew the pool; at least one
 ) -> int:  # Draws
     "First draws that every query has, whatever came out."
-    return max(pilot_size(s) or s.k for s in strategies)
+    return max(pilot_size(s) or k_span(s)[0] for s in strategies)
 
 # %% ../../nbs/60_report/30_responses.ipynb #3c543848
 def difficulty_frame(

@@ -20,12 +20,12 @@ from .accuracies import accuracy_sections
 from dart_math_nb.report.costs import (
     cost_curve,
     cost_section,
-    plain_strategies,
     verdict_section,
     with_forms,
 )
 from .figures import STRATEGY_NAMES
 from .html import Section, write_report
+from .look import read_look
 from dart_math_nb.report.responses import (
     coverage_section,
     difficulty_frame,
@@ -33,8 +33,14 @@ from dart_math_nb.report.responses import (
     responses_section,
     run_draws,
 )
+from .viewer import write_viewer
 from ..sample.standing import graded_prefix
-from ..sets.stage import query_levels, run_cards, sampled_strategies
+from dart_math_nb.sets.stage import (
+    plain_strategies,
+    query_levels,
+    run_cards,
+    sampled_strategies,
+)
 from ..store.folder import flat_config
 from ..store.pool import read_narrow
 from ..store.run import RunFolder
@@ -135,9 +141,16 @@ def write_run_report(
     title: str | None = None,  # Of the report; None names the folder
     extra: Sequence[Section] = (),  # Sections to add at the end
     lead: str = "",  # First paragraphs: what was done and what came out
+    heads_only: bool = False,  # The page of queries without whole texts
 ) -> Path:  # report/index.html
     "Write the report of a run; `config.json` becomes its facts."
     path = RunFolder(run).path("report", "index.html")
     sections = [*run_sections(run), *extra]
     title = title or f"Run {Path(run).resolve().name}"
-    return write_report(path, title, sections, lead, run_facts(run))
+    links, pool = {}, RunFolder(run).path("pool")
+    if pool.is_dir() and len(read_narrow(pool, ())):
+        page, about = path.with_name("queries.html"), f"{title}: queries and responses"
+        how = {"heads_only": heads_only, "links": {path.name: "The report"}}
+        write_viewer(page, read_look(run), about, **how)
+        links = {page.name: "Queries and responses, to search and to read"}
+    return write_report(path, title, sections, lead, run_facts(run), links)

@@ -45,8 +45,10 @@ def plan(
 ) -> dict:  # strategy, k, n_draws, n_rows, achieving_ratio; all expected
     "What a strategy will cost and bring on queries of known pass rates."
     p, m, pilot = np.asarray(pass_rates, float), trial_limit(strategy), pilot_size(strategy)
-    if strategy.quota is not None or strategy.quota_distinct or not isinstance(m, int):
-        raise ValueError("plan: need one max_trials, quotas from fail rates, no quota_distinct")
+    one = isinstance(m, int) and isinstance(strategy.k, int)
+    if strategy.quota is not None or strategy.quota_distinct or not one:
+        what = "need one k and max_trials, quotas from fail rates, no quota_distinct"
+        raise ValueError(f"plan: {what}")
     million = 10**6
     q = np.array([query_quota(strategy, round(x * million), million) for x in p])
     if strategy.name == "vrt":

@@ -22,12 +22,12 @@ from ..engines.protocol import Engine
 from dart_math_nb.sample.freeze import (
     freeze,
     quota_table,
-    read_rates,
     read_strategy,
     save_strategy,
     strategy_config,
 )
 from .loop import sample_pool
+from .record import read_rates
 from .strategy import StrategyCfg, free_curve, pilot_size
 from ..store.folder import alone_in, check_changes, config_changes, keep_old, made_with
 from ..store.pool import open_pool
@@ -92,7 +92,7 @@ def decide(
     rates_from: str | Path | None = None,  # Pool, run or file of counts; None draws a pilot
     prior: str | Sequence[float] | None = None,  # "fit", two numbers, or None
     reuse: bool = False,  # Go on with other settings where the draws can be used
-    source_id: str | None = None,  # Which source of `rates_from`, where it has several
+    **how,  # Of `read_rates`: n_first, source_id, source, foreign
 ) -> StrategyCfg:  # Frozen when there are fail rates
     "Fix what a stage will do and write it down. Raises ValueError when it was something else."
     asked, table = asked_config(strategy, rates_from, prior), None
@@ -105,7 +105,7 @@ def decide(
             refuse_changes(folder, asked, reuse)
             _replace(folder, asked)
         if rates_from is not None:
-            rates = read_rates(rates_from, queries, strategy.n_pilot, source_id)
+            rates = read_rates(rates_from, queries, **how)
             strategy = freeze(strategy, rates, prior)
             table = quota_table(strategy, rates)
         save_strategy(folder, strategy, table, **_origin(asked))
@@ -143,7 +143,7 @@ def sample_strategy(
     strategy: StrategyCfg,
     *,
     rates_from: str | Path | None = None,  # Pool, run or file of counts; None draws a pilot
-    rates_source: str | None = None,  # Which source of `rates_from`, where it has several
+    rates: Mapping[str, object] = {},  # noqa: B006  Of `read_rates`: source_id, foreign
     prior: str | Sequence[float] | None = None,  # "fit", two numbers, or None: the plain ratio
     shard: tuple[int, int] = (0, 1),  # Share of the queries, from 0, and number of shares
     reuse: bool = False,  # Go on with other settings where the draws can be used
@@ -151,13 +151,13 @@ def sample_strategy(
     **options,  # Of `sample_pool`: source, params, prompt_of, grade, progress ...
 ) -> pd.DataFrame:  # As from `sample_pool`, for the queries of the share
     "Decide the quotas, fill them, and write down where each query stopped."
-    mine = shard_queries(list(queries), *shard)
+    mine, how = shard_queries(list(queries), *shard), {"source": options["source"], **rates}
     strategy, prior = plain_prior(strategy, prior, rates_from)
     with open_pool(pool_folder, shard_name(*shard), **store) as pool:
         if rates_from is None and prior is not None:
             refuse_changes(folder, asked_config(strategy, pool.folder, prior), reuse)
-            rates_from = own_pilot(mine, engine, pool, strategy, prior, shard, **options)
-        done = decide(folder, strategy, queries, rates_from, prior, reuse, rates_source)
+            rates_from, how = own_pilot(mine, engine, pool, strategy, prior, shard, **options)
+        done = decide(folder, strategy, queries, rates_from, prior, reuse, **how)
         table = sample_pool(mine, engine, pool, strategy=done, **options)
     return keep_result(folder, table, done, shard)
 
@@ -169,8 +169,8 @@ def plain_prior(strategy, prior, rates_from) -> tuple[StrategyCfg, str | Sequenc
     return replace(strategy, prior=tuple(prior)), None
 
 
-def own_pilot(queries, engine, pool, strategy, prior, shard, **options) -> Path:
-    "Draw the pilot of all queries; the pool is then the source of fail rates."
+def own_pilot(queries, engine, pool, strategy, prior, shard, **options) -> tuple[Path, dict]:
+    "Draw the pilot of all queries; the pool is then where fail rates come from, and how."
     if shard[1] > 1:
         what = f"prior={prior!r} with share {shard[0]}/{shard[1]}: a share sees no other pilots"
         raise ValueError(f"{what}; sample the pilot first (vrt) and name it by rates_from")
@@ -180,7 +180,7 @@ def own_pilot(queries, engine, pool, strategy, prior, shard, **options) -> Path:
         )
     pilot = StrategyCfg("vrt", k=pilot_size(strategy))
     sample_pool(queries, engine, pool, strategy=pilot, **options)
-    return pool.folder
+    return pool.folder, {"n_first": pilot.k, "source_id": options["source"].source_id}
 
 # %% ../../nbs/40_sample/70_stage.ipynb #14b79bfc
 def keep_result(

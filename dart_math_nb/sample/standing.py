@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.files import whole_text
+from .boundary import rate_columns
 from .estimate import fail_interval, yield_stops
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
@@ -220,8 +221,10 @@ def with_rates(
     "Pass rates, read where they are not biased."
     rate = c / n.where(n > 0)
     if not pilot_size(strategy) and strategy.name != "vrt":
-        unbiased = ((c - 1) / (n - 1).where(n > 1)).fillna(1.0)
-        rate = rate.where((points.stop != "quota") | (points.quota < 1), unbiased)
+        limit = limit_of(points.index, trial_limit(strategy))
+        stop = points.stop.astype(object).where(points.stop.notna(), "open")
+        found = rate_columns(n, c, stop, points.quota, limit, strategy.min_yield)
+        rate = pd.Series(found["pass_rate"], points.index)
     return points.assign(pass_rate=rate, fail_rate=1 - rate)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #a0d55a95

@@ -6,13 +6,13 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'STRATEGIES', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff', 'strategy_names',
-           'named_curve', 'StrategyCfg', 'trial_limit', 'pilot_size', 'curve_share', 'query_quota', 'check_curve',
-           'free_curve']
+           'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'pilot_size', 'curve_share',
+           'query_quota', 'check_curve', 'with_numbers', 'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from numbers import Real
 
@@ -103,7 +103,7 @@ class StrategyCfg:
     "Which correct responses to collect. Raises ValueError when the numbers make no sense."
 
     name: str  # vrt, uniform, prop2diff, or a curve that a plugin registered
-    k: int  # Draws (vrt), correct responses (uniform) or those of the hardest query (others)
+    k: int | Mapping[str, int]  # Draws (vrt), responses (uniform) or those of the hardest query
     max_trials: int | Mapping[str, int] = 2048  # Most draws per query, or by query id; vrt draws k
     n_pilot: int = 32  # Draws that fix the fail rate of a query; not for vrt and uniform
     rounding: str = "floor"  # Of quotas: floor or ceil; not for vrt and uniform
@@ -122,17 +122,46 @@ class StrategyCfg:
         _check_limits(self)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #29041a21
+def number_of(
+    name: str,  # For the message
+    value: int | Mapping[str, int],  # One for all queries, or by query id
+    query_id: str | None = None,  # Of one query; None for all
+) -> int | Mapping[str, int]:  # By query id when queries differ and none is named
+    "The number of a query. Raises ValueError when it has none."
+    if query_id is None or type(value) is int or not isinstance(value, Mapping):
+        return value
+    if query_id not in value:
+        raise ValueError(f"{name} has no query {query_id!r}; it names {len(value)} queries")
+    return value[query_id]
+
+
+def k_of(
+    strategy: StrategyCfg,
+    query_id: str | None = None,  # Needed where queries differ
+) -> int:
+    "The `k` of one query. Raises ValueError when it has none."
+    k = number_of("k", strategy.k, query_id)
+    if isinstance(k, Mapping):
+        raise ValueError(f"strategy {strategy.name}: k differs by query; need the id of one")
+    return k
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #5e36e9cd
+def k_span(
+    strategy: StrategyCfg,
+) -> tuple[int, int]:  # Equal where all queries have one
+    "The least and the largest `k` of a strategy."
+    values = _each(strategy.k).values()
+    return min(values), max(values)
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #2d9f40fe
 def trial_limit(
     strategy: StrategyCfg,
     query_id: str | None = None,  # Of one query; None for all
 ) -> int | Mapping[str, int]:  # Draws; by query id when queries differ and none is named
     "Draws after which a query ends, however few were correct. Raises ValueError without one."
-    limit = strategy.k if strategy.name == "vrt" else strategy.max_trials
-    if query_id is None or type(limit) is int or not isinstance(limit, Mapping):
-        return limit
-    if query_id not in limit:
-        raise ValueError(f"max_trials has no query {query_id!r}; it names {len(limit)} queries")
-    return limit[query_id]
+    if strategy.name == "vrt":
+        return number_of("k", strategy.k, query_id)
+    return number_of("max_trials", strategy.max_trials, query_id)
 
 
 def pilot_size(
@@ -144,8 +173,9 @@ def pilot_size(
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #7d9a4b14
 def _check_numbers(s: StrategyCfg) -> None:
-    for name in ("k", "n_pilot"):
-        at_least_one(f"strategy {s.name}: {name}", getattr(s, name))
+    for query_id, k in _each(s.k).items():
+        at_least_one(f"strategy {s.name}: k{_of(query_id)}", k)
+    at_least_one(f"strategy {s.name}: n_pilot", s.n_pilot)
     round_quota(0, s.cover, s.rounding)
     yield_stops(s.min_yield, 1)
     if s.name == "vrt" and (s.min_yield or s.curve or s.quota):
@@ -155,16 +185,24 @@ def _check_numbers(s: StrategyCfg) -> None:
     if s.prior is not None and not (len(s.prior) == 2 and min(s.prior) > 0):
         raise ValueError(f"strategy {s.name}: prior={s.prior}; need two numbers above 0")
 
+
+def _each(value: int | Mapping[str, int]) -> Mapping[str | None, int]:
+    return value if isinstance(value, Mapping) else {None: value}
+
+
+def _of(query_id: str | None) -> str:
+    return "" if query_id is None else f" of query {query_id!r}"
+
 # %% ../../nbs/40_sample/20_strategy.ipynb #1499d058
 def _check_limits(s: StrategyCfg) -> None:
-    limits = s.max_trials if isinstance(s.max_trials, Mapping) else {None: s.max_trials}
     most = {"n_pilot": s.n_pilot} if pilot_size(s) else {}
     most |= {"k": s.k} if s.name != "vrt" and s.quota is None else {}
-    for query_id, limit in limits.items():
-        of = "" if query_id is None else f" of query {query_id!r}"
+    named = (v for v in (s.k, s.max_trials) if isinstance(v, Mapping))
+    for query_id in dict.fromkeys(i for value in named for i in value) or [None]:
+        limit, of = number_of("max_trials", s.max_trials, query_id), _of(query_id)
         at_least_one(f"strategy {s.name}: max_trials{of}", limit)
         for name, value in most.items():
-            if value > limit:
+            if (value := number_of(name, value, query_id)) > limit:
                 raise ValueError(
                     f"strategy {s.name}: {name}={value} is more than max_trials={limit}{of}; "
                     f"need {name} <= max_trials"
@@ -195,30 +233,46 @@ def query_quota(
     strategy: StrategyCfg,
     n_correct: int,  # Correct responses in the pilot
     n_resp: int,  # Responses in the pilot; fewer than n_pilot when the engine ran out
-    query_id: str | None = None,  # Needed where quotas are frozen
+    query_id: str | None = None,  # Needed where quotas are frozen or k differs
 ) -> int:  # Correct responses to collect; 1, and so never reached, when the pilot is empty
     "Quota of one query. Raises ValueError when there is none, or the curve fails or leaves [0, 1]."
     if strategy.quota is not None:
         if query_id not in strategy.quota:
             raise ValueError(f"frozen quotas of {len(strategy.quota)} queries lack {query_id!r}")
-        return min(strategy.quota[query_id], strategy.k)
+        return min(strategy.quota[query_id], k_of(strategy, query_id))
     if not pilot_size(strategy):
-        return strategy.k
+        return k_of(strategy, query_id)
     if n_resp == 0:
         return 1
     share = rate = fail_estimate(n_resp - n_correct, n_resp, strategy.prior)
     if strategy.curve is not None:
         share = curve_share(strategy, rate)
-    return round_quota(strategy.k * Fraction(share), strategy.cover, strategy.rounding)
+    wanted = k_of(strategy, query_id) * Fraction(share)
+    return round_quota(wanted, strategy.cover, strategy.rounding)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #91d225eb
 def check_curve(
     strategy: StrategyCfg,
 ) -> None:
     "Raise ValueError when the curve has no quota for some pilot."
-    n = pilot_size(strategy)
+    n, query_id = pilot_size(strategy), next(iter(_each(strategy.k)))
     for n_correct in range(n + 1 if strategy.curve else 0):
-        query_quota(strategy, n_correct, n)
+        query_quota(strategy, n_correct, n, query_id)
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #78fabf82
+def with_numbers(
+    strategy: StrategyCfg,  # With the numbers of every other query
+    query_ids: Iterable[str],  # All queries
+    numbers: Mapping[str, Mapping[str, int]],  # "k", "max_trials" -> query id -> number
+) -> StrategyCfg:
+    "A strategy in which some queries have numbers of their own. Raises ValueError."
+    found, ids = {}, list(query_ids)
+    for name, own in numbers.items():
+        rest = getattr(strategy, name)
+        values = {q: own[q] if q in own else number_of(name, rest, q) for q in ids}
+        same = len(set(values.values())) == 1
+        found[name] = values[ids[0]] if same else values
+    return replace(strategy, **found)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #4ca57be7
 def free_curve(

@@ -21,9 +21,9 @@ from ..data.queries import queries_frame
 from ..data.records import KEY, Query
 from ..sample.standing import normalize_response
 from ..sample.state import State, enter_codes, read_forms, result_table, settle
-from ..sample.strategy import StrategyCfg
+from ..sample.strategy import StrategyCfg, k_span
 from ..store.journal import iter_pool
-from ..store.pool import read_narrow, read_sources
+from ..store.pool import NARROW, read_narrow, read_sources
 from ..store.trials import CORRECT, WRONG
 
 # %% ../../nbs/45_sets/10_cut.ipynb #aae28f3a
@@ -138,10 +138,11 @@ def distinct_counts(
 def source_draws(
     folder: str | Path,  # Folder of a pool
     source_id: str | None = None,  # Which source; may be left out when the pool has one
-) -> pd.DataFrame:  # Narrow columns
+    columns: Sequence[str] = NARROW,  # Of the pool, without texts
+) -> pd.DataFrame:  # These columns and the key
     """Draws of one source.
     Raises ValueError when the source is not there or not named."""
-    draws = read_narrow(folder)
+    draws = read_narrow(folder, columns)
     sources = draws["source_id"].cat.categories.tolist()
     source_id = sources[0] if source_id is None and len(sources) == 1 else source_id
     if source_id not in sources:
@@ -205,7 +206,8 @@ def cut_strategy(
     points = result_table(states, strategy)
     if n := int(points["stop"].isna().sum()):
         what = f"{folder}: {n} of {len(queries)} queries need further draws for {strategy.name}"
-        raise ValueError(f"{what}, k={strategy.k}; sample them, or take what is there (--partial)")
+        k = "-".join(str(n) for n in dict.fromkeys(k_span(strategy)))
+        raise ValueError(f"{what}, k={k}; sample them, or take what is there (--partial)")
     chosen = accepted_of(states).assign(source_id=source_id)
     return cut_train_set(folder, queries, chosen), points
 

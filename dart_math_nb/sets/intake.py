@@ -22,6 +22,7 @@ from fastcore.basics import patch
 
 from ..data.fields import Fields, saved_fields
 from ..data.files import file_facts, read_json, write_json
+from ..data.places import refuse_links
 from ..data.plugins import with_plugins
 from ..data.records import Query, Response, Source, Verdict, pool_row
 from dart_math_nb.data.responses import (
@@ -98,6 +99,7 @@ def open_import(
 ) -> dict:  # The same, with the sources that were begun
     "What is known of an import. Raises ValueError when the source was imported in another way."
     path = pool.folder / "imports" / f"{source.source_id}.json"
+    refuse_links(pool.folder, [path.relative_to(pool.folder)])
     if not path.exists():
         return with_plugins(how) | {"sources": []}
     old = read_json(path)

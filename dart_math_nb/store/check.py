@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.files import read_json
+from ..data.places import read_own
 from dart_math_nb.store.journal import (
     LEFT_ASIDE,
     PoolFile,
@@ -71,7 +72,7 @@ def check_file(
 ) -> tuple[int, str | None]:  # Rows that can be read; what is wrong
     "Read one file of a pool as a whole."
     if kind == "journal":
-        texts, bad, _ = split_journal(path.read_bytes())
+        texts, bad, _ = split_journal(read_own(path))
         rows_table(texts, path)
         return len(texts), f"checksum differs in {name_lines(bad)}" if bad else None
     with warnings.catch_warnings(record=True) as said:

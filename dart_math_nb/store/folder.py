@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ..data.files import read_json, write_json
 from ..data.messages import one_line
+from ..data.places import open_own, refuse_links
 from ..data.plugins import plugin_kinds, with_plugins
 
 # %% ../../nbs/15_store/05_folder.ipynb #f97919ff
@@ -106,7 +107,8 @@ CONFIG = "config.json"
 def made_with(
     folder: str | Path,  # Of a run or of one stage
 ) -> dict | None:  # None when it is not there, or no stage made it
-    "What a folder was made with. Raises ValueError for a damaged configuration."
+    "What a folder was made with. Raises Refused for a damaged configuration, or a link to one."
+    refuse_links(folder, [CONFIG])
     file = Path(folder) / CONFIG
     return read_json(file) if file.exists() else None
 
@@ -139,7 +141,7 @@ def alone_in(
     "Let one process at a time do something in a folder; the others wait."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f".lock-{name}", "ab") as file:
+    with open_own(folder / f".lock-{name}", "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield folder
 

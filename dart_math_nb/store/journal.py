@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from ..data.files import atomic_path, sync_folder, whole_text
+from ..data.places import open_own, read_own, refuse_links
 from ..data.records import KEY
 from dart_math_nb.store.schema import (
     DICTIONARY,
@@ -184,7 +185,7 @@ def read_part(
 ) -> pa.Table | None:  # None when it is damaged
     """Some columns and rows of a part; page checksums are verified.
     Raises ValueError for a part that a newer version wrote."""
-    path.open("rb").close()  # absent or forbidden is an error, not damage
+    open_own(path).close()  # absent or forbidden is an error, not damage
     form, disk = _part_format()
     try:
         part = form.make_fragment(str(path), disk)
@@ -206,7 +207,7 @@ def read_journal(
     where: pc.Expression | None = None,  # Rows to keep
 ) -> pa.Table:
     "Some columns and rows of the whole, undamaged lines of a journal."
-    texts, bad, _ = split_journal(path.read_bytes())
+    texts, bad, _ = split_journal(read_own(path))
     if bad:
         warn_damage(f"{path}, {name_lines(bad)}: checksum differs")
     table = rows_table(texts, path)
@@ -217,15 +218,17 @@ def repair_journal(
     path: Path,  # Journal of a shard that this process has locked
 ) -> list[bytes]:  # JSON of the good lines
     "Cut off a torn tail, move damaged lines to quarantine."
-    data = path.read_bytes()
+    data = read_own(path)
     texts, bad, n_whole = split_journal(data)
     if not bad:
         if n_whole < len(data):
-            os.truncate(path, n_whole)
+            with open_own(path, "r+b") as f:
+                f.truncate(n_whole)
         return texts
     lines, aside = data.split(b"\n")[:-1], path.parent / "quarantine" / path.name
+    refuse_links(path.parent, [aside.parent.name])
     aside.parent.mkdir(exist_ok=True)
-    with open(aside, "ab") as f:
+    with open_own(aside, "ab") as f:
         f.writelines(lines[i - 1] + b"\n" for i in bad)
         f.flush()
         os.fsync(f.fileno())
@@ -254,6 +257,7 @@ def set_aside(
 ) -> None:
     "Move a part to quarantine, where no reader looks."
     aside = part.parent / "quarantine"
+    refuse_links(part.parent, [aside.name])
     aside.mkdir(exist_ok=True)
     os.replace(part, aside / part.name)
     sync_folder(part.parent)
@@ -262,7 +266,7 @@ def set_aside(
 def _is_whole(part: Path, journal: Path) -> bool:
     if not journal.exists():
         return read_part(part, COUNTED) is not None
-    kept, n_rows = read_part(part), len(split_journal(journal.read_bytes())[0])
+    kept, n_rows = read_part(part), len(split_journal(read_own(journal))[0])
     return kept is not None and kept.num_rows >= n_rows
 
 # %% ../../nbs/15_store/10_journal.ipynb #56633798

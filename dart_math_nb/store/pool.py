@@ -24,6 +24,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..data.files import read_json, room_in, sync_folder, write_json
+from ..data.places import open_own, refuse_links
 from ..data.records import KEY, Source
 from dart_math_nb.store.journal import (
     PoolFile,
@@ -282,7 +283,7 @@ def roll(self: Pool) -> Path | None:  # The new part; None when the journal is e
 # %% ../../nbs/15_store/40_pool.ipynb #8f017c28
 @patch
 def _open_journal(self: Pool) -> None:
-    self._journal = open(self.path("journal"), "ab", buffering=0)
+    self._journal = open_own(self.path("journal"), "ab", buffering=0)
     self._size = os.fstat(self._journal.fileno()).st_size
     self._synced = time.monotonic()
     sync_folder(self.folder)
@@ -352,6 +353,7 @@ def add_source(
 ) -> str:  # Its source_id
     "Store a source in the pool."
     path = self.folder / "sources" / f"{source.source_id}.json"
+    refuse_links(self.folder, [path.relative_to(self.folder)])
     if not path.exists():
         write_json(path, asdict(source))
     return source.source_id

@@ -20,6 +20,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..data.places import refuse_links
+
 # %% ../../nbs/15_store/09_schema.ipynb #7527d9a8
 class Column(NamedTuple):
     "One column of a pool."
@@ -256,14 +258,16 @@ def files_of(
     folder: str | Path,  # Of a pool
     *kinds: str,  # Of FILES
 ) -> list[str]:  # Names below the folder, sorted
-    "Files of a pool. Raises FileNotFoundError without the folder."
+    "Files of a pool. Raises FileNotFoundError without the folder, Refused where one is a link."
     found = []
     for below in ("", *sorted({_below(_BY_KIND[kind]) for kind in kinds} - {""})):
         inner = Path(folder) / below
+        refuse_links(folder, [below])
         if below and not inner.is_dir():
             continue
         names = (f"{below}/{n}" if below else n for n in os.listdir(inner))
         found += [n for n in names if any(_PATTERNS[k].fullmatch(n) for k in kinds)]
+    refuse_links(folder, found)
     return sorted(found)
 
 

@@ -15,6 +15,7 @@ import socket
 from io import FileIO
 from pathlib import Path
 
+from ..data.places import open_own
 from ..data.records import short_hash
 
 # %% ../../nbs/15_store/30_shards.ipynb #83b45808
@@ -23,14 +24,14 @@ def lock_shard(
     shard: str,  # Letters, digits, underscores
 ) -> FileIO:  # Holds the lock until it is closed
     """Make this process the only writer of a shard, and the folder where needed.
-    Raises ValueError when another one is."""
+    Raises ValueError when another one is, Refused where the lock is a link."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file; need a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if not shard or not f"_{shard}".isidentifier():
         raise ValueError(f"{folder}: shard={shard!r}; need letters, digits, underscores")
-    file = open(folder / f".lock-{shard}", "a+b", buffering=0)
+    file = open_own(folder / f".lock-{shard}", "a+b", buffering=0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .recipe import make_cfg, yaml_values
+from ..data.settings import read_settings
+from .recipe import make_cfg
 
 # %% ../../nbs/50_train/95_launch.ipynb #d438b3e3
 def recipe_frame(
@@ -26,7 +27,7 @@ def recipe_frame(
     "What the recipes of a folder say."
     folder = files("dart_math_nb") / "recipes" if folder is None else folder
     paths = sorted(Path(str(folder)).glob("*.yaml"))
-    cfgs = {p.stem: make_cfg(yaml_values(p), str(p)) for p in paths}
+    cfgs = {p.stem: make_cfg(read_settings(p, "recipe"), str(p)) for p in paths}
     names = ("model", "lr", "n_epochs", "batch_size", "packs_per_forward", "room", "packing")
     return pd.DataFrame({n: [getattr(c, n) for n in names] for n, c in cfgs.items()}, names).T
 
