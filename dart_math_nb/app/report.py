@@ -15,11 +15,12 @@ def report(
     run: str,  # Run folder
     *,
     title: str = None,  # Of the report; the folder's name when absent
+    heads_only: bool = False,  # Leave whole texts of responses out of report/queries.html
 ) -> Path:  # The file
-    "Write report/index.html of a run: figures and tables of whatever it holds."
+    "Write report/index.html of a run: figures and tables of whatever it holds, and its queries."
     from dart_math_nb.report.sections import write_run_report
 
-    path = write_run_report(run, title)
+    path = write_run_report(run, title, heads_only=heads_only)
     print(path)
     return path
 
