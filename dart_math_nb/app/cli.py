@@ -48,11 +48,14 @@ TOPICS = {  # Of the overview -> stages, in the order of a project
 # %% ../../nbs/70_app/90_cli.ipynb #a130638f
 def find_command(
     name: str,  # What came
+    for_help: bool = False,  # Its flags are all that is wanted
 ) -> Callable:
     "The function of a stage, loaded now. Raises ValueError with the nearest name."
     if name not in STAGES:
         raise ValueError(f"unknown stage {name!r}; {nearest(name, STAGES)}")
     module, function = STAGES[name][0].split(".")
+    if for_help:
+        return flags_alone(module, function)
     return getattr(import_module(f"dart_math_nb.app.{module}"), function)
 
 
@@ -187,10 +190,7 @@ def run_stage(
     try:
         load_rules(files)
         check_words(argv)
-        if name in STAGES and {"-h", "--help"} & set(argv):
-            flag_parser(name, flags_alone(*STAGES[name][0].split("."))).print_help()
-            return 0
-        command = find_command(name)
+        command = find_command(name, for_help=bool({"-h", "--help"} & set(argv)))
         command(**read_flags(name, command, argv))
     except SystemExit as e:
         return e.code or 0

@@ -54,7 +54,7 @@ FOREIGN = {  # Name in other programs -> names here, the likeliest first
 }
 # fmt: on
 
-
+# %% ../../nbs/10_data/05_messages.ipynb #f3472883
 def ours(
     word: str,  # What came, as a key or a flag
     known: Iterable[str],  # What there is

@@ -24,10 +24,10 @@ from ..data.records import Query, Source
 from .tiny import TEACHER_TEMPERATURE, TINY_MODELS, tiny_path, tiny_queries
 from ..engines.hf import TransformersEngine
 from ..evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks, read_evals
-from ..evaluate.metrics import compare
 from ..prompts.templates import get_template, render
 from ..report.figures import STRATEGY_NAMES
 from ..report.html import Section, Table
+from ..report.outcome import compared, headline
 from ..report.sections import write_run_report
 from ..sample.stage import sample_strategy
 from ..sample.strategy import StrategyCfg
@@ -207,22 +207,18 @@ TITLE = "Difficulty-aware rejection tuning in miniature"
 def lead_text(
     out: Path,  # Run folder
     cfg: DemoCfg,
-) -> str:  # Two paragraphs
+) -> str:  # Three paragraphs
     "What was done, and what came out."
     models, _ = read_evals(out)
-    names = STRATEGY_NAMES
-    gains = compare({shown: models[name] for name, shown in names.items()}, names["vrt"])
-    came = "; ".join(
-        f"{r.model} {100 * r.diff:+.1f} points (95% interval {100 * r.low:+.1f} to "
-        f"{100 * r.high:+.1f})"
-        for r in gains.itertuples()
-    )
+    models = {STRATEGY_NAMES.get(name, name): frame for name, frame in models.items()}
+    students = {name: models[name] for name in STRATEGY_NAMES.values()}
+    came = "; ".join(compared(students, STRATEGY_NAMES["vrt"], "the VRT student"))
     return (
         f"A teacher was sampled on {cfg.n_queries:,} arithmetic queries of five levels by three "
         "strategies. The three train sets were cut to one size, the same base model was "
         "fine-tuned on each, and the students answered the same "
-        f"{cfg.n_test:,} fresh queries greedily.\n\nAgainst the VRT student: {came}. Intervals "
-        "are over test queries only: each student was trained once."
+        f"{cfg.n_test:,} fresh queries greedily.\n\n{headline(models)}\n\nAmong the students, "
+        f"{came}. Intervals are over test queries only: each student was trained once."
     )
 
 # %% ../../nbs/65_demo/20_pipeline.ipynb #e3617fcd
