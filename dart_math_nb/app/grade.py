@@ -13,10 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from .flags import Many, Out
-from .printing import print_table
+from .printing import print_table, telling
 from ..data.fields import Fields
-from ..data.files import file_facts, write_json
-from ..data.responses import response_fields
+from ..data.files import write_json
+from ..data.reading import Reading
+from ..data.responses import look_at, response_fields
+from ..data.source import source_facts
 from dart_math_nb.evaluate.verdict_file import (
     NEEDED,
     accuracy_table,
@@ -29,7 +31,7 @@ from ..store.folder import check_folder, enter
 
 # %% ../../nbs/70_app/20_grade.ipynb #88feba67
 def grade(
-    file: str,  # Responses: .jsonl, .jsonl.gz or .parquet
+    file: str,  # Responses: a file, a folder or a data set of the hub
     *,
     out: Out,  # Folder for the verdicts and summary.json
     query_field: str = None,  # Field of the problem text; the usual names are found
@@ -41,18 +43,18 @@ def grade(
     strict: bool = False,  # Only an explicitly marked answer counts
     parquet: bool = False,  # Write verdicts.parquet, not verdicts.jsonl.gz
     n_procs: int = None,  # Processes; one per core when absent
+    on_bad: str = "drop",  # Bad rows: drop (listed; at most 5 %), stop, or a share such as 0.2
 ) -> pd.DataFrame:  # Summary: a row for all, for each level, for each value of `by`
     "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."
-    found, by = file_facts(file), list(by or [])
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit {limit}; need at least 1")
+    found, by = source_facts(file), list(by or [])
     named = Fields(query_field, ref_field, response_field, level=level_field)
     fields = response_fields(file, named, NEEDED, by)
     config = found | {"limit": limit, "strict": strict, "by": by} | graded_fields(fields)
-    folder = Path(out)
+    folder, reading = Path(out), telling(on_bad)
     check_folder(folder, config, foreign=["summary.json"])
-    rows = grade_rows(file, fields, limit, n_procs, by, strict=strict)
-    return save_grades(folder, config, rows, "parquet" if parquet else "jsonl.gz")
+    look_at(file, fields, reading, limit=limit)
+    rows = grade_rows(file, fields, limit, n_procs, by, reading, strict=strict)
+    return save_grades(folder, config, rows, "parquet" if parquet else "jsonl.gz", reading)
 
 # %% ../../nbs/70_app/20_grade.ipynb #c876309f
 def save_grades(
@@ -60,6 +62,7 @@ def save_grades(
     config: dict,  # What the folder is made with
     rows,  # From `grade_rows`
     suffix: str,  # "jsonl.gz" or "parquet"
+    reading: Reading,  # Of the file
 ) -> pd.DataFrame:  # From `accuracy_table`
     "Write verdicts and summary.json, print the summary; the configuration comes last."
     by = list(dict.fromkeys(["level", *config["by"]]))
@@ -67,6 +70,7 @@ def save_grades(
     frame = write_verdicts(folder / f"verdicts.{suffix}", rows, list(keep))
     table = accuracy_table(frame, by)
     write_json(folder / "summary.json", config | summary_of(frame, table))
+    reading.save(folder)
     enter(folder, config)
     print_table(table, folder / "summary.json")
     return table

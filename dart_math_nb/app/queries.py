@@ -16,6 +16,7 @@ from ..data.fields import Fields
 from ..data.load import load_queries
 from ..data.queries import read_saved_queries, save_queries
 from ..data.query_sets import LoadedSets, load_sets
+from ..data.reading import Reading
 from ..data.records import Query
 from ..data.responses import queries_in, response_fields
 
@@ -38,7 +39,7 @@ def open_queries(
     need = ("response", "query") if sets else ("response", "query", "ref_ans")
     fields = response_fields(responses, Fields(query_field, ref_field, response_field), need)
     if not sets:
-        return LoadedSets(queries_in(responses, fields), {}, []), fields
+        return LoadedSets(queries_in(responses, fields, options.get("reading")), {}, []), fields
     return load_sets(sets, **options), replace(fields, ref_ans=None)
 
 # %% ../../nbs/70_app/09_queries.ipynb #a8a5884b
@@ -61,7 +62,8 @@ def kept_queries(
 
 
 def avoided_queries(
-    source: str | None,  # Benchmark name or file
+    source: str | None,  # Benchmark, file, folder or data set; it needs no answers
+    reading: Reading | None = None,  # Takes bad rows; None drops them with a warning
 ) -> list[Query]:
     "Queries that must not be trained on."
-    return load_queries(source) if source else []
+    return load_queries(source, answers=False, reading=reading) if source else []

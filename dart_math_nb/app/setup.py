@@ -15,21 +15,24 @@ import logging
 import random
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fastcore.meta import delegates
 
 from .flags import Many
+from .printing import telling
 from .queries import open_queries
 from ..data.fields import Fields
-from ..data.files import file_facts, folder_revision
+from ..data.files import folder_revision
 from ..data.messages import check_names
 from ..data.plugins import registered
 from ..data.queries import draw_queries, filter_queries
 from ..data.query_sets import LoadedSets
+from ..data.reading import Reading
 from ..data.records import Query, Source, short_hash
+from ..data.source import source_facts
 from ..engines.dice import SimulatedEngine
 from dart_math_nb.engines.make import (
     KINDS,
@@ -135,6 +138,7 @@ class Setup:
     source: Source  # Names the draws
     params: SampleParams
     prompts: Mapping[str, Prompt | PlainPrompt]  # By benchmark
+    reading: Reading = field(default_factory=Reading)  # What was read of files
 
     def prompt_of(self, query: Query) -> str:
         "Whole prompt of a query."
@@ -181,8 +185,9 @@ def bare_prompts(
 def stand_in(
     queries: Sequence[Query],
     how: Source,  # Sampling parameters
-    path: str | None,  # File of responses; None throws dice
+    path: str | None,  # Responses, from anywhere; None throws dice
     fields: Fields | None = None,  # Of the responses
+    reading: Reading | None = None,  # Takes bad rows of them
 ) -> Setup:
     "Open stored responses, or dice, for queries; a template is checked, though they take none."
     if how.template not in ("", "auto", "chat"):
@@ -191,8 +196,8 @@ def stand_in(
     if path is None:
         engine = simulated_engine(queries, how.run_seed)
     else:
-        engine = replay_engine(path, fields, queries, how.run_seed)
-        facts = file_facts(path)
+        engine = replay_engine(path, fields, queries, how.run_seed, reading)
+        facts = source_facts(path)
         plain = replace(plain, model=facts["file"], revision=facts["sha256"][:16])
     return Setup(list(queries), engine, plain, params_of(plain), bare_prompts(queries))
 
@@ -235,14 +240,21 @@ def attach_model(
     params = params_of(source, next(iter(prompts.values())).stop)
     return Setup(list(queries), engine, source, params, prompts)
 
+# %% ../../nbs/70_app/10_setup.ipynb #896a5b8e
+def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
+    if model[0] in ("replay", "simulated"):
+        return stand_in(queries, how, *stored)
+    return attach_model(queries, how, *model)
+
 # %% ../../nbs/70_app/10_setup.ipynb #b5a69ca8
 def open_setup(
     queries: Sequence[Query],
     fields: Fields = None,  # Of the responses, for replay
+    reading: Reading = None,  # What was read of files
     *,
     engine: str = "hf",  # hf, vllm (both in this process), openai (servers), replay, simulated
     model: str = None,  # Folder or hub id of the model, or the name that a server knows
-    responses: str = None,  # .jsonl[.gz] or .parquet file of responses, for replay
+    responses: str = None,  # Responses for replay: a file, a folder or a data set of the hub
     base_url: Many = None,  # Addresses of servers, for openai (http://127.0.0.1:8000/v1)
     option: Many = None,  # Further options of the engine as name=value, such as dtype=bfloat16
     template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
@@ -258,9 +270,8 @@ def open_setup(
     check_engine(engine, model, responses, options)
     options |= {} if max_in_flight is None else {"max_in_flight": max_in_flight}
     how = Source("", "", template, temperature, top_p, max_tokens, seed)
-    if engine in ("replay", "simulated"):
-        return stand_in(queries, how, responses, fields)
-    return attach_model(queries, how, engine, model, options, n_shots)
+    setup = _opened(queries, how, (engine, model, options, n_shots), (responses, fields, reading))
+    return replace(setup, reading=reading or Reading())
 
 # %% ../../nbs/70_app/10_setup.ipynb #91995e6a
 def template_note(
@@ -283,20 +294,22 @@ def connect(
         print(note, file=sys.stderr)
 
 # %% ../../nbs/70_app/10_setup.ipynb #fd5f1bb1
-@delegates(open_setup, but=["fields"])
+@delegates(open_setup, but=["fields", "reading"])
 def hub_setup(
     *,
     meta_field: Many = None,  # Further fields of the queries, such as level=difficulty
-    config: str = None,  # Configuration of a data set of the hub
+    config: str = None,  # Configuration of a data set of the hub, or of a folder
     split: str = None,  # Its split
     revision: str = None,  # Its commit
     data_folder: str = None,  # Folder with the files of benchmarks
     unverified: bool = False,  # Warn of wrong rows of a benchmark, do not refuse them
+    on_bad: str = "drop",  # Bad rows of files: drop (listed; at most 5 %), stop, or a share as 0.2
     **kwargs,
 ) -> tuple[dict, dict]:  # Options of `load_queries`; those of `open_setup`
     "What says where queries come from, apart from the rest."
     found = {"meta_fields": meta_field or (), "config": config, "split": split}
     found |= {"revision": revision, "folder": data_folder, "unverified": unverified}
+    kwargs["reading"] = found["reading"] = telling(on_bad)
     return found, kwargs
 
 # %% ../../nbs/70_app/10_setup.ipynb #bc76ae1c

@@ -13,30 +13,35 @@ from importlib.resources import files
 from pathlib import Path
 
 from .flags import Many
+from .printing import telling
 from ..data.messages import nearest
 
 # %% ../../nbs/70_app/50_train.ipynb #4d1728e7
-def shipped_recipes() -> list[str]:
+def shipped_recipes(
+    kind: str = "",  # "runs" for run files; "" for recipes of trainings
+) -> list[str]:
     "Names of the recipes that come with the package."
-    folder = files("dart_math_nb") / "recipes"
+    folder = files("dart_math_nb") / "recipes" / kind
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def find_recipe(
     recipe: str,  # YAML file, or name of a recipe that comes with the package
+    kind: str = "",  # "runs" for run files; "" for recipes of trainings
 ) -> str:  # Path
     "The file of a recipe. Raises FileNotFoundError with the nearest name."
     if Path(recipe).suffix or Path(recipe).exists() or "/" in recipe:
         return recipe
-    if recipe not in (names := shipped_recipes()):
+    if recipe not in (names := shipped_recipes(kind)):
         raise FileNotFoundError(f"{recipe}: no such file or recipe; {nearest(recipe, names)}")
-    return str(files("dart_math_nb") / "recipes" / f"{recipe}.yaml")
+    return str(files("dart_math_nb") / "recipes" / kind / f"{recipe}.yaml")
 
 # %% ../../nbs/70_app/50_train.ipynb #d1fb1353
 def train(
     recipe: str,  # YAML file, or name of a recipe that comes with the package
     *,
     set: Many = None,  # key=value, over what the recipe says
+    on_bad: str = "drop",  # Bad rows: drop (listed; at most 5 %), stop, or a share such as 0.2
 ) -> Path:  # Folder of the model
     "Fine-tune a model on train sets, packed, as a recipe says."
     from dart_math_nb.train.recipe import read_recipe
@@ -47,7 +52,7 @@ def train(
     check_place(cfg.model)
     from dart_math_nb.train.loop import train as train_model
 
-    result = train_model(cfg)
+    result = train_model(cfg, reading=telling(on_bad))
     if not int(os.environ.get("RANK", 0)):  # of several processes, one reports
         print(result)
         print(result.out)

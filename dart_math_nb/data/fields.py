@@ -7,29 +7,39 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/fields.html.md"""
 # %% auto #0
 __all__ = ['USUAL', 'KEPT_IDS', 'META', 'META_FIELDS', 'WORKED', 'WORDS', 'spelled', 'get_field', 'usual_value', 'last_boxed',
            'ref_text', 'level_number', 'tolerance', 'Fields', 'saved_fields', 'parse_fields', 'marks_answer',
-           'usual_field', 'missing_field', 'find_fields', 'row_meta', 'row_reference']
+           'head_row', 'usual_fields', 'usual_field', 'missing_field', 'find_fields', 'taken_fields', 'look_ahead',
+           'domain_text', 'row_meta', 'row_query', 'row_reference', 'check_marked']
 
 # %% ../../nbs/10_data/25_fields.ipynb #5ba6178d
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from numbers import Number
+from typing import Any
+
+from .messages import Refused
+from .reading import BadRow, Row
+from .turns import answers_of, cell_value, is_conversation, question_of, says
 
 # %% ../../nbs/10_data/25_fields.ipynb #a9939fb3
 _NAMES = {
-    "query": "query problem question doc.problem doc.question doc.query prompt",
-    "ref_ans": "ref_ans ref gt_ans gt expected_answer answer final_answer doc.answer target"
-    " solution doc.solution",
-    "response": "response responses resp resps completion generation generations output outputs code",
-    "label": "correct is_correct label exact_match score",
+    "query": "query problem question doc.problem doc.question doc.query extra_info.question"
+    " instruction prompt messages conversations",
+    "ref_ans": "ref_ans ref gt_ans gt expected_answer reward_model.ground_truth ground_truth.value"
+    " ground_truth answer final_answer doc.answer target solution doc.solution",
+    "response": "response responses resp resps completion completions generation generations output"
+    " outputs code messages conversations",
+    "label": "correct is_correct ans_correct label correctness correctness_math_verify exact_match"
+    " score",
     "model": "model agent model_name",
     "level": "level query_metadata.level doc.level",
     "domain": "domain type subject",
     "id": "id",
     "abs_tol": "abs_tol",
     "rel_tol": "rel_tol",
-    "finish_reason": "finish_reason",
+    "finish_reason": "finish_reason finish_reasons",
     "n_tokens": "n_tokens",
     "query_id": "query_id id qid",
     "n_trials": "n_trials tot_n_samples n_resp n_samples n",
@@ -103,7 +113,9 @@ _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 4,200 and -1,234,567.5
 def ref_text(
     value,  # Reference as the file has it: text, number, truth value or list of these
 ) -> str:
-    "A reference answer as text. Raises ValueError for null, infinity, or an object."
+    "A reference answer as text. Raises BadRow for null, ValueError for infinity or an object."
+    if isinstance(value, str) and value[:2] == '["':
+        value = cell_value(value)
     if isinstance(value, str):
         _, marked, answer = value.rpartition("\n#### ")
         if marked:
@@ -113,8 +125,12 @@ def ref_text(
         return (value if boxed is None else boxed).strip()
     if isinstance(value, list | tuple) and not any(isinstance(v, list | tuple) for v in value):
         return ", ".join(ref_text(v) for v in value)
+    if value is None:
+        raise BadRow(
+            "empty reference", "None is no answer; need text, a number, or a list of these"
+        )
     if not isinstance(value, Number) or value != value or abs(value) == math.inf:
-        raise ValueError(f"{value!r:.60} is no answer; need text, a number, or a list of these")
+        raise Refused(f"{value!r:.60} is no answer; need text, a number, or a list of these")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -125,7 +141,7 @@ def level_number(
 ) -> int | str:  # The number where there is one
     "A level as an int."
     text = ref_text(value).removeprefix("Level ").strip()
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) < 19 else text
 
 
 def tolerance(
@@ -134,10 +150,10 @@ def tolerance(
     "A tolerance. Raises ValueError unless it is a number from 0 on."
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = -1.0
     if not 0 <= found < math.inf:
-        raise ValueError(f"{value!r:.60}; need a number >= 0")
+        raise Refused(f"{value!r:.60}; need a number >= 0")
     return found
 
 # %% ../../nbs/10_data/25_fields.ipynb #fc5177be
@@ -176,7 +192,7 @@ def parse_fields(
     pairs = [tuple(part.strip() for part in text.partition("=")[::2]) for text in meta_fields]
     for text, (name, field) in zip(meta_fields, pairs, strict=True):
         if not (name.isidentifier() and field):
-            raise ValueError(f"meta field {text!r}; need name=field, such as level=difficulty")
+            raise Refused(f"meta field {text!r}; need name=field, such as level=difficulty")
     meta = (*pairs, *META_FIELDS) if pairs else None
     return Fields(query_field, ref_field, meta=meta)
 
@@ -190,19 +206,46 @@ def marks_answer(
     "Does a text mark its answer, in a box or behind `#### `?"
     return isinstance(value, str) and ("\n#### " in value or last_boxed(value) is not None)
 
+# %% ../../nbs/10_data/25_fields.ipynb #6b3a111b
+def head_row(
+    rows: Iterable[Mapping],  # The first rows of a file
+) -> dict:
+    "One row that has each field of some rows, with the first value that says something."
+    head: dict = {}
+    for row in rows:
+        for name, value in row.items():
+            old = head.get(name)
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                head[name] = head_row((old, value))
+            elif name not in head or _says_more(name, value, old):
+                head[name] = value
+    return head
+
+
+def _says_more(name: str, value: Any, old: Any) -> bool:
+    if str(name).lower() in WORKED:
+        return marks_answer(value) and not marks_answer(old)
+    both = (question_of, lambda v: next(answers_of(v), None))
+    return any(says(f(value), "") and not says(f(old), "") for f in both)
+
 # %% ../../nbs/10_data/25_fields.ipynb #c3ac3e68
-def usual_field(
-    row: Mapping,  # First row of a file
+def usual_fields(
+    row: Mapping,  # First row of a file, or `head_row` of several
     what: str,  # A key of USUAL
-) -> str | None:  # As the row writes it; None when no usual name is there
-    "The field of a row that its usual names find."
+) -> list[str]:  # As the row writes them, in the order of trust
+    "The fields of a row that its usual names find."
     names = (spelled(row, name) for name in USUAL[what])
-    there = [name for name in names if name is not None]
+    there = [name for name in dict.fromkeys(names) if name is not None]
     if what == "ref_ans":
         worked = {name for usual in WORKED if (name := spelled(row, usual))}
         there = [n for n in there if n not in worked or marks_answer(get_field(row, n))]
-    held = (name for name in there if get_field(row, name) is not None)
-    return next(held, there[0] if there else None)
+    held = [name for name in there if says(get_field(row, name), what)]
+    return held or [name for name in there if not is_conversation(get_field(row, name))]
+
+
+def usual_field(row: Mapping, what: str) -> str | None:
+    "The first of them; None when no usual name is there."
+    return next(iter(usual_fields(row, what)), None)
 
 # %% ../../nbs/10_data/25_fields.ipynb #2c4916e2
 WORDS = {
@@ -221,7 +264,7 @@ def missing_field(
     named: str | None,  # What the caller asked for
     where: object,  # File or data set
     flag: str = "--{}-field",  # How this caller names a field
-) -> ValueError:
+) -> Refused:
     "The error for a field that is not there."
     words, first = WORDS[what]
     lacks = f"no field {named!r} for the {words}" if named else f"no field for the {words}"
@@ -230,13 +273,11 @@ def missing_field(
     if unmarked and what == "ref_ans" and not named:
         tried = f"; {unmarked!r} marks no answer, in a box or behind ####"
     have = ", ".join(map(str, row))[:200]
-    return ValueError(
-        f"{where}, row 1: {lacks}{tried}; it has: {have}; {flag.format(first)} names it"
-    )
+    return Refused(f"{where}, row 1: {lacks}{tried}; it has: {have}; {flag.format(first)} names it")
 
 # %% ../../nbs/10_data/25_fields.ipynb #c30e958c
 def find_fields(
-    row: Mapping,  # First row of a file
+    row: Mapping,  # First row of a file, or `head_row` of several
     fields: Fields = Fields(),  # noqa: B008  frozen
     need: Sequence[str] = ("query",),  # Of WORDS, must be there
     where: object = "rows",  # File or data set, for messages
@@ -260,8 +301,54 @@ def find_fields(
     )
     return Fields(**found)
 
+# %% ../../nbs/10_data/25_fields.ipynb #380f6e5e
+def taken_fields(
+    row: Mapping,  # That `fields` were found in
+    fields: Fields,  # From `find_fields`
+    whats: Sequence[str] = ("query", "ref_ans", "response", "label", "model", "level"),
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:  # Taken; others that would have done
+    "Which field is what, under the words that a person knows."
+    taken, others = {}, {}
+    for what in whats:
+        if name := getattr(fields, what):
+            words = WORDS[what][0]
+            taken[words] = name
+            others[words] = tuple(n for n in usual_fields(row, what) if n != name)
+    return taken, {words: names for words, names in others.items() if names}
+
+# %% ../../nbs/10_data/25_fields.ipynb #1260c00f
+def look_ahead(
+    rows: Iterator[Row],
+    fields: Fields,  # As the caller names them
+    need: Sequence[str],  # Of WORDS, must be there
+    where: object,  # File or data set, for messages
+    flag: str = "--{}-field",  # How this caller names a field, for messages
+    n: int = 100,  # Rows to read at least
+) -> tuple[Fields, dict, list[Row]]:  # Fields, `head_row`, the rows that were read
+    "Fields of rows. Raises Refused when there is no row, or a needed or a named field is not there."
+    seen, head = [], {}
+    while True:
+        some = list(islice(rows, n))
+        seen += some
+        head = head_row([head, *(row.row for row in some if row.row)])
+        if not seen:
+            raise Refused(f"{where}: no rows; need at least one")
+        try:
+            return find_fields(head, fields, need, where, flag), head, seen
+        except Refused:
+            if not some:
+                raise
+
 # %% ../../nbs/10_data/25_fields.ipynb #d5f56fcb
-_READ = {"level": level_number, "abs_tol": tolerance, "rel_tol": tolerance}
+def domain_text(
+    value: Any,  # Text, or a list of them
+) -> Any:  # Text; another value as it is
+    "A domain, or several, as one text."
+    listed = isinstance(value, list | tuple)
+    return "; ".join(map(str, value)) if listed else value
+
+
+_READ = {"level": level_number, "abs_tol": tolerance, "rel_tol": tolerance, "domain": domain_text}
 
 
 def row_meta(
@@ -275,21 +362,57 @@ def row_meta(
             try:
                 meta[name] = _READ[name](value) if name in _READ else value
             except ValueError as e:
-                raise ValueError(f"{field}: {e}") from None
+                raise Refused(f"{field}: {e}") from None
     return meta
+
+# %% ../../nbs/10_data/25_fields.ipynb #483be316
+def row_query(
+    row: Mapping,
+    fields: Fields,  # From `find_fields`
+) -> str:
+    "Problem text of a row. Raises BadRow when it is blank, ValueError when it is no text."
+    name = fields.query
+    text = question_of(get_field(row, name))
+    more = row.get("input") if name == "instruction" else None
+    if text is None or isinstance(text, str) and not text.strip():
+        raise BadRow("empty query", f"{name}={text!r}; need the problem text")
+    if not isinstance(text, str):
+        raise Refused(f"{name}={text!r:.60}; need the problem text")
+    return f"{text}\n{more}" if isinstance(more, str) and more.strip() else text
 
 # %% ../../nbs/10_data/25_fields.ipynb #a9591045
 def row_reference(
     row: Mapping,
     fields: Fields,  # From `find_fields`
 ) -> str:  # "" when the file has none
-    "Reference answer of a row. Raises ValueError when it is null, no answer, or marks none."
+    "Reference answer of a row. Raises BadRow when it is missing or marked as none, or ValueError."
     if fields.ref_ans is None:
         return ""
     value = get_field(row, fields.ref_ans)
     if fields.worked and not marks_answer(value):
-        raise ValueError(f"{fields.ref_ans}={value!r:.60}; need a solution with a box or ####")
+        what = f"{fields.ref_ans}={value!r:.60}; need a solution with a box or ####"
+        raise BadRow("empty reference", what)
     try:
-        return ref_text(value)
+        text = ref_text(value)
+    except BadRow as e:
+        raise BadRow(e.reason, f"{fields.ref_ans}: {e}") from None
     except ValueError as e:
-        raise ValueError(f"{fields.ref_ans}: {e}") from None
+        raise Refused(f"{fields.ref_ans}: {e}") from None
+    if not text:
+        raise BadRow("empty reference", f"{fields.ref_ans}={value!r:.60}; need text")
+    return text
+
+# %% ../../nbs/10_data/25_fields.ipynb #51567fe6
+_NO_ANSWER = ("proof", "notfound", "not found")  # References that say that there is none
+
+
+def check_marked(
+    row: Mapping,
+    ref_ans: str,  # Its reference answer
+) -> None:
+    "Raise BadRow where a file says of itself that there is no answer to grade."
+    if ref_ans.casefold() in _NO_ANSWER:
+        raise BadRow("marked by the file", f"the reference is {ref_ans!r}")
+    valid = row.get("problem_is_valid")
+    if valid not in (None, True, "", "Yes", "yes"):
+        raise BadRow("marked by the file", f"problem_is_valid={valid!r:.60}")

@@ -6,11 +6,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/load.html.md"""
 
 # %% auto #0
 __all__ = ['data_folder', 'local_file', 'benchmark_frame', 'benchmark_queries', 'number_repeats', 'own_rows', 'load_benchmark',
-           'split_source', 'load_queries']
+           'split_source', 'note_benchmark', 'said_options', 'load_queries']
 
 # %% ../../nbs/10_data/60_load.ipynb #029fb1be
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -26,11 +25,20 @@ from dart_math_nb.data.catalog import (
     get_benchmark,
 )
 from .fields import Fields, find_fields, get_field, parse_fields, row_meta
-from .files import read_rows
-from .hub import folder_rows, hub_rows, mirror_rows
-from .messages import one_line
+from .hub import mirror_rows
+from .messages import Refused, one_line
 from .queries import draw_queries, filter_queries, queries_from, text_and_ref
+from .reading import Reading, Row, as_reading, numbered
 from .records import Query, short_hash
+from .rows import file_kind
+from dart_math_nb.data.source import (
+    OPTIONS,
+    cut_options,
+    is_hub_id,
+    parse_source,
+    set_name,
+    source_rows,
+)
 
 # %% ../../nbs/10_data/60_load.ipynb #54dfae3f
 def data_folder() -> Path | None:  # None when this machine has no such folder
@@ -87,21 +95,23 @@ def benchmark_frame(
 
 # %% ../../nbs/10_data/60_load.ipynb #4e6f2717
 def benchmark_queries(
-    rows: Iterable[dict],
+    rows: Iterable[Row | dict],
     bench: Benchmark,
     fields: Fields,  # Of these rows
     where: object,  # File or data set, for messages
 ) -> list[Query]:
     "Rows as the queries of a benchmark. Raises ValueError naming row and field."
     queries, found = [], None
-    for i, row in enumerate(rows, 1):
+    for i, row, why, *_ in numbered(rows):
+        if row is None:
+            raise Refused(f"{where}, row {i}: {why}")
         found = found or find_fields(row, fields, ("query", "ref_ans"), where)
         try:
             queries.append(_query_of(row, bench, found))
         except ValueError as e:
-            raise ValueError(f"{where}, row {i}: {e}") from None
+            raise Refused(f"{where}, row {i}: {e}") from None
     if not queries:
-        raise ValueError(f"{where}: no rows; need at least one query")
+        raise Refused(f"{where}: no rows; need at least one query")
     return number_repeats(queries)
 
 # %% ../../nbs/10_data/60_load.ipynb #0abf1162
@@ -114,7 +124,7 @@ def _query_of(row: dict, bench: Benchmark, fields: Fields) -> Query:
     if (answer := meta.pop("ref_ans", None)) is not None:
         row = row | {fields.ref_ans: answer}
     if get_field(row, fields.ref_ans) is None:
-        raise ValueError(f"no {fields.ref_ans!r}; need a reference answer")
+        raise Refused(f"no {fields.ref_ans!r}; need a reference answer")
     return Query(query_id, bench.name, *text_and_ref(row, fields), meta)
 
 # %% ../../nbs/10_data/60_load.ipynb #63701444
@@ -143,20 +153,29 @@ def own_rows(
         what = f"benchmark {bench.name!r}: its function failed"
         raise ValueError(f"{what}, {type(e).__name__}: {one_line(e)}") from e
 
+# %% ../../nbs/10_data/60_load.ipynb #11e242bb
+def _from_here(
+    bench: Benchmark, path: Path | None, unverified: bool, reading: Reading | None
+) -> list[Query]:
+    rows, where = (own_rows(bench), bench.name) if bench.rows else (source_rows(path), path)
+    if bench.n_rows is None and not (bench.tolerances or bench.fixes):
+        return queries_from(rows, bench.name, bench.fields, where, reading)
+    queries = benchmark_queries(rows, bench, bench.fields, where)
+    check_content(bench, queries, where, unverified=unverified)
+    return queries
+
 # %% ../../nbs/10_data/60_load.ipynb #5522e9ec
 def load_benchmark(
     bench: Benchmark,
     folder: str | Path | None = None,  # With the local file; None is data_folder()
     *,
     unverified: bool = False,  # Warn of wrong rows instead of refusing them
+    reading: Reading | None = None,  # Takes bad rows of a set that nobody has counted
 ) -> list[Query]:
     """Queries of a known benchmark, from its local file or a mirror.
-    Raises ValueError when rows are wrong, ConnectionError when there are none."""
+    Raises Refused when rows are wrong, ConnectionError when there are none."""
     if (path := local_file(bench, folder)) or bench.rows is not None:
-        rows, where = (own_rows(bench), bench.name) if bench.rows else (read_rows(path), path)
-        queries = benchmark_queries(rows, bench, bench.fields, where)
-        check_content(bench, queries, where, unverified=unverified)
-        return queries
+        return _from_here(bench, path, unverified, reading)
     failed, problem = [], None
     for mirror in bench.mirrors:
         try:
@@ -183,14 +202,10 @@ def _not_found(bench: Benchmark, failed: list[Exception]) -> Exception:
     return ConnectionError(f"benchmark {bench.name!r}: no local file; {why}; {where}")
 
 # %% ../../nbs/10_data/60_load.ipynb #c8d95a7e
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # openai/gsm8k: an owner and a name
-_FILES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
-
-
 def _is_path(source: str | Path) -> bool:
-    path = Path(source)
-    if isinstance(source, Path) or source.endswith(_FILES) or source[:1] in (".", "~", "/"):
+    if isinstance(source, Path) or source[:1] in (".", "~", "/") or file_kind(source):
         return True
+    path = Path(source)
     return source not in benchmarks() and (
         path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
     )
@@ -203,29 +218,43 @@ def split_source(
     "A source and its filters. Raises ValueError when there is none."
     filters = [where] if isinstance(where, str) else list(where)
     if not str(source).partition(";")[0].strip():
-        raise ValueError("no source of queries; need the name of a benchmark, a file or a folder")
-    if isinstance(source, Path) or _is_path(source):
-        return Path(source).expanduser(), filters
-    name, *more = (part.strip() for part in source.split(";"))
-    return name, [*(part for part in more if part), *filters]
+        raise Refused("no source of queries; need the name of a benchmark, a file or a folder")
+    name, more = cut_options(source)
+    filters = [*more, *filters]
+    if isinstance(source, Path) or _is_path(name):
+        return Path(name).expanduser(), filters
+    return name, filters
+
+# %% ../../nbs/10_data/60_load.ipynb #0abbb70e
+def note_benchmark(
+    reading: Reading,
+    name: str,  # Of a known benchmark
+    queries: list[Query],
+) -> None:
+    "Note that a benchmark was loaded."
+    source = reading.begin(name)
+    source.n_rows, first = len(queries), queries[0]
+    source.example = {"problem text": first.query, "reference answer": first.ref_ans}
+    reading.close(source)
 
 # %% ../../nbs/10_data/60_load.ipynb #1f836579
-def _open_source(source: str | Path, fields: Fields, flags: dict, known: dict) -> list[Query]:
+def _open_source(
+    source: str | Path, fields: Fields, flags: dict, known: dict, reading: Reading, answers: bool
+) -> list[Query]:
     if source in benchmarks():
         if given := [k for k, v in flags.items() if v] + ["fields"] * (fields != Fields()):
-            raise ValueError(
+            raise Refused(
                 f"benchmark {source!r} knows its fields and splits; {', '.join(given)} is for files"
             )
-        return load_benchmark(get_benchmark(source), **known)
-    if _is_path(source):
-        path = Path(source)
-        if not path.is_dir():
-            name = path.name.split(".")[0]
-            return queries_from(read_rows(path), name, fields, path)
-        return queries_from(folder_rows(path, flags["split"]), path.name, fields, path)
-    if not _HUB_ID.fullmatch(source):
-        get_benchmark(source)
-    return queries_from(hub_rows(source, **flags), source.split("/")[1], fields, source)
+        before = len(reading.sources)
+        queries = load_benchmark(get_benchmark(source), **known, reading=reading)
+        if len(reading.sources) == before:
+            note_benchmark(reading, str(source), queries)
+        return queries
+    if not _is_path(source) and not is_hub_id(str(source)):
+        get_benchmark(str(source))
+    place = parse_source(source, **flags)
+    return queries_from(source_rows(place), set_name(place), fields, place, reading, answers)
 
 # %% ../../nbs/10_data/60_load.ipynb #b3cc5b21
 def _some(queries: list[Query], filters: list[str], n: int | None, seed: int, where) -> list[Query]:
@@ -234,6 +263,16 @@ def _some(queries: list[Query], filters: list[str], n: int | None, seed: int, wh
         return found if n is None else draw_queries(found, n, seed)
     except ValueError as e:
         raise ValueError(f"{where}: {e}") from None
+
+# %% ../../nbs/10_data/60_load.ipynb #c736bde7
+def said_options(
+    filters: Iterable[str],  # Behind the name of a source
+    **given: str | None,  # split, config and revision, where flags say them
+) -> tuple[list[str], dict[str, str | None]]:  # True filters; split, config and revision
+    "Filters apart from what says which rows are meant."
+    pairs = [(f, *map(str.strip, f.partition("=")[::2])) for f in filters]
+    said = {name: value for _, name, value in pairs if name in OPTIONS}
+    return [f for f, name, _ in pairs if name not in OPTIONS], given | said
 
 # %% ../../nbs/10_data/60_load.ipynb #69a6e436
 def load_queries(
@@ -250,11 +289,14 @@ def load_queries(
     seed: int = 0,  # Of that draw
     folder: str | Path | None = None,  # With the files of benchmarks; None is data_folder()
     unverified: bool = False,  # Warn of wrong rows of a benchmark instead of refusing them
+    answers: bool = True,  # Must there be reference answers?
+    reading: Reading | str | None = "drop",  # Takes bad rows; or drop (at most 5 %), stop, a share
 ) -> list[Query]:
     """Load, check, filter and sample a set of queries.
-    Raises ValueError, FileNotFoundError or ConnectionError: where, what came, what was needed."""
+    Raises Refused, FileNotFoundError or ConnectionError: where, what came, what was needed."""
     source, filters = split_source(source, where)
     fields = parse_fields(query_field, ref_field, list(meta_fields))
-    flags = {"config": config, "split": split, "revision": revision}
-    known = {"folder": folder, "unverified": unverified}
-    return _some(_open_source(source, fields, flags, known), filters, n, seed, source)
+    filters, flags = said_options(filters, config=config, split=split, revision=revision)
+    known, reading = {"folder": folder, "unverified": unverified}, as_reading(reading)
+    found = _open_source(source, fields, flags, known, reading, answers)
+    return _some(found, filters, n, seed, source)

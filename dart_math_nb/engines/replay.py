@@ -15,6 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..data.fields import Fields
+from ..data.reading import Reading
 from ..data.records import Query, draw_seed
 from dart_math_nb.data.responses import (
     Item,
@@ -23,6 +24,7 @@ from dart_math_nb.data.responses import (
     response_fields,
     stored_responses,
 )
+from ..data.source import Place
 from .protocol import Completion, Draw, Exhausted, SampleParams
 
 # %% ../../nbs/35_engines/17_replay.ipynb #88380b91
@@ -83,13 +85,14 @@ def completion_of(
 
 
 def replay_engine(
-    path: str | Path,  # .jsonl, .jsonl.gz or .parquet
+    source: str | Path | Place,  # File, folder, or data set of the hub
     fields: Fields | None,  # From `response_fields`, with a query field; None finds them
     queries: Sequence[Query],
     seed: int = 0,  # Another seed is another order
+    reading: Reading | None = None,  # Takes bad rows; None drops them with a warning
 ) -> ReplayEngine:
-    "Stored responses of each query. Raises ValueError when a query has none."
-    return ReplayEngine(stored_responses(path, fields, queries, completion_of), seed)
+    "Stored responses of each query. Raises Refused when a query has none."
+    return ReplayEngine(stored_responses(source, fields, queries, completion_of, reading), seed)
 
 # %% ../../nbs/35_engines/17_replay.ipynb #ced840cf
 @patch(cls_method=True)
@@ -112,16 +115,16 @@ def from_rows(
 @patch(cls_method=True)
 def from_file(
     cls: ReplayEngine,
-    path: str | Path,  # .jsonl, .jsonl.gz or .parquet
+    source: str | Path | Place,  # File, folder, or data set of the hub
     query_field: str | None = None,  # Field that names the query; None tries the usual names
     response_field: str | None = None,  # Field with the model text; None tries the usual names
     seed: int = 0,  # Another seed is another order
     by: str = "prompt",  # What the query field holds: "prompt" (query text) or "query_id"
 ) -> ReplayEngine:
-    "Replay a file of responses. Raises ValueError naming file, row and field."
+    "Replay a file of responses. Raises Refused naming file, row and field."
     named = Fields(query=query_field, response=response_field)
-    fields = response_fields(path, named, ("query", "response"), flag="the option {}_field")
+    fields = response_fields(source, named, ("query", "response"), flag="the option {}_field")
     stored: dict[str, list] = {}
-    for item in read_responses(path, replace(fields, ref_ans=None)):
+    for item in read_responses(source, replace(fields, ref_ans=None)):
         stored.setdefault(item.query, []).append(completion_of(item))
     return cls(stored, seed, by)

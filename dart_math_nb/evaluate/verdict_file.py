@@ -17,8 +17,10 @@ import pandas as pd
 
 from ..data.fields import KEPT_IDS, Fields, get_field
 from ..data.files import whole_text, write_jsonl, write_parquet
+from ..data.reading import Reading
 from ..data.records import short_hash
-from ..data.responses import Item, read_responses, response_fields, set_name
+from ..data.responses import Item, read_responses, response_fields
+from ..data.source import Place, parse_source, set_name
 from .metrics import accuracy
 from ..grade.batch import grade_responses
 
@@ -30,7 +32,7 @@ def plain(
     value,  # Of a row
 ):  # Text, number or truth value
     "A value that can be grouped by, and written anywhere: others become text."
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, float)) or isinstance(value, int) and abs(value) < 2**63:
         return value
     return whole_text(str(value))
 
@@ -49,18 +51,19 @@ def row_ids(
 
 # %% ../../nbs/55_evaluate/80_verdict_file.ipynb #f9ac31c6
 def grade_rows(
-    path: str | Path,  # .jsonl, .jsonl.gz or .parquet
+    path: str | Path | Place,  # File, folder, or data set of the hub
     fields: Fields | None = None,  # From `response_fields`; None finds them
     limit: int | None = None,  # First rows only
     n_procs: int | None = None,  # Processes; None is one per core, one alone for a small file
     also: Sequence[str] = (),  # Further fields to keep
+    reading: Reading | None = None,  # Takes bad rows; None drops them with a warning
     **options,  # Of `grade_response`
 ) -> Iterator[dict]:  # Ids, correct, ans, rule, error; one per response, in order
-    "Grade a file. Raises ValueError naming file, row and field."
+    "Grade a file. Raises Refused naming file, row and field."
     waiting, fields = deque(), fields or response_fields(path, need=NEEDED)
 
     def feed() -> Iterator[dict]:
-        for item in read_responses(path, fields, limit=limit):
+        for item in read_responses(path, fields, limit=limit, reading=reading):
             waiting.append(row_ids(path, item, also))
             tolerances = {k: item.meta[k] for k in ("abs_tol", "rel_tol") if k in item.meta}
             texts = {"response": item.response, "ref_ans": item.ref_ans, "query": item.query}
@@ -68,7 +71,8 @@ def grade_rows(
 
     if n_procs is not None and n_procs < 1:
         raise ValueError(f"n_procs={n_procs}; need at least 1")
-    small = Path(path).stat().st_size < 2**20
+    local = Path(parse_source(path).name).expanduser()
+    small = local.is_file() and local.stat().st_size < 2**20
     for v in grade_responses(feed(), n_procs or (1 if small else None), progress=True, **options):
         ans = None if v.ans is None else plain(v.ans)
         yield waiting.popleft() | asdict(v) | {"ans": ans}
