@@ -79,7 +79,7 @@ def import_responses(
     from dart_math_nb.sets.intake import import_pool
 
     kept, pool = (RunFolder(out).path(name) for name in ("queries.jsonl", "pool"))
-    asked = import_queries(out, queries, reading := telling(on_bad))
+    asked = import_queries(out, queries, reading := telling(on_bad, "import"))
     how = {"queries": asked, "source": Source(model) if model else None}
     how |= {"keep_wrong": keep_wrong, "n_procs": n_procs, "reading": reading}
     found = import_pool(list(files), pool, import_cfg(**kwargs), **how)
