@@ -180,7 +180,7 @@ class Reading:
         except (TypeError, ValueError):
             share = -1.0
         if not 0 <= share <= 1:
-            what = f"on_bad={self.on_bad!r}"
+            what = f"--on-bad {self.on_bad}"
             raise Refused(f"{what}; need drop, stop, or a share of the rows such as 0.2")
         return share
 
