@@ -39,6 +39,9 @@ $(DEEPSPEED): $(READY)
 test-launch: $(DEEPSPEED) ## train with several processes, ZeRO included (2 minutes; run it alone)
 	@$(BIN)/python tools/test.py --flags slow --workers 1 nbs/50_train/95_launch.ipynb
 
+fuzz: $(READY) ## send hostile files and run folders through the commands for a minute of CPU
+	@$(BIN)/python bench/fuzz_readers.py --seconds 60 --check
+
 check: $(READY) ## run the checks alone (seconds)
 	@$(BIN)/python tools/check.py --prose
 
@@ -62,4 +65,4 @@ clean: ## remove what was built; keeps .venv and runs/
 	@rm -rf _docs _proc build dist .ruff_cache .hypothesis *.egg-info nbs/nbdev.yml
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test vllm test-vllm test-browser deepspeed test-launch check lab docs package bench pins clean
+.PHONY: help setup demo test vllm test-vllm test-browser deepspeed test-launch fuzz check lab docs package bench pins clean

@@ -20,6 +20,7 @@ from ..data.messages import explain, nearest, one_line, printable, scrub, secret
 # fmt: off
 STAGES = {  # Name -> module and function in this room, line of help
     "demo":       ("report.demo",               "Run the whole pipeline in miniature, from sampling to a report; resumable."),
+    "run":        ("run.run",                   "Run the stages of a file, from queries to a report; resumable."),
     "benchmarks": ("data.benchmarks",           "List the benchmarks that are known by name."),
     "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
@@ -37,7 +38,7 @@ STAGES = {  # Name -> module and function in this room, line of help
 }
 # fmt: on
 TOPICS = {  # Of the overview -> stages, in the order of a project
-    "start": "demo benchmarks",
+    "start": "demo run benchmarks",
     "responses": "sample status grade import show",
     "pools": "check push pull",
     "train sets": "curate export",
@@ -187,7 +188,8 @@ def run_stage(
         load_rules(files)
         command = find_command(name)
         check_words(argv)
-        command(**read_flags(name, command, argv))
+        command(**(flags := read_flags(name, command, argv)))
+        import_module("dart_math_nb.app.sections").print_run_file(name, flags)
     except SystemExit as e:  # --help
         return e.code or 0
     except KeyboardInterrupt:

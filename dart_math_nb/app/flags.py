@@ -21,10 +21,12 @@ def read_prior(
     words: list[str] | None,  # As given
 ) -> str | tuple[float, float] | None:
     "A prior of fail rates from words. Raises ValueError."
-    if not words or words == ["fit"]:
+    if not words or words in (["fit"], ["free"]):
         return words[0] if words else None
     try:
         a, b = map(float, words)
     except ValueError:
-        raise ValueError(f"--prior {' '.join(words)}; need fit, or two numbers above 0") from None
+        raise ValueError(
+            f"--prior {' '.join(words)}; need fit, free, or two numbers above 0"
+        ) from None
     return a, b

@@ -17,21 +17,24 @@ from .printing import telling
 from ..data.messages import nearest
 
 # %% ../../nbs/70_app/50_train.ipynb #4d1728e7
-def shipped_recipes() -> list[str]:
+def shipped_recipes(
+    kind: str = "",  # "runs" for run files; "" for recipes of trainings
+) -> list[str]:
     "Names of the recipes that come with the package."
-    folder = files("dart_math_nb") / "recipes"
+    folder = files("dart_math_nb") / "recipes" / kind
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def find_recipe(
     recipe: str,  # YAML file, or name of a recipe that comes with the package
+    kind: str = "",  # "runs" for run files; "" for recipes of trainings
 ) -> str:  # Path
     "The file of a recipe. Raises FileNotFoundError with the nearest name."
     if Path(recipe).suffix or Path(recipe).exists() or "/" in recipe:
         return recipe
-    if recipe not in (names := shipped_recipes()):
+    if recipe not in (names := shipped_recipes(kind)):
         raise FileNotFoundError(f"{recipe}: no such file or recipe; {nearest(recipe, names)}")
-    return str(files("dart_math_nb") / "recipes" / f"{recipe}.yaml")
+    return str(files("dart_math_nb") / "recipes" / kind / f"{recipe}.yaml")
 
 # %% ../../nbs/70_app/50_train.ipynb #d1fb1353
 def train(

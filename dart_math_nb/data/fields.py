@@ -141,7 +141,7 @@ def level_number(
 ) -> int | str:  # The number where there is one
     "A level as an int."
     text = ref_text(value).removeprefix("Level ").strip()
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) < 19 else text
 
 
 def tolerance(
@@ -150,7 +150,7 @@ def tolerance(
     "A tolerance. Raises ValueError unless it is a number from 0 on."
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = -1.0
     if not 0 <= found < math.inf:
         raise Refused(f"{value!r:.60}; need a number >= 0")

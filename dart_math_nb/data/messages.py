@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/messages.html.md"""
 
 # %% auto #0
 __all__ = ['EXTRAS', 'ALONE', 'PLUGIN', 'Refused', 'nearest', 'check_names', 'missing_package', 'need', 'secrets', 'scrub',
-           'printable', 'one_line', 'expected', 'explain', 'refusing']
+           'scrub_all', 'printable', 'one_line', 'expected', 'explain', 'refusing']
 
 # %% ../../nbs/10_data/05_messages.ipynb #8d047eee
 import os
@@ -115,15 +115,31 @@ def secrets(
     found = {v.strip() for k, v in environ.items() if _SECRET.search(k)}
     return sorted((v for v in found if len(v) >= 6), key=len, reverse=True)
 
+# %% ../../nbs/10_data/05_messages.ipynb #f36d2e72
+_HINTS = ("sk-", "sk_", "hf-", "hf_", "xai-", "xai_", "or-", "or_", "Bearer", "://")
+
+
+def _scrubbed(text: str, hidden: Iterable[str]) -> str:
+    for secret in hidden:
+        text = text.replace(secret, "***")
+    return _LOOKS.sub("***", text) if any(hint in text for hint in _HINTS) else text
+
 
 def scrub(
     text: str,  # What is to be shown or kept
     *known: str | None,  # Further secrets
 ) -> str:
     "A text without secrets."
-    for secret in (*filter(None, known), *secrets()):
-        text = text.replace(secret, "***")
-    return _LOOKS.sub("***", text)
+    return _scrubbed(text, (*filter(None, known), *secrets()))
+
+
+def scrub_all(
+    texts: Iterable[str | None],  # None stays
+    *known: str | None,  # Further secrets
+) -> list[str | None]:
+    "Texts without secrets."
+    hidden = (*filter(None, known), *secrets())
+    return [None if t is None else _scrubbed(t, hidden) for t in texts]
 
 # %% ../../nbs/10_data/05_messages.ipynb #4d9fb4a4
 def printable(
@@ -197,10 +213,10 @@ def refusing(
     *kinds: type[Exception],  # What the library raises about it
     need: str = "",  # What was needed
 ) -> Iterator[None]:
-    "Turn errors of a library into Refused, in one line; Refused itself passes."
+    "Turn errors of a library into Refused, in one line; Refused and ImportError pass."
     try:
         yield
-    except Refused:
+    except (Refused, ImportError):
         raise
     except kinds as e:
         why = one_line(e) or type(e).__name__

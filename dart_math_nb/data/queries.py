@@ -29,6 +29,7 @@ from dart_math_nb.data.fields import (
     taken_fields,
 )
 from .files import read_rows, write_jsonl
+from .gate import check_types
 from .messages import Refused
 from .reading import BadRow, Reading, Row, SourceRead, numbered, usable
 from .records import Query, make_query, short_hash
@@ -223,9 +224,12 @@ def read_saved_queries(
     path: str | Path,  # As `save_queries` wrote it
 ) -> list[Query]:
     "Queries of a run. Raises ValueError for a row that lacks a field, a repeated id, or no row."
+    rows = list(read_rows(path, FIXED))
+    for i, row in enumerate(rows, 1):
+        check_types(row, dict.fromkeys(FIXED, str), f"{path}, line {i}")
     queries = [
         Query(*(row.pop(n) for n in FIXED), {k: v for k, v in row.items() if v is not None})
-        for row in read_rows(path, FIXED)
+        for row in rows
     ]
     if not queries or len({q.query_id for q in queries}) < len(queries):
         raise Refused(f"{path}: {len(queries)} rows; need one or more, each query once")

@@ -82,7 +82,7 @@ class Item(NamedTuple):
     query: str  # Problem text; "" when the file has none
     ref_ans: str  # Reference answer as text; "" when the file has none
     response: str | None  # Model text; None for a response without any
-    meta: dict  # Of its query: level, abs_tol, rel_tol
+    meta: dict  # Of its query: level, id, domain, abs_tol, rel_tol
     model: str  # "" when the file does not say
     label: bool | None  # Was it correct? None when the file does not say, or nobody asked
     finish_reason: str  # "length" when it was cut off
@@ -118,7 +118,8 @@ def _query_parts(row: Mapping, fields: Fields, gaps: bool) -> tuple[str, str, di
     ref = "" if lacks else row_reference(row, fields)
     level = () if fields.level is None else (("level", fields.level),)
     tolerances = (pair for pair in fields.meta or () if pair[0] in ("abs_tol", "rel_tol"))
-    return text, ref, row_meta(row, (*level, *tolerances))
+    named = (("id", "query_id"), ("domain", "domain"))  # an id alone may be that of the response
+    return text, ref, row_meta(row, (*level, *named, *tolerances))
 
 # %% ../../nbs/10_data/70_responses.ipynb #02382446
 def items_of(

@@ -21,6 +21,7 @@ import torch
 from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ..data.messages import refusing
 from .protocol import Completion, Draw, PromptTooLong, SampleParams, run_async
 from ..prompts.choose import prompt_ids
 
@@ -190,15 +191,12 @@ def load_model(
     dtype: str | None = None,  # None: float32 on a CPU, else as stored
     revision: str | None = None,  # Commit, branch or tag on the hub
 ):  # Model and tokenizer
-    "Load a model and its tokenizer. Raises ValueError when they are not there."
+    "Load a model and its tokenizer. Raises Refused when they are not there."
     dtype = dtype or ("float32" if device == "cpu" else "auto")
-    try:
+    with refusing(f"model {str(folder)!r} cannot be loaded", Exception):
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(folder, revision=revision or "main")
         how = {"dtype": dtype, "revision": revision or "main"}
         return AutoModelForCausalLM.from_pretrained(folder, **how), tokenizer
-    except (OSError, ValueError) as e:
-        reason = str(e).splitlines()[0]
-        raise ValueError(f"model {str(folder)!r} cannot be loaded: {reason}") from None
 
 # %% ../../nbs/35_engines/20_hf.ipynb #f0f78ee8
 def is_exact(

@@ -11,7 +11,6 @@ __all__ = ['KINDS', 'ALIASES', 'NOT_OPTIONS', 'HARMLESS', 'engine_kinds', 'find_
 
 # %% ../../nbs/35_engines/50_make.ipynb #7a9fea8d
 import inspect
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 
 from fastcore.docments import docments
 
-from ..data.messages import check_names, need
+from ..data.gate import json_value
+from ..data.messages import Refused, check_names, need
 from ..data.plugins import registered, with_registered
 from .protocol import Engine
 
@@ -109,8 +109,8 @@ def read_options(
         if name in found:
             raise ValueError(f"engine option {name!r} is given twice")
         try:
-            found[name] = json.loads(text)
-        except ValueError:
+            found[name] = json_value(text, name)
+        except Refused:  # then it is a text
             found[name] = text
     return found
 
@@ -133,7 +133,7 @@ def model_parameter(
 ) -> tuple[str | None, bool]:  # Its name, if it has one; can it be left out?
     "Where a maker takes its model."
     for name, p in inspect.signature(maker).parameters.items():
-        if name in ("model", "path"):
+        if name in ("model", "path", "source"):
             return name, p.default is not p.empty
     return None, True
 

@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/openai.html.md"""
 # %% auto #0
 __all__ = ['KEY', 'FIELDS', 'OURS', 'SERVERS', 'ENDS', 'PASSING', 'TOO_LONG', 'FILTERED', 'LIMIT', 'PROMPT', 'PATIENCE', 'Server',
            'Connection', 'clean_url', 'find_key', 'said', 'check_fields', 'OpenAIEngine', 'chat_text', 'tokens_of',
-           'retry_after', 'prompt_fits', 'refusal', 'client_timeout']
+           'retry_after', 'prompt_fits', 'refusal', 'read_limited', 'client_timeout']
 
 # %% ../../nbs/35_engines/30_openai.ipynb #c7f7eb8d
 import asyncio
@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from fastcore.basics import patch
 
+from ..data.gate import LIMITS, json_value
 from ..data.messages import check_names, one_line, scrub
 from .protocol import Completion, Draw, Exhausted, PromptTooLong, SampleParams
 from .retry import RetryPolicy, ServerFault, with_settings
@@ -208,7 +209,7 @@ def chat_text(
 def read_reply(self: OpenAIEngine, url: str, data: bytes) -> Completion:
     "The completion in a reply. Raises ServerFault when there is none."
     try:
-        reply = json.loads(data)
+        reply = json_value(data, url)
         choice = reply["choices"][0]
         text = chat_text(choice["message"], self.think) if self.chat else choice["text"]
         reason = str(choice.get("finish_reason") or "none")
@@ -321,6 +322,18 @@ def headers(self: OpenAIEngine, url: str) -> dict[str, str]:
     key = find_key(url, self.key_from)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
+# %% ../../nbs/35_engines/30_openai.ipynb #97756c73
+async def read_limited(reply: aiohttp.ClientResponse) -> bytes:
+    "The body of a reply. Raises ClientPayloadError for one that is too large, or compressed."
+    if (how := reply.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise aiohttp.ClientPayloadError(f"a reply in {how!r}, which was not asked for")
+    data = bytearray()
+    async for piece in reply.content.iter_chunked(2**18):
+        data += piece
+        if len(data) > LIMITS.reply:
+            raise aiohttp.ClientPayloadError(f"a reply of more than {LIMITS.reply} bytes")
+    return bytes(data)
+
 # %% ../../nbs/35_engines/30_openai.ipynb #4b9eb5b6
 @patch
 async def send(
@@ -337,7 +350,7 @@ async def send(
         how["headers"]["Content-Type"] = "application/json"
     try:
         async with self.link.session.request(method, url, **how) as reply:
-            return reply.status, await reply.read(), retry_after(reply.headers)
+            return reply.status, await read_limited(reply), retry_after(reply.headers)
     except TimeoutError:
         why = f"no answer within {limit:g} s"
     except aiohttp.ClientConnectorError as e:
@@ -403,7 +416,8 @@ async def draw(
 @patch
 async def _life(self: OpenAIEngine, link: Connection):
     limit = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, ssl=ssl.create_default_context())
-    async with aiohttp.ClientSession(connector=limit) as link.session:
+    plain = {"auto_decompress": False, "headers": {"Accept-Encoding": "identity"}}
+    async with aiohttp.ClientSession(connector=limit, **plain) as link.session:
         yield
 
 
@@ -437,7 +451,7 @@ async def models(self: OpenAIEngine, url: str) -> list[str] | None:  # None: it 
         text = said(data.decode(errors="replace"), find_key(url, self.key_from))
         raise refusal(url, status, text, 0)
     try:
-        return [str(m["id"]) for m in json.loads(data)["data"]] if status == 200 else None
+        return [str(m["id"]) for m in json_value(data, url)["data"]] if status == 200 else None
     except (ValueError, LookupError, TypeError):
         return None
 

@@ -20,6 +20,7 @@ import pandas as pd
 from ..data.catalog import benchmarks
 from ..data.files import read_json
 from ..data.load import load_queries
+from ..data.places import file_name
 from ..data.queries import draw_queries, read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
 from dart_math_nb.engines.protocol import (
@@ -132,7 +133,7 @@ def short_name(
 ) -> str:  # Name of a folder
     "What a benchmark is called in tables and folders."
     name = benchmark.partition(";")[0].strip()  # Filters may follow
-    return Path(name).name.split(".")[0] or name
+    return file_name(Path(name).name.split(".")[0] or name)
 
 
 def at_most(

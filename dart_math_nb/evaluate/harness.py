@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.files import read_json, read_rows, write_json, write_jsonl
+from ..data.places import file_name
 from ..data.records import Query, Source, short_hash
 from .ask import EvalCfg, PlainPrompt, eval_prompts
 from ..prompts.choose import Prompt
@@ -235,12 +236,15 @@ def write_harness(
 ) -> Path:  # The file of results
     "Write results_<time>.json and samples_<task>_<time>.jsonl."
     when = when or datetime.now()
-    folder, time = Path(folder) / sanitized(cfg.source.model), when.isoformat().replace(":", "-")
+    folder, time = (
+        Path(folder) / file_name(sanitized(cfg.source.model)),
+        when.isoformat().replace(":", "-"),
+    )
     samples, prompts = {}, prompts or eval_prompts(cfg)
     for name, some in queries.items():
         rows = frame[frame["benchmark"].astype(str) == name]
         samples[name] = harness_samples(rows, some, cfg.source, prompts[name])
-        write_jsonl(folder / f"samples_{name}_{time}.jsonl", samples[name])
+        write_jsonl(folder / f"samples_{file_name(name)}_{time}.jsonl", samples[name])
     results = harness_results(samples, cfg, prompts) | {"date": when.timestamp()}
     return write_json(folder / f"results_{time}.json", results)
 

@@ -80,7 +80,8 @@ def check_draws(
         raise ValueError(f"graded draws: {row} occurs twice; each draw counts once")
 
 # %% ../../nbs/55_evaluate/10_metrics.ipynb #44421476
-COUNTED = ("truncated", "unparsable", "no_answer")  # Errors with a column of their own
+_OWN = "truncated unfinished_thought no_answer contradictory unparsable"
+COUNTED = tuple(_OWN.split())  # Errors with a column of their own
 
 
 def _summary(group: pd.DataFrame, confidence: float) -> dict:

@@ -32,7 +32,7 @@ def plain(
     value,  # Of a row
 ):  # Text, number or truth value
     "A value that can be grouped by, and written anywhere: others become text."
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, float)) or isinstance(value, int) and abs(value) < 2**63:
         return value
     return whole_text(str(value))
 

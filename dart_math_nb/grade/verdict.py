@@ -96,6 +96,18 @@ def token_key(
     except TooCostly:
         return ()
 
+# %% ../../nbs/20_grade/50_verdict.ipynb #2bde29ed
+_HEX = re.compile(r"(?=.*\d)[0-9A-F]{2,200}")
+_HIGH_BASE = re.compile(
+    r"hexadecimal|\bbase[\s$-]{0,3}(?:1[1-6]|eleven|twelve|sixteen)\b", re.IGNORECASE
+)
+
+
+def _same_digits(ans: str, ref_text: str, query: str) -> bool:
+    digits = ans.strip().upper()
+    same = digits == ref_text.upper() and _HEX.fullmatch(digits)
+    return bool(same and _HIGH_BASE.search(query))
+
 # %% ../../nbs/20_grade/50_verdict.ipynb #e54528f6
 def _by_text(ans: str, ref: Reference, query: str, policy: Policy) -> Verdict | None:
     "Verdict that needs no mathematics, if any."
@@ -103,6 +115,8 @@ def _by_text(ans: str, ref: Reference, query: str, policy: Policy) -> Verdict | 
         return Verdict(False, ans, "none", "bad_reference")
     if ans == ref.text or ans.strip() == ref.text:
         return Verdict(True, ans, "same_text")
+    if policy.bases and _same_digits(ans, ref.text, query):
+        return Verdict(True, ans, "base")
     if policy.text_rules:
         given = {"ref_text": ref.text, "ans_text": ans.strip(), "query": query}
         if said := decided(policy.text_rules, **given):

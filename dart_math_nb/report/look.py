@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from ..data.messages import check_names, one_line
 from ..data.queries import read_saved_queries
 from ..data.records import ERRORS, Query, Source
+from ..data.tables import read_frame
 from ..evaluate.metrics import wilson
 from ..evaluate.votes import vote_keys
 from ..sample.difficulty import exhausted_queries
@@ -76,10 +76,7 @@ def set_draws(
     folder, found = RunFolder(run), {}
     for name in folder.names("train_set", "train.parquet", STRATEGIES):
         path = folder.path("train_set", name) / "train.parquet"
-        have = set(pq.read_schema(path).names)
-        if "query_id" not in have:
-            raise ValueError(f"{path}: no column query_id; it has {sorted(have)}")
-        frame = pd.read_parquet(path, columns=sorted(have & {"query_id", "trial", "source_id"}))
+        frame = read_frame(path, {"query_id": str}, {"trial": int, "source_id": str})
         if "source_id" in frame:
             frame = frame[frame["source_id"] == source_id]
         trial = frame["trial"] if "trial" in frame else -1

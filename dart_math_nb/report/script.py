@@ -19,15 +19,15 @@ const LETTERS = table({alpha: "α", beta: "β", gamma: "γ", delta: "δ", epsilo
   Omega: "Ω", infty: "∞", emptyset: "∅", varnothing: "∅", ell: "ℓ", hbar: "ℏ", imath: "ı", jmath: "ȷ",
   Re: "ℜ", Im: "ℑ", aleph: "ℵ", partial: "∂", nabla: "∇", angle: "∠", triangle: "△", square: "□", Box: "□",
   degree: "°", circ: "∘", prime: "′", ldots: "…", dots: "…", cdots: "⋯", vdots: "⋮", ddots: "⋱", dotsc: "…",
-  dotsb: "⋯", top: "⊤", bot: "⊥", diamond: "⋄", clubsuit: "♣", diamondsuit: "♢", heartsuit: "♡", spadesuit: "♠"});
+  dotsb: "⋯", dotsm: "⋯", measuredangle: "∡", top: "⊤", bot: "⊥", diamond: "⋄", Diamond: "◇", clubsuit: "♣", diamondsuit: "♢", heartsuit: "♡", spadesuit: "♠"});
 const SIGNS = table({times: "×", cdot: "⋅", div: "÷", pm: "±", mp: "∓", le: "≤", leq: "≤", leqslant: "⩽", ge: "≥",
   geq: "≥", geqslant: "⩾", ne: "≠", neq: "≠", lt: "<", gt: ">", ll: "≪", gg: "≫", approx: "≈", equiv: "≡",
   cong: "≅", sim: "∼", simeq: "≃", propto: "∝", to: "→", rightarrow: "→", longrightarrow: "⟶", leftarrow: "←",
-  gets: "←", leftrightarrow: "↔", Rightarrow: "⇒", Leftarrow: "⇐", Leftrightarrow: "⇔", implies: "⟹",
+  gets: "←", leftrightarrow: "↔", Rightarrow: "⇒", Leftarrow: "⇐", Leftrightarrow: "⇔", implies: "⟹", Longrightarrow: "⟹", longmapsto: "⟼",
   iff: "⟺", mapsto: "↦", uparrow: "↑", downarrow: "↓", in: "∈", notin: "∉", ni: "∋", subset: "⊂",
   subseteq: "⊆", supset: "⊃", supseteq: "⊇", cup: "∪", cap: "∩", setminus: "∖", forall: "∀", exists: "∃",
   neg: "¬", lnot: "¬", land: "∧", wedge: "∧", lor: "∨", vee: "∨", perp: "⊥", parallel: "∥", mid: "∣",
-  nmid: "∤", star: "⋆", ast: "∗", bullet: "∙", oplus: "⊕", otimes: "⊗", because: "∵", therefore: "∴",
+  nmid: "∤", star: "⋆", ast: "∗", bullet: "∙", oplus: "⊕", odot: "⊙", frown: "⌢", otimes: "⊗", because: "∵", therefore: "∴",
   colon: ":", lfloor: "⌊", rfloor: "⌋", lceil: "⌈", rceil: "⌉", langle: "⟨", rangle: "⟩", vert: "|",
   lvert: "|", rvert: "|", Vert: "‖", lVert: "‖", rVert: "‖", backslash: "\\", lbrace: "{", rbrace: "}",
   lbrack: "[", rbrack: "]", "|": "‖", "{": "{", "}": "}", "%": "%", $: "$", "#": "#", "&": "&", _: "_"});
@@ -52,7 +52,7 @@ const ODD = table({"mathbbC": "ℂ", "mathbbH": "ℍ", "mathbbN": "ℕ", "mathbb
 const FENCES = table({matrix: "", smallmatrix: "", pmatrix: "()", bmatrix: "[]", Bmatrix: "{}", vmatrix: "||",
   Vmatrix: "‖‖", cases: "{", array: "", aligned: "", align: "", "align*": "", gathered: "", gather: "",
   "gather*": "", split: "", alignedat: "", eqnarray: "", "eqnarray*": "", equation: "", "equation*": ""});
-const IGNORED = new Set("displaystyle textstyle scriptstyle limits nolimits hline nonumber notag".split(" "));
+const IGNORED = new Set("displaystyle textstyle scriptstyle limits nolimits hline nonumber notag bf rm it cal allowbreak".split(" "));
 const SIZES = /^(?:[bB]igg?[lrm]?)$/;
 const TOKEN = /\\operatorname\*|\\[a-zA-Z]+|\\[^]|[0-9]+(?:\.[0-9]+)?|\s+|[^]/gu;
 """
@@ -82,8 +82,14 @@ class Latex {  // A reader of one formula; it throws at whatever it does not kno
   row(ends) {  // Everything up to one of some words, which stays
     const kids = [];
     if (++this.depth > 30) throw new Error("deep");
-    for (this.space(); this.peek() !== undefined && !ends.includes(this.peek()); this.space())
-      kids.push(this.scripts(this.atom()));
+    for (this.space(); this.peek() !== undefined && !ends.includes(this.peek()); this.space()) {
+      const word = this.peek();
+      if (word === "\\over" || word === "\\choose") {  // {a \over b}
+        this.next();
+        const both = tag("mfrac", tag("mrow", ...kids.splice(0)), this.row(ends));
+        kids.push(...(word === "\\over" ? [both] : this.parens(attr(both, "linethickness", "0"))));
+      } else kids.push(this.scripts(word === "^" || word === "_" ? tag("mrow") : this.atom()));
+    }
     this.depth--;
     return kids.length === 1 ? kids[0] : tag("mrow", ...kids);
   }
@@ -104,7 +110,8 @@ class Latex {  // A reader of one formula; it throws at whatever it does not kno
   }
   raw() {  // An argument as text
     this.space();
-    if (this.next() !== "{") throw new Error("needs a brace");
+    const first = this.next();
+    if (first !== "{") return first;
     let text = "";
     for (let open = 1; ;) {
       const word = this.next();
@@ -126,8 +133,8 @@ class Latex {  // A reader of one formula; it throws at whatever it does not kno
     for (this.space(); ["_", "^", "'"].includes(this.peek()); this.space()) {
       const word = this.next();
       if (word === "_" && !below) below = this.group();
-      else if (word === "^" && !above) above = this.group();
-      else if (word === "'") above = tag("mrow", ...(above ? [above] : []), tag("mo", "′"));
+      else if (word === "^" && (!above || above.prime)) above = above ? tag("mrow", above, this.group()) : this.group();
+      else if (word === "'") above = Object.assign(tag("mrow", ...(above ? [above] : []), tag("mo", "′")), {prime: true});
       else throw new Error("two scripts");
     }
     const [one, two] = base.limits ? ["munder", "munderover"] : ["msub", "msubsup"];
@@ -149,10 +156,13 @@ class Latex {  // A reader of one formula; it throws at whatever it does not kno
       this.at--;
       return this.group();
     }
+    if (word === "\\\\" && /^\s|^$/.test(this.peek() ?? ""))  // a line break outside of an environment
+      return attr(tag("mspace"), "width", "1em");
     if (word[0] === "\\" && word.length > 1) return this.command(word.slice(1));
     if (/^[0-9]/.test(word)) return tag("mn", word);
     if (word === "~") return attr(tag("mspace"), "width", "0.25em");
-    if ("}&^_'#%\\$".includes(word)) throw new Error("stray " + word);
+    if (word === "'") return tag("mo", "′");
+    if ("}&^_#%\\".includes(word)) throw new Error("stray " + word);
     if (/^\p{L}$/u.test(word)) return tag("mi", word);
     const sign = tag("mo", {"-": "−", "*": "∗"}[word] || word);
     return "()[]|/".includes(word) ? attr(sign, "stretchy", "false") : sign;
@@ -197,10 +207,8 @@ class Latex {  // A reader of one formula; it throws at whatever it does not kno
   _dfrac() { return this._frac(); }
   _tfrac() { return this._frac(); }
   _cfrac() { return this._frac(); }
-  _binom() {
-    const inner = attr(this._frac(), "linethickness", "0");
-    return tag("mrow", tag("mo", "("), inner, tag("mo", ")"));
-  }
+  parens(inner) { return [tag("mo", "("), inner, tag("mo", ")")]; }
+  _binom() { return tag("mrow", ...this.parens(attr(this._frac(), "linethickness", "0"))); }
   _dbinom() { return this._binom(); }
   _tbinom() { return this._binom(); }
   _sqrt() {
@@ -215,6 +223,9 @@ class Latex {  // A reader of one formula; it throws at whatever it does not kno
   _boxed() { return attr(tag("mrow", this.group()), "class", "boxed"); }
   _fbox() { return attr(tag("mtext", this.raw()), "class", "boxed"); }
   _pmod() { return tag("mrow", tag("mtext", " (mod "), this.group(), tag("mtext", ")")); }
+  _hspace() { this.raw(); return attr(tag("mspace"), "width", "1em"); }
+  _mathop() { return Object.assign(tag("mrow", this.group()), {limits: true}); }
+  _not() { return tag("mrow", tag("mo", this.group().textContent + "\u0338")); }
   _bmod() { return tag("mtext", " mod "); }
   _mod() { return this._bmod(); }
   _left() {
@@ -336,13 +347,13 @@ const VIEWS = {  // The two tables: rows, columns (title, kind, value to sort by
     query: (q) => q,
     columns: [
       ["Query", "text", (q) => Q.id[q], (q) => [Q.id[q].slice(0, 8)]],
-      ["Benchmark", "text", (q) => NAMES.benchmark[Q.benchmark[q]], (q) => [dash(NAMES.benchmark[Q.benchmark[q]])]],
-      ["Level", "text", (q) => Q.level[q], (q) => [dash(Q.level[q])]],
+      ["Benchmark", "text short", (q) => NAMES.benchmark[Q.benchmark[q]], (q) => [dash(NAMES.benchmark[Q.benchmark[q]])]],
+      ["Level", "text short", (q) => Q.level[q], (q) => [dash(Q.level[q])]],
       ["Quota", "number", (q) => Q.quota[q], (q) => [dash(Q.quota[q])]],
       ["Draws", "number", (q) => Q.n[q], (q) => [count(Q.n[q])]],
       ["Correct", "number", (q) => Q.c[q], (q) => [count(Q.c[q])]],
       ["Pass rate (95% interval)", "rate", (q) => Q.rate[q], rate],
-      ["Stopped by", "text", (q) => NAMES.stop[Q.stop[q]], (q) => [dash(NAMES.stop[Q.stop[q]])]],
+      ["Stopped by", "text short", (q) => NAMES.stop[Q.stop[q]], (q) => [dash(NAMES.stop[Q.stop[q]])]],
       ["In train sets", "text", gave, (q) => [gave(q) || "–"]],
       ["Text", "text", (q) => Q.head[q], (q) => [wide(Q.head[q])]],
     ],
@@ -356,13 +367,17 @@ const VIEWS = {  // The two tables: rows, columns (title, kind, value to sort by
       ["Trial", "number", (r) => R.trial[r], (r) => [count(R.trial[r])]],
       ["Verdict", "text", verdict, (r) => [chip(verdict(r))]],
       ["Answer", "text", (r) => R.ans[r], (r) => [dash(R.ans[r])]],
-      ["Rule", "text", (r) => NAMES.rule[R.rule[r]], (r) => [NAMES.rule[R.rule[r]]]],
-      ["Tokens", "number", (r) => R.tokens[r], (r) => [count(R.tokens[r])]],
+      ["Rule", "text short", (r) => NAMES.rule[R.rule[r]], (r) => [NAMES.rule[R.rule[r]]]],
+      ["Tokens", "number", (r) => R.tokens[r] || null, (r) => [count(R.tokens[r])]],
       ["In train sets", "text", (r) => setsOf(r), (r) => [setsOf(r) || "–"]],
       ["Text", "text", (r) => R.head[r], (r) => [wide(R.head[r])]],
     ],
   },
 };
+for (const view of Object.values(VIEWS)) view.columns = view.columns.filter(([, , value]) => {
+  for (let i = 0; i < view.n; i++) if (!["", null, undefined].includes(value(i))) return true;  // it says something
+  return view.n === 0;
+});
 """
 
 # %% ../../nbs/60_report/56_script.ipynb #869e5345
@@ -372,7 +387,7 @@ const state = {view: "queries", search: "", pick: "", benchmark: "", level: "", 
 function lowered(view) {  // Texts to search in, made once
   if (!view.low) {
     view.low = new Array(view.n);
-    for (let i = 0; i < view.n; i++) view.low[i] = folded(view.text(i));
+    for (let i = 0; i < view.n; i++) view.low[i] = view.text(i).toLowerCase();
   }
   return view.low;
 }
@@ -585,7 +600,7 @@ function start() {
   for (const id of ["pick", "benchmark", "level"]) byId(id).addEventListener("change", (e) => {
     state[id] = e.target.value;
     const hard = id === "pick" && state.view === "queries" && e.target.value !== "" && DATA.marks[e.target.value][0] === "hardest_accepted";
-    if (hard) Object.assign(state, {sort: 6, down: false});
+    if (hard) Object.assign(state, {sort: VIEWS.queries.columns.findIndex(([, kind]) => kind === "rate"), down: false});
     controls();
     choose();
   });
@@ -605,6 +620,7 @@ function start() {
   };
   window.addEventListener("hashchange", named);
   named();
+  for (const view of Object.values(VIEWS)) (window.requestIdleCallback || setTimeout)(() => lowered(view));
 }
 start();
 """

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..data.files import read_json
 from ..data.queries import read_saved_queries
+from ..data.tables import read_frame
 from ..evaluate.ask import read_evals
 from .accuracies import accuracy_sections
 from dart_math_nb.report.costs import (
@@ -63,7 +64,7 @@ def read_sets(
     paths = {n: folder.path("train_set", n) / "train.parquet" for n in names}
     if lost := [p for p in paths.values() if not p.is_file()]:
         raise FileNotFoundError(f"{lost[0]}: no such file, but there is a card; curate again")
-    return {n: pd.read_parquet(p, columns=["query_id"]) for n, p in paths.items()}
+    return {n: read_frame(p, {"query_id": str}) for n, p in paths.items()}
 
 # %% ../../nbs/60_report/60_sections.ipynb #77af92f0
 def pool_sections(

@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..data.files import read_json
 from ..data.records import Query, Source
+from ..data.tables import read_frame
 from .boundary import rate_columns
 from .estimate import yield_stops
 from .freeze import read_strategy
@@ -288,7 +289,7 @@ def exhausted_queries(
 ) -> list[str]:  # Query ids, sorted
     "Queries that the engine had no further draw for, whichever strategy asked."
     files = sorted(RunFolder(run).path("sample").glob("*/result*.parquet"))
-    tables = [pd.read_parquet(f, columns=["query_id", "stop"]) for f in files]
+    tables = [read_frame(f, {"query_id": str, "stop": str}) for f in files]
     return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
 
 

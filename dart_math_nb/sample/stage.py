@@ -63,7 +63,7 @@ def kept_fields() -> tuple[str, ...]:
 def asked_config(
     strategy: StrategyCfg,
     rates_from: str | Path | None = None,  # Pool, run or file of counts
-    prior: str | Sequence[float] | None = None,  # "fit", two numbers, or None
+    prior: str | Sequence[float] | None = None,  # "fit", "free", two numbers, or None
 ) -> dict:  # JSON values
     "What is asked of the sampler."
     config = with_plugins(strategy_config(strategy))
@@ -90,7 +90,7 @@ def decide(
     strategy: StrategyCfg,
     queries: Sequence[Query],  # All of them, also those of other shards
     rates_from: str | Path | None = None,  # Pool, run or file of counts; None draws a pilot
-    prior: str | Sequence[float] | None = None,  # "fit", two numbers, or None
+    prior: str | Sequence[float] | None = None,  # "fit", "free", two numbers, or None
     reuse: bool = False,  # Go on with other settings where the draws can be used
     **how,  # Of `read_rates`: n_first, source_id, source, foreign
 ) -> StrategyCfg:  # Frozen when there are fail rates
@@ -144,7 +144,7 @@ def sample_strategy(
     *,
     rates_from: str | Path | None = None,  # Pool, run or file of counts; None draws a pilot
     rates: Mapping[str, object] = {},  # noqa: B006  Of `read_rates`: source_id, foreign
-    prior: str | Sequence[float] | None = None,  # "fit", two numbers, or None: the plain ratio
+    prior: str | Sequence[float] | None = None,  # "fit", "free", two numbers, or None
     shard: tuple[int, int] = (0, 1),  # Share of the queries, from 0, and number of shares
     reuse: bool = False,  # Go on with other settings where the draws can be used
     store: Mapping[str, object] = {},  # noqa: B006  Of `open_pool`: keep_wrong, sync_every
@@ -164,7 +164,7 @@ def sample_strategy(
 # %% ../../nbs/40_sample/70_stage.ipynb #8aa359e0
 def plain_prior(strategy, prior, rates_from) -> tuple[StrategyCfg, str | Sequence[float] | None]:
     "Strategy and the prior that is still to be settled."
-    if rates_from is not None or prior in (None, "fit"):
+    if rates_from is not None or prior is None or isinstance(prior, str):
         return strategy, prior
     return replace(strategy, prior=tuple(prior)), None
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.files import read_json, write_json
+from ..data.gate import as_record
 
 # %% ../../nbs/40_sample/50_status.ipynb #7270d655
 @dataclass
@@ -71,7 +72,7 @@ def is_lost(
     if status.host == socket.gethostname():
         try:
             os.kill(status.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return True
         except PermissionError:
             return False
@@ -89,10 +90,8 @@ def read_status(
         raise FileNotFoundError(f"{folder}: no status-*.json; nothing was sampled here")
     found = {}
     for path in files:
-        try:
-            found[path.stem.removeprefix("status-")] = status = Status(**read_json(path))
-        except TypeError as e:
-            raise ValueError(f"{path}: not a status ({e})") from None
+        status = as_record(Status, read_json(path), path)
+        found[path.stem.removeprefix("status-")] = status
         status.state = "lost" if is_lost(status) else status.state
     return current(found)
 

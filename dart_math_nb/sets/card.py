@@ -19,7 +19,9 @@ import pandas as pd
 import pyarrow as pa
 
 from ..data.files import read_json, write_json, write_parquet
+from ..data.messages import Refused, refusing
 from ..data.plugins import with_plugins
+from ..data.tables import read_frame
 from .cut import TRAIN_COLUMNS, distinct_counts, train_types
 from ..store.folder import config_changes, refuse
 
@@ -53,16 +55,20 @@ def card_of(
         "dart_math_nb": version("dart_math_nb"),
     }
 
-
+# %% ../../nbs/45_sets/14_card.ipynb #dcb6fd36
 def read_card(
     folder: str | Path,  # Folder of a train set
 ) -> dict:
     """The card of a train set.
-    Raises FileNotFoundError when the set was not finished."""
+    Raises FileNotFoundError when the set was not finished, Refused for another file."""
     path = Path(folder) / "card.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; the train set was not written or finished")
-    return read_json(path)
+    card = read_json(path)
+    for name, kind in (("content_sha256", str), ("rows", int)):
+        if not isinstance(card.get(name), kind):
+            raise Refused(f"{path}: no {name!r}; need the card of a train set")
+    return card
 
 # %% ../../nbs/45_sets/14_card.ipynb #6fdd8194
 _INFORMATION = ("dart_math_nb",)  # Names of a card that do not tell two sets apart
@@ -113,11 +119,12 @@ def read_train_set(
     folder: str | Path,  # Folder of a train set
 ) -> pd.DataFrame:  # TRAIN_COLUMNS
     """A train set, checked against its card.
-    Raises FileNotFoundError when it was not finished, ValueError when its content differs."""
+    Raises FileNotFoundError when it was not finished, Refused when its content differs."""
     card = read_card(folder)
-    frame = train_types(
-        pd.read_parquet(Path(folder) / "train.parquet", dtype_backend="numpy_nullable")
-    )
+    kinds = dict.fromkeys(TRAIN_COLUMNS, str) | {"level": None, "trial": int, "n_tokens": int}
+    frame = read_frame(Path(folder) / "train.parquet", kinds, nullable=True)
+    with refusing(f"{folder}/train.parquet", ValueError, TypeError, need="a value in each row"):
+        frame = train_types(frame)
     if (found := content_hash(frame)) != card["content_sha256"]:
         raise ValueError(f"{folder}: content {found[:16]}, card says {card['content_sha256'][:16]}")
     return frame

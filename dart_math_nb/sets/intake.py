@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from fastcore.basics import patch
 
 from ..data.fields import Fields, saved_fields
 from ..data.files import read_json, write_json
+from ..data.gate import batches
 from ..data.places import refuse_links
 from ..data.plugins import with_plugins
 from ..data.reading import BadRow, Reading
@@ -225,8 +225,8 @@ def new_rows(
 @patch
 def append_all(self: Import, graded: Iterable[tuple[tuple, Item, Verdict]]) -> int:
     "Write graded responses to the pool; how many?"
-    n, graded = 0, iter(graded)
-    while batch := list(islice(graded, 2048)):
+    n = 0
+    for batch in batches(graded, lambda found: len(found[1].response or ""), 2048, 2**26):
         rows = [
             (Response(*key, item.response, item.finish_reason, item.n_tokens, 0), verdict)
             for key, item, verdict in batch

@@ -23,6 +23,7 @@ from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
 from .card import read_card, write_train_sets
 from .cut import cut_strategy, dedupe, source_draws
 from .overlap import decontaminate
+from .quotas import known_quotas
 from .sizes import equalize
 from ..store.pool import read_narrow, read_sources
 from ..store.run import RunFolder, pool_of
@@ -77,20 +78,22 @@ def cut_sets(
     n_rows: int | None = None,  # Cut all sets to this many rows
     seed: int = 0,  # Of that choice
     partial: bool = False,  # Take what the pool holds where draws are missing
+    note: Mapping[str, object] = {},  # noqa: B006  Further facts for the cards, as JSON values
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
     folder, pool = RunFolder(run), pool or RunFolder(run).path("pool")
     queries = queries or read_saved_queries(folder.path("queries.jsonl"))
-    left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
-    how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near}
-    sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, left)
+    how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near, **note}
+    sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, partial)
     sets, lost = _clean(sets, distinct, avoid, near)
     if equal or n_rows:
         sets, how = equalize(sets, seed, n_rows), how | {"equal_seed": seed}
     return _write_sets(folder, sets, cards, how, lost)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
-def _cut(pool, draws, queries, strategies, left) -> tuple[dict, dict]:  # Sets and cards
+def _cut(pool, draws, queries, strategies, partial: bool) -> tuple[dict, dict]:  # Sets and cards
+    left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
+    strategies = known_quotas(strategies, pool, draws, queries, partial)
     cut = {n: cut_strategy(pool, draws, queries, s, left) for n, s in strategies.items()}
     cards = {n: set_card(points, strategies[n]) for n, (_, points) in cut.items()}
     return {n: frame for n, (frame, _) in cut.items()}, cards

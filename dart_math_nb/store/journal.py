@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from ..data.files import atomic_path, sync_folder, whole_text
+from ..data.messages import Refused
 from ..data.places import open_own, read_own, refuse_links
 from ..data.records import KEY
 from dart_math_nb.store.schema import (
@@ -45,6 +46,7 @@ from dart_math_nb.store.schema import (
     line_versions,
     part_metadata,
     part_version,
+    wrong_values,
 )
 
 # %% ../../nbs/15_store/10_journal.ipynb #a3d6964e
@@ -103,7 +105,10 @@ def rows_table(
         raise ValueError(f"{where}: whole rows of another kind ({e}); need POOL_COLUMNS") from None
     oldest, newest = line_versions(table)
     check_version(where, newest)
-    return current_table(table.drop_columns("v"), oldest)
+    table = current_table(table.drop_columns("v"), oldest)
+    if why := wrong_values(table):
+        raise Refused(f"{where}: rows that no pool has ({why}); need POOL_COLUMNS")
+    return table
 
 # %% ../../nbs/15_store/10_journal.ipynb #adfb5c34
 class PoolFile(NamedTuple):
@@ -193,7 +198,9 @@ def read_part(
             return warn_damage(f"{path}: not a readable part (its version is damaged)")
         if check_version(path, version):
             table = part.to_table(READ_SCHEMA, columns=list(columns), filter=where)
-            return narrow_types(current_table(table, version))
+            if not (why := wrong_values(table := current_table(table, version))):
+                return narrow_types(table)
+            return warn_damage(f"{path}: not a readable part ({why})")
     except (pa.ArrowException, OSError) as e:
         if "[errno" in str(e):  # the system could not read; the file may be whole
             raise

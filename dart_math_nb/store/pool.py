@@ -24,6 +24,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..data.files import read_json, room_in, sync_folder, write_json
+from ..data.gate import as_record
 from ..data.places import open_own, refuse_links
 from ..data.records import KEY, Source
 from dart_math_nb.store.journal import (
@@ -364,10 +365,7 @@ def read_source(
 ) -> Source:
     "One source. Raises ValueError when the file does not hold the one that its name says."
     path = Path(path)
-    try:
-        source = Source(**read_json(path))
-    except TypeError as e:
-        raise ValueError(f"{path}: not a Source ({e})") from None
+    source = as_record(Source, read_json(path), path)
     if source.source_id != path.stem:
         raise ValueError(f"{path}: holds source {source.source_id}; need {path.stem}")
     return source

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/schema.html.md"""
 
 # %% auto #0
 __all__ = ['COLUMNS', 'VERSION', 'POOL_COLUMNS', 'POOL_SCHEMA', 'DICTIONARY', 'READ_SCHEMA', 'VERSION_KEY', 'LINE_SCHEMA',
-           'FILES', 'Column', 'check_row', 'current_row', 'current_table', 'check_version', 'part_metadata',
-           'part_version', 'line_versions', 'FileKind', 'file_kind', 'files_of']
+           'FILES', 'Column', 'check_row', 'current_row', 'current_table', 'wrong_values', 'check_version',
+           'part_metadata', 'part_version', 'line_versions', 'FileKind', 'file_kind', 'files_of']
 
 # %% ../../nbs/15_store/09_schema.ipynb #4fd1c696
 import os
@@ -99,6 +99,19 @@ def current_table(
                 c.name, pa.nulls(len(table), READ_SCHEMA.field(c.name).type)
             )
     return table
+
+# %% ../../nbs/15_store/09_schema.ipynb #010aabd8
+def wrong_values(
+    table: pa.Table,  # Some columns of a pool
+) -> str:  # What is wrong; "" when nothing is
+    "Look for values that no row of a pool may have."
+    for c in COLUMNS:
+        values = table[c.name] if c.name in table.column_names else None
+        if values is not None and not c.maybe and (n := values.null_count):
+            return f"{n} rows without {c.name}"
+        if values is not None and c.name in _ENDS and (pc.min(values).as_py() or 0) < 0:
+            return f"{c.name}={pc.min(values)}; need at least 0"
+    return ""
 
 # %% ../../nbs/15_store/09_schema.ipynb #7323ae13
 def check_version(

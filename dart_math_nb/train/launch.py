@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.settings import read_settings
+from ..data.tables import read_frame
 from .recipe import make_cfg
 
 # %% ../../nbs/50_train/95_launch.ipynb #d438b3e3
@@ -61,7 +62,7 @@ def loss_gap(
     n_steps: int | None = None,  # The first steps; None for all
 ) -> float:  # Relative to a
     "How far two loss curves are apart. Raises ValueError when they have different steps."
-    one, two = (pd.read_parquet(Path(p) / "log.parquet").loss[:n_steps] for p in (a, b))
+    one, two = (read_frame(Path(p) / "log.parquet").loss[:n_steps] for p in (a, b))
     if len(one) != len(two):
         raise ValueError(f"{a}: {len(one)} steps, {b}: {len(two)}; need the same")
     return float(((one - two).abs() / one.abs()).max())

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..data.messages import need
+from ..data.messages import need, refusing
 from .attention import check_packing
 from .config import TrainCfg
 from .kernels import pick_attention
@@ -51,12 +51,9 @@ def load_part(
     cfg: TrainCfg,
     **options,  # Of from_pretrained
 ) -> Any:
-    "Something of the recipe's model. Raises ValueError when it cannot be loaded."
-    try:
+    "Something of the recipe's model. Raises Refused when it cannot be loaded."
+    with refusing(f"model {cfg.model!r} cannot be loaded", Exception):
         return kind.from_pretrained(cfg.model, **options)
-    except (OSError, ValueError) as e:
-        why = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ValueError(f"model {cfg.model!r} cannot be loaded: {why}") from None
 
 # %% ../../nbs/50_train/65_model.ipynb #32183ec8
 def load_tokenizer(

@@ -8,7 +8,6 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/result.html.md"""
 __all__ = ['TrainResult', 'load_result', 'step_tokens', 'log_frame', 'summarize', 'data_facts', 'save_weights', 'save_result']
 
 # %% ../../nbs/50_train/85_result.ipynb #06f2893f
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,7 +17,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..data.files import write_json, write_parquet
+from ..data.files import read_json, write_json, write_parquet
+from ..data.tables import read_frame
 from .card import write_card
 from .config import TrainCfg, batch_line
 from .model import pick_attention_for, pick_dtype
@@ -52,8 +52,8 @@ def load_result(
     out: str | Path,  # Folder of a finished run
 ) -> TrainResult:
     "The result of a run that was done before."
-    summary = json.loads((Path(out) / "train.json").read_text(encoding="utf-8"))
-    return TrainResult(Path(out), summary, pd.read_parquet(Path(out) / "log.parquet"))
+    out = Path(out)
+    return TrainResult(out, read_json(out / "train.json"), read_frame(out / "log.parquet"))
 
 # %% ../../nbs/50_train/85_result.ipynb #879437fb
 def step_tokens(

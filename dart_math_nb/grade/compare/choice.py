@@ -69,13 +69,39 @@ def read_options(
 
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #ff483c56
 _STYLE = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|bf|rm)\b|[{}$*~\s]|\\[ ,;!()\[\]]")
-_MANY = re.compile(r"[A-J](?:(?:[,;、&]|and|和)*[A-J])+")
+_MANY = re.compile(r"(?:[Oo]ption|[Cc]hoice|[Ss]tatement)?s?:?([A-J](?:(?:[,;、&]|and|和)*[A-J])+)")
+_ARROW = re.compile(
+    r"->|→|⇒|\\(?:to|rightarrow|Rightarrow|longrightarrow)(?![a-zA-Z])|,?\s?\bthen\b"
+)
 
 
-def _letters(text: str) -> frozenset[str]:
-    bare = _STYLE.sub("", text[:80]).replace("(", "").replace(")", "")
-    letters = [c for c in bare if c in "ABCDEFGHIJ"] if _MANY.fullmatch(bare) else []
-    return frozenset(letters if len(set(letters)) == len(letters) else [])  # II is a number
+def _letters(text: str) -> str:
+    "Letters of several choices, as they stand; nothing where one stands twice, as in II."
+    text = text[:80]
+    if "->" in text or "then" in text or "\\" in text or not text.isascii():
+        text = _ARROW.sub(",", text)
+    m = _MANY.fullmatch(_STYLE.sub("", text).replace("(", "").replace(")", ""))
+    letters = "".join(c for c in m[1] if c in "ABCDEFGHIJ") if m else ""
+    return letters if len({*letters}) == len(letters) else ""
+
+# %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #cb8df839
+_SEVERAL = re.compile(
+    r"""\bwhich[ ](?:of|statements?|options?|choices?|ones)\b
+    |\bwhich\b(?![ ]order)[^.?]{0,40}\b(?:are|must|can|could|apply|have)\b   # Which sides are equal
+    |\b(?:select|choose|check|mark|circle|pick)\b|\ball[ ]that\b
+    |\b(?:options?|choices?|statements?)\b|选|下列|哪些|正确的是""",
+    re.VERBOSE,
+)
+
+
+def _is_order(wanted: str, ref_text: str, ans: str, query: str, policy: Policy) -> bool:
+    "Do letters name an order, so that the same ones in another are wrong?"
+    if _ARROW.search(ref_text) or _ARROW.search(ans):
+        return True
+    offered, asked = {*wanted} <= {*read_options(query)}, bool(_SEVERAL.search(query.lower()))
+    if policy.ordered or offered or asked:
+        return policy.ordered and not (offered and asked)
+    return wanted in _STYLE.sub("", ref_text) and (bool(query) or list(wanted) != sorted(wanted))
 
 # %% ../../../nbs/20_grade/30_compare/70_choice.ipynb #d9d0efad
 _HEAD = re.compile(
@@ -124,11 +150,10 @@ def judge_choice(
 ) -> bool | None:
     "Is it the right choice? None when neither side is one."
     if wanted := _letters(ref_text):
-        return (
-            (_letters(ans) or {choice_letter(ans)}) == wanted
-            if _letters(ans) or choice_letter(ans)
-            else None
-        )
+        given = _letters(ans) or choice_letter(ans)
+        if not given or given == wanted or sorted(given) != sorted(wanted):
+            return given == wanted if given else None
+        return not _is_order(wanted, ref_text, ans, query, policy)
     letter = choice_letter(ans)
     if not ref_letter and letter and (m := re.fullmatch(r"\(([a-j])\)", ref_text)):
         ref_letter = m[1].upper()

@@ -9,6 +9,7 @@ __all__ = ['side_values', 'side_value', 'chain_values', 'same_relation', 'solved
 
 # %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #17385a1c
 import re
+from fractions import Fraction
 
 from .policy import Policy
 from dart_math_nb.grade.compare.region import (
@@ -20,6 +21,8 @@ from dart_math_nb.grade.compare.region import (
 )
 from .rule import Same, tried
 from .same_value import named_alike, symbols
+from .units import modulus, ratio, split_unit
+from .values import exact
 from ..read.expr import BOUND
 from ..read.tree import ONE, ZERO, Node, substitute
 
@@ -75,7 +78,37 @@ def chain_values(
         return []
     numbers = [n for n in sides if not symbols(n) and n[0] not in ("text", "unit", "set")]
     numbers = [n for n in numbers if not _has_matrix(n)]  # (9 over 7) = 36 is no contradiction
-    return numbers if len(numbers) > 1 else []
+    if len(numbers) > 1:
+        return numbers
+    amounts = [n for n in node[2:] if n[0] == "unit" and not symbols(n)]
+    return amounts if len(amounts) > 1 and all(ratio(n[2], amounts[0][2]) for n in amounts) else []
+
+# %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #caefc11f
+_FREE = frozenset("kmntlj")  # Letters that stand for any integer
+
+
+def _class_of(node: Node) -> tuple[int, int] | None:
+    "Remainder and modulus of a congruence or of a linear expression in one such letter."
+    value = node[-1] if node[0] == "rel" else node
+    number, unit = split_unit(value)
+    if n := modulus(unit):
+        first = exact(number)
+        return (first % n, n) if first is not None and first.denominator == 1 else None
+    letters = symbols(value)
+    if len(letters) != 1 or not _FREE.issuperset(letters):
+        return None
+    at = [exact(substitute(value, *letters, ("num", Fraction(k)))) for k in range(3)]
+    if None in at or any(x.denominator != 1 for x in at) or at[1] - at[0] != at[2] - at[1] != 0:
+        return None
+    n = abs(int(at[1] - at[0]))
+    return (int(at[0]) % n, n) if n else None
+
+
+def _same_class(ref: Node, ans: Node) -> str | None:
+    if ("==",) not in (ref[1], ans[1]) or len({n[2] for n in (ref, ans) if n[0] == "rel"}) > 1:
+        return None
+    found = _class_of(ref)
+    return "equation" if found is not None and found == _class_of(ans) else None
 
 # %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #de626506
 def same_relation(
@@ -85,16 +118,16 @@ def same_relation(
     same: Same,  # Compares parts by all rules
 ) -> str | None:  # "equation", "region", "inequality", that of a tuple, or None
     "Does a relation say the same as another, or stand for the value of the other side?"
-    rels = [n for n in (ref, ans) if n[0] == "rel"]
+    rels, said = [n for n in (ref, ans) if n[0] == "rel"], ans
     if any(set(n[1]) & ORDER_OPS for n in rels):
         return _same_order(ref, ans, rels, policy, same)
     if len(rels) == 2:
-        return _same_equation(ref, ans, policy, same)
+        return _same_class(ref, ans) or _same_equation(ref, ans, policy, same)
     if not _has_value(rels[0], rels[0] is ref, policy):
         return None
     refs = side_values(ref) if ref[0] == "rel" else [ref]
     ans = side_value(ans, policy.rounded) if ans[0] == "rel" else ans
-    return any(tried(same, r, ans, policy) for r in refs) and "equation" or None
+    return "equation" if any(tried(same, r, ans, policy) for r in refs) else _same_class(ref, said)
 
 # %% ../../../nbs/20_grade/30_compare/56_equations.ipynb #c7dd7a4b
 def _same_order(ref: Node, ans: Node, rels: list[Node], policy: Policy, same: Same) -> str | None:
@@ -166,7 +199,8 @@ def solved(
     many: bool = False,  # Several values are wanted
 ) -> Node | None:  # Itself where it is no system; None for one that gives no value
     "What a system of equations says."
-    rows = node[1:] if node[0] == "list" else ()
+    column = node[0] == "mat" and all(len(row) == 1 for row in node[1:])  # behind one brace
+    rows = node[1:] if node[0] == "list" else [row[0] for row in node[1:]] if column else ()
     if not rows or any(n[0] != "rel" or not _EQUALS.issuperset(n[1]) for n in rows):
         return node
     names = [_set_to(n) for n in rows]

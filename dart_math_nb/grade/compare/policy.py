@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 
 from ...data.plugins import generation
 from .rule import UserRule, user_rules
-from .units import SCALE_WORDS, asked_unit
+from .units import SCALE_WORDS, asked_unit, in_dollars
 
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #953cd4d7
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Policy:
     letters: frozenset[str] = frozenset()  # Letters the query uses as variables
     clock: bool = False  # The query asks for a time of day
     unit: str = ""  # The unit the query asks for
+    dollars: bool = False  # The query speaks of dollars, and not of cents
     rounded: bool = False  # The query asks to round
     powers: frozenset[tuple[str, str]] = frozenset()  # Powers in the query, such as ("x", "2")
     rules: tuple[UserRule, ...] = ()  # Registered rules of trees
@@ -48,12 +49,6 @@ _ROUND = re.compile(
 _SCALE = re.compile(rf"\b({'|'.join(SCALE_WORDS)})s?\b", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z\\\d/~])(?<!\d )([A-Za-z])(?![A-Za-z'])")
 _POWER = re.compile(r"([A-Za-z])\s*\^\s*\{?\s*(\d+)")
-_ORDER = re.compile(
-    r"ordered (?:pair|triple|list|quadruple|tuple)|coordinates of|respectively|in that order"
-    r"|(?:increasing|decreasing|ascending|descending|alphabetical) order"
-    r"|order(?:ed)? (?:from|by)|from (?:least|smallest|greatest|largest|left|lowest|highest)",
-    re.IGNORECASE,
-)
 _BASE = re.compile(
     r"\bbase[\s$_{-]*(\d{1,2}|[a-z]+)|_\{?(\d{1,2})\}?|\b(binary|octal|hexadecimal)", re.IGNORECASE
 )
@@ -62,13 +57,38 @@ _BASE_WORDS = {"binary": 2, "octal": 8, "hexadecimal": 16, "sixteen": 16} | {
     for i, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
 }
 
+# %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #7a4f5533
+_ORDER = re.compile(
+    r"""ordered[ ](?:pair|triple|list|quadruple|tuple)|coordinates[ ]of|respectively
+    |\border(?:ed)?[ ](?:from|by)\b|\border[ ]in[ ]which\b
+    |\bin[ ](?:(?!(?:order|any|some|no|random|either|first|second|third|higher|lower)\b)[\w-]{1,16}[ ]){0,3}
+    order\b(?![ ](?:to|that|for|and)\b)                                            # in what order
+    |(?:increasing|decreasing|ascending|descending|alphabetical|correct|right|proper|chronological)[ ]order\b
+    |\bwh(?:at|ich)[ ](?:(?:is|was)[ ](?:the|their)[ ](?:[a-z]{1,12}[ ])?)?order\b
+    |(?:\A|[.?!:;,]\s|\n\s?|\b(?:then|please|must|should|and)[ ])(?:re)?(?:arrange|rank|sort|order)
+    [ ](?!(?:of|a|an|is|in)\b)[\w$\\(]                                              # Rank the runners
+    |\bfrom[ ](?:least|smallest|greatest|largest|left|lowest|highest)\b
+    |\b(?!closest|nearest|interest)[a-z]{2,9}est(?:[ ][a-z]{1,12}){0,2}[ ]to[ ](?:the[ ])?(?:[a-z]{2,9}est|most|least)\b
+    |\b(?:most|least|best|worst|first)(?:[ ][a-z]{1,12}){0,2}[ ]to[ ](?:the[ ])?(?:most|least|best|worst|last)\b
+    |\bfrom[ ](?:the[ ])?(?:top|bottom|front|left|right)(?:[ ][a-z]{1,12}){0,2}[ ]to\b
+    |\bin[ ]sequence\b|\b(?:correct|right|proper|logical)[ ]sequence\b
+    |\bsequence[ ]of[ ](?:steps|events|letters|moves|operations|transformations|colou?rs)\b
+    |\b(?:list|write|find|give|state|what[ ]are)[ ](?:out[ ]|down[ ])?(?:the|its)[ ](?:first|next)[ ](?:[\w-]{1,12}[ ]){1,2}terms\b
+    |顺序|排序|从(?:小到大|大到小)|由(?:小到大|大到小)""",
+    re.VERBOSE,
+)
+
 # %% ../../../nbs/20_grade/30_compare/50_policy.ipynb #02bb8fc7
 _NEEDS = {  # One of these is in every text that the pattern finds something in
     _PERCENT: ("%", "percent", "per cent", "pct", "rate"),
     _CLOCK: ("time ", "o'clock", "am", "pm", ".m"),
     _ROUND: ("nearest", "round", "decimal place", "significant", "approx", "estimat", "≈"),
     _SCALE: tuple(SCALE_WORDS),
-    _ORDER: ("order", "coordinates of", "respectively", "from "),
+    _ORDER: (
+        *"order sort rank arrang respectively sequence from terms 序 从 由".split(),
+        "coordinates of",
+        "t to ",
+    ),
     _BASE: ("base", "_", "binary", "octal", "hexadecimal"),
 }
 
@@ -91,17 +111,18 @@ def read_policy(
 ) -> Policy:
     """Policy for the answers of one query.
     Raises ValueError when a registered rule cannot be used."""
-    says = partial(_finds, query=query, low=query.lower())
+    says = partial(_finds, query=query, low=(low := query.lower()))
     return Policy(
         rel_tol,
         abs_tol,
         percent=bool(says(_PERCENT)),
-        ordered=bool(says(_ORDER)) if ordered is None else ordered,
+        ordered=bool(_finds(_ORDER, low, low)) if ordered is None else ordered,
         bases=_bases(says(_BASE)),
         scales=frozenset(m[1].lower() for m in says(_SCALE)),
         letters=frozenset(_LETTER.findall(query)),
         clock=bool(says(_CLOCK)),
         unit=asked_unit(query),
+        dollars=in_dollars(query),
         rounded=bool(says(_ROUND)),
         powers=frozenset(_POWER.findall(query)),
         rules=user_rules().trees,

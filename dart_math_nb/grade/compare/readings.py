@@ -18,7 +18,7 @@ from .lists import has_pm
 from .policy import Policy, text_key
 from .same_answer import same_answer
 from .same_value import symbols, within
-from .units import read_unit
+from .units import ratio, read_unit
 from .values import spend
 from ..find.extract import find_answer
 from ..read.latex import TooCostly, Unparsable
@@ -146,7 +146,7 @@ def displayed(
     ans: str,  # Answer
 ) -> str | None:  # None when it is no display of steps
     "Rows of a display as one line."
-    m = _ROWS.search(ans) if "\\begin" in ans and len(ans) <= 2_000 else None
+    m = _ROWS.search(ans) if "\\begin" in ans else None
     if not m or (m[1] == "array" and "=" not in m[2]):
         return None
     rows = []
@@ -199,6 +199,10 @@ _ALL_BUT = re.compile(
 _LABEL = re.compile(r"(?<![\s;,.])[\s;,.]*\(([a-h])\)\s*")
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #cd52cbc4
+_AND = re.compile(r"\s*(?:,(?!\d{3})|;|\band\b)\s*")
+_NAMED = re.compile(  # the longer side is 5
+    r"(?:the )?([A-Za-z][a-z-]{2,15}(?: [a-z-]{2,15})?)(?: is| are|:| =)? ((?:-|\\|\$|\d|\()[^=]*)"
+)
 _IN_TEXT = re.compile(r"\\text\w*\s*\{([^{}\\]*)\}")  # \text{ about }
 
 
@@ -207,6 +211,14 @@ def _said_again(text: str) -> Iterator[str]:
     labels = _LABEL.findall(text)
     if len(labels) > 1 and labels == list("abcdefgh"[: len(labels)]):
         yield ", ".join(s for s in _LABEL.split(text)[2::2] if s.strip())
+
+
+def _named_parts(text: str) -> Iterator[str]:
+    "Values with a name each, such as tall side 5, short side 3."
+    flat = " ".join(_IN_TEXT.sub(r" \1 ", text).replace("$", "").split())
+    parts = [_NAMED.fullmatch(part) for part in _AND.split(flat) if part]
+    if len(parts) > 1 and all(parts) and len({m[1] for m in parts}) == len(parts):
+        yield ", ".join(f"{m[1]}: {m[2]}" for m in parts)
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #a006ec82
 def _read(text: str) -> Node | None:
@@ -260,7 +272,7 @@ def restated(
     ans: str,  # Answer
 ) -> list[Node]:  # One alone, or none, where it is said once
     "The forms in which an answer says its value."
-    if len(ans) > 2_000 or not _ALSO.search(ans):
+    if not _ALSO.search(ans):
         return []
     parts = _ALSO.split(_IN_TEXT.sub(r" \1 ", ans))
     found = (_read(_closed(part)) for part in parts if part.strip(" ,;.()$"))
@@ -295,6 +307,8 @@ _SENTENCE = re.compile(r"(?<=[a-z\d$)%])\.\s+(?=[A-Z])")
 
 def _parts(text: str, query: str, kind: str) -> Iterator[str]:
     yield from _said_again(text)
+    if kind in ("list", "set", "tuple"):
+        yield from _named_parts(text)
     if m := _ALL_BUT.search(text):
         yield rf"(-\infty,{m[1]})\cup({m[1]},\infty)"
     if kind == "text":
@@ -340,6 +354,9 @@ def _digits(node: Node) -> int:
 
 def _near(a: Node, b: Node) -> bool:
     "Is b the value a, to the digits that b shows?"
+    if a[0] == b[0] == "unit":
+        factor = ratio(b[2], a[2])
+        a, b = ("mul", a[1], ("num", factor)) if factor else a[1], b[1]
     b, scale = (b[1], 100) if b[0] == "pct" else (b, 1)  # 0.577 is 58 %
     b, sign = (b[1], -1) if b[0] == "neg" else (b, 1)
     if b[0] != "dec" and (b[0] != "num" or b[1].denominator > 1):
@@ -383,7 +400,7 @@ _NO_LIST = frozenset(("dec", "div", "fn", "mul", "add", "unit", "pct"))  # 2,74 
 MAX_READ = 1_000  # Longest answer that may be read otherwise than it stands, in characters
 _REASON = re.compile(r",?\s+(?:since|because)\b")
 
-
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #e13bbd63
 def meaning(
     ans: str,  # Answer
     whole: Node | None,  # What it is as it stands
@@ -398,6 +415,9 @@ def meaning(
     forms = restated(ans) or _said_yes(whole)
     if len(forms) > 1 or (forms and is_answer(forms[0], kind)):
         return _all_agreed(forms, policy)
+    if whole is not None and whole[:1] == ("rel",) and {n[0] for n in whole[2:]} == {"unit"}:
+        if agreed(chain_values(whole) or [whole])[1]:  # 5 mW = 5 MW
+            return None, "contradictory"
     if not strict and (whole is None or _is_open(ans, whole, query)):
         whole = _first_reading(ans, whole, query, kind)
     if whole is not None and kind not in ("list", "set"):

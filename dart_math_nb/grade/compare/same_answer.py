@@ -24,6 +24,7 @@ from dart_math_nb.grade.compare.numerals import (
     same_percent,
     same_ratio,
 )
+from .pieces import same_pieces
 from .policy import Policy, read_policy
 from .region import same_region
 from .rule import Rule, Same, decided
@@ -40,7 +41,12 @@ from dart_math_nb.grade.compare.units import (
 )
 from .values import exact, new_budget, spend
 from ..read.parse import parse_answer
-from ..read.tree import ZERO, Node, substitute
+from ..read.tree import Node, substitute
+
+# %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #68f0224e
+def _same_cases(ref: Node, ans: Node, policy: Policy, same: Same) -> str | None:
+    rows = ref[0] == ans[0] and same_cases(ref, ans, policy, same)
+    return rows or same_pieces(ref, ans)
 
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #78b9fd41
 def _same_union(ref: Node, ans: Node, policy: Policy, same: Same) -> str | None:
@@ -134,8 +140,8 @@ RULES = (
     Rule(
         "cases",
         "cases",
-        same_cases,
-        "pieces of a function, in any order",
+        _same_cases,
+        "pieces of a function, in any order or cut otherwise",
         accepts=(r"\begin{cases}1&x>0\\0&x<0\end{cases}", r"\begin{cases}0&x<0\\1&x>0\end{cases}"),
         refuses=(r"\begin{cases}1&x>0\\0&x<0\end{cases}", r"\begin{cases}1&x<0\\0&x>0\end{cases}"),
     ),
@@ -259,16 +265,58 @@ def _letter_off(node: Node, unit: str, other: Node, policy: Policy) -> tuple[Nod
     return value, f"{last[1]} ^ {power[1]}" if power else last[1]
 
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #dff157e1
+_LETTERS = {c: c for c in "mgslLhNJWV"} | {
+    "C": "coulomb",
+    "A": "ampere",
+    "F": "farad",
+    "T": "tesla",
+}
+_RATES = frozenset(("mul", "div"))
+
+
+def _as_unit(node: Node, policy: Policy) -> str:
+    "m ^ 2 of m^2, N m of a product; nothing where anything else stands in it."
+    if node[0] == "mul":
+        parts = [_as_unit(n, policy) for n in node[1:]]
+        return " ".join(parts) if all(parts) else ""
+    base, power = node[1:] if node[0] == "pow" else (node, None)
+    if base[0] != "sym" or base[1] not in _LETTERS or base[1] in policy.letters:
+        return ""
+    sign, power = ("- ", power[1]) if power and power[0] == "neg" else ("", power)
+    if power and power[1] not in (1, 2, 3):
+        return ""
+    return f"{_LETTERS[base[1]]} ^ {sign}{power[1]}" if power else _LETTERS[base[1]]
+
+# %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #8e9568e0
+def _all_letters_off(node: Node, policy: Policy) -> tuple[Node, str]:
+    if node[0] == "div":
+        below = _as_unit(node[2], policy)
+        value, above = _all_letters_off(node[1], policy) if below else (node, "")
+        return (value, f"{above} / {below}") if above else (node, "")
+    units, k = [], len(node)
+    while node[0] == "mul" and k > 2 and (unit := _as_unit(node[k - 1], policy)):
+        units, k = [unit, *units], k - 1
+    value = node[1] if k == 2 else node[:k]
+    return (value, " ".join(units)) if units and not symbols(value) else (node, "")
+
+
 def _letters_off(
     ref: Node, unit: str, ans: Node, other: str, policy: Policy
 ) -> tuple[tuple[Node, str], tuple[Node, str]]:
-    "Both without such a letter; 1 m^3 and 1000 L lose theirs together."
-    if ref[0] == ans[0] == "mul":
-        both = [_letter_off(n, u, ZERO, policy) for n, u in ((ref, unit), (ans, other))]
+    "Both without letters of units; 1 m^3 and 1000 L lose theirs together."
+    if (unit or ref[0] in _RATES) and (other or ans[0] in _RATES):
+        pairs = (ref, unit), (ans, other)
+        both = [(n, u) if u else _all_letters_off(n, policy) for n, u in pairs]
         if all(u for _, u in both) and ratio(both[0][1], both[1][1]):
             return both[0], both[1]
     ref, unit = _letter_off(ref, unit, ans, policy)
     return (ref, unit), _letter_off(ans, other, ref, policy)
+
+# %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #4564bb3a
+def _units_off(ref: Node, ans: Node, policy: Policy) -> tuple[tuple[Node, str], tuple[Node, str]]:
+    if "rel" in (ref[0], ans[0]):
+        return (ref, ""), (ans, "")
+    return _letters_off(*split_unit(ref), *split_unit(ans), policy)
 
 # %% ../../../nbs/20_grade/30_compare/60_same_answer.ipynb #2496113e
 def _congruent(ref: Node, ans: Node, n: int) -> str | None:
@@ -309,8 +357,7 @@ def same_answer(
         return "structure"
     if policy.rules and (said := decided(policy.rules, ref=ref, ans=ans, policy=policy)):
         return said[0] if said[1] else None
-    (ref, unit), (ans, other) = split_unit(ref), split_unit(ans)
-    (ref, unit), (ans, other) = _letters_off(ref, unit, ans, other, policy)
+    (ref, unit), (ans, other) = _units_off(ref, ans, policy)
     if ref[0] in _WITH_LETTERS:
         ans = _integer_name(ref, ans, policy)
     if (ref[0] == "pct" and read_unit(other).above) or (ans[0] == "pct" and read_unit(unit).above):
@@ -318,7 +365,7 @@ def same_answer(
     if (n := modulus(unit)) and n == modulus(other):
         return _congruent(ref, ans, n) or _by_table(ref, ans, policy)
     if unit or other:
-        pairs = quantities(ref, unit, ans, other, policy.scales, policy.unit)
+        pairs = quantities(ref, unit, ans, other, policy.scales, policy.unit, policy.dollars)
         if pairs != [(ref, ans)]:
             return next((rule for r, a in pairs if (rule := _by_table(r, a, policy))), None)
     return _by_table(ref, ans, policy)

@@ -14,7 +14,7 @@ from math import ceil, floor
 from string import ascii_letters
 from typing import NamedTuple
 
-from .lists import COLLECTIONS, items_of_pm
+from .lists import COLLECTIONS, has_pm, items, items_of_pm
 from .region import ORDER_OPS, region
 from .same_value import same_value, symbols
 from ..read.tree import ONE, ZERO, Node, substitute
@@ -44,7 +44,13 @@ def _system(node: Node, other: Node, is_ref: bool) -> Node:
 
 
 def _both_points(node: Node, other: Node, is_ref: bool) -> Node:
-    return ("list", *both) if len(both := items_of_pm(node)) > 1 else node
+    "All points of a plus-minus sign; two where a reference with several is given as two."
+    if other[0] == "tuple" and not any(map(has_pm, other[2:])):
+        return node
+    both = items_of_pm(node)
+    if is_ref and len(both) > 2 == len(items(other)):
+        both = items_of_pm(node, tied=True)
+    return ("list", *both) if len(both) > 1 else node
 
 
 def _by_name(node: Node, other: Node, is_ref: bool) -> Node:
@@ -165,9 +171,9 @@ FORMS = (
         (r"\begin{matrix}x=1\\y=2\end{matrix}", "(1,2)", "x=1, y=2"),
     ),
     Form(
-        "two points of a plus-minus sign",
+        "points of plus-minus signs",
         "tuple",
-        "list set",
+        "list set tuple",
         _both_points,
         (r"(3,1\pm x)", "1, 2", "(3,1+x), (3,1-x)"),
     ),

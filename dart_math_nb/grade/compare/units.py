@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/30_compare/units.html
 
 # %% auto #0
 __all__ = ['SCALE_WORDS', 'Dimension', 'Unit', 'read_unit', 'measured', 'ratio', 'same_unit', 'modulus', 'split_unit',
-           'quantities', 'has_pi', 'asked_unit']
+           'in_dollars', 'unit_beside_cents', 'quantities', 'has_pi', 'asked_unit']
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #2b95a2d2
 import re
@@ -76,6 +76,8 @@ _SI = {  # Units of a dimension, each with its factor
     "A s": "coulomb 1",
     "kg m^2 s^-3 A^-1": "v 1",
     "kg m^2 s^-3 A^-2": "ohm 1 kiloohm 1000",
+    "kg^-1 m^-2 s^4 A^2": "farad 1",
+    "kg s^-2 A^-1": "tesla 1",
     "Hz": "hz 1 khz 1000 mhz 1000000",
     "usd": "cent 1/100 usd 1",
 }
@@ -93,6 +95,32 @@ _MEASURES = {
     for dimension, units in _SI.items()
     for name, factor in zip(units.split()[::2], units.split()[1::2], strict=True)
 }
+
+# %% ../../../nbs/20_grade/30_compare/40_units.ipynb #e96f1914
+_SI_PREFIXES = dict(
+    pico="1e-12",
+    nano="1e-9",
+    micro="1e-6",
+    milli="1e-3",
+    centi="1e-2",
+    kilo="1e3",
+    mega="1e6",
+    giga="1e9",
+    tera="1e12",
+)
+_PREFIXABLE = "watt volt joule newton pascal hertz ampere coulomb farad ohm tesla electronvolt meter gram second liter"
+
+
+def _add_prefixes() -> None:
+    for prefix, factor in _SI_PREFIXES.items():
+        for word in _PREFIXABLE.split():
+            dimension, one = _MEASURES[_UNIT.get(word, word)]
+            if prefix + word not in _UNIT:
+                _UNIT[prefix + word] = prefix + word
+                _MEASURES[prefix + word] = dimension, one * Fraction(factor)
+
+
+_add_prefixes()
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #308fb0a3
 class Unit(NamedTuple):
@@ -238,7 +266,9 @@ def split_unit(
 ) -> tuple[Node, str]:  # Answer without unit, unit or ""
     "Take the unit off; a minus sign goes inside."
     if node[0] == "unit":
-        return node[1], node[2].replace(" * ", " x ").replace(" by ", " x ")
+        return node[1], node[2].replace(" * ", " x ").replace(" by ", " x ").replace(
+            " cdot ", " x "
+        )
     if node[0] == "deg":
         return node[1], "deg"
     if node[0] == "neg" and node[1][0] in ("deg", "unit", "pct"):
@@ -295,6 +325,33 @@ def _readings(node: Node, unit: str, scales: frozenset[str]) -> list[tuple[Node,
     scaled = (_times(node, Fraction(SCALE_WORDS[word])), rest)
     return [scaled, (node, rest)] if word in scales else [scaled]
 
+# %% ../../../nbs/20_grade/30_compare/40_units.ipynb #ed4e1487
+_DOLLARS = re.compile(
+    r"\\\$|\bdollars?\b|\busd\b|\$\d[\d,]*(?:\.\d\d)?(?=[\s.,;?!)]|\Z)", re.IGNORECASE
+)
+_CENTS = re.compile(r"(?<!nearest )\b(?:cents?|penn(?:y|ies))\b|¢", re.IGNORECASE)
+
+
+def in_dollars(
+    query: str,  # Problem text
+) -> bool:
+    "Does it speak of dollars, and not of cents?"
+    return bool("$" in query or "dollar" in query) and bool(
+        _DOLLARS.search(query) and not _CENTS.search(query)
+    )
+
+
+def unit_beside_cents(
+    node: Node,  # A value
+    unit: str,  # Its unit, or ""
+    other: str,  # Unit of the other side
+    dollars: bool,  # The query speaks of dollars
+) -> str:
+    "Unit of an amount; dollars for a bare one beside cents, if query or decimals say so."
+    if unit or "cent" not in read_unit(other).above:
+        return unit
+    return "usd" if dollars or (node[0] == "dec" and node[3] == 2) else unit
+
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #9e9aa585
 def quantities(
     ref: Node,  # Value of the reference
@@ -303,9 +360,13 @@ def quantities(
     other: str,  # Its unit, or ""
     scales: frozenset[str] = frozenset(),  # Scale words of the query
     asked: str = "",  # Unit that the query names
+    dollars: bool = False,  # The query speaks of dollars
 ) -> list[tuple[Node, Node]]:
     "Pairs of values, one of which must agree."
     pairs = []
+    if asked not in ("cent", "cents"):
+        u, o = unit, other
+        unit, other = unit_beside_cents(ref, u, o, dollars), unit_beside_cents(ans, o, u, dollars)
     for a, x in _readings(ref, unit, scales):
         for b, y in _readings(ans, other, scales):
             pairs += _converted(a, x, b, y, asked) or _compared(a, x, b, y)
@@ -319,7 +380,7 @@ def _converted(a: Node, x: str, b: Node, y: str, asked: str) -> list[tuple[Node,
     if asked and ratio(asked, y) not in (None, 1):
         return [(a, ())]
     factor = ratio(x, y) if x else None
-    return [] if factor in (None, 1) else [(a, _times(b, factor))]
+    return [] if factor is None else [(a, _times(b, factor))]
 
 # %% ../../../nbs/20_grade/30_compare/40_units.ipynb #7889112a
 def _compared(a: Node, x: str, b: Node, y: str) -> list[tuple[Node, Node]]:

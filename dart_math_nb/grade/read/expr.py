@@ -124,8 +124,10 @@ def _prefix(c: Cursor) -> Node:
         return ("neg", inner)
     if c.accept("+"):
         return parse_expr(c, 15)
-    if c.accept("+-") or c.accept("-+"):
+    if c.accept("+-"):
         return ("pm", ZERO, parse_expr(c, 15))
+    if c.accept("-+"):
+        return ("pm", ZERO, ("neg", parse_expr(c, 15)))
     return _postfix(c, _atom(c))
 
 # %% ../../../nbs/20_grade/10_read/50_expr.ipynb #394761ab
@@ -484,21 +486,37 @@ def parse_relation(
         sides.append(parse_expr(c, power))
     return ("rel", tuple(ops), *sides) if ops else sides[0]
 
+# %% ../../../nbs/20_grade/10_read/50_expr.ipynb #de1c2c6c
+_SAYS = frozenset("if is are for when where a an the all number integer".split())
+
+
+def _piece(row: list[Node], either: bool) -> tuple[Node, ...]:
+    value, *rest = row
+    if len(rest) > 1 and value[0] != "rel" and all(n[0] == "rel" for n in rest):
+        return value, ("union" if either else "inter", *rest)
+    if not rest or rest[-1][0] != "text" or any(n[0] not in ("sym", "text") for n in rest):
+        return tuple(row)
+    words = sorted(w for n in rest for w in n[1].split() if w not in _SAYS)
+    return value, ("text", "otherwise" if words in (["else"], ["otherwise"]) else " ".join(words))
+
 # %% ../../../nbs/20_grade/10_read/50_expr.ipynb #9842d5f0
 def _matrix(c: Cursor, env: str) -> Node:
-    rows = [[]]
+    rows, either = [[]], False
     if env == "array" and _at_op(c, "{"):  # column marks the tokenizer did not know
         _argument(c)
     while c.peek().kind != "end":
         if c.accept("\\\\"):
             rows.append([])
         elif c.peek().kind == "text" or c.peek().value == "otherwise":
-            rows[-1].append(("text", c.take().value.strip().lower()))
-        elif not c.accept("&") and not c.accept(","):
+            rows[-1].append(("text", c.take().value.strip(" .,").lower()))
+        elif c.accept("or"):
+            either = True
+        elif not (c.accept("&") or c.accept(",") or c.accept("and")):
             rows[-1].append(parse_relation(c))
     if c.take().value != env:
         raise Unparsable(f"\\begin{{{env}}} without its end")
-    return matrix(env, tuple(tuple(r) for r in rows if r))
+    rows = [_piece(r, either) if env == "cases" else tuple(r) for r in rows if r]
+    return matrix(env, tuple(rows))
 
 # %% ../../../nbs/20_grade/10_read/50_expr.ipynb #57534277
 def parse_tokens(

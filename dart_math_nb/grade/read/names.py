@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/20_grade/10_read/names.html.md
 
 # %% auto #0
 __all__ = ['GREEK', 'FUNCTIONS', 'FUNCTION_NAMES', 'OPERATORS', 'WORD_OPERATORS', 'VARIANTS', 'GREEK_WORDS', 'SILENT', 'UNITS',
-           'UNIT_LETTERS', 'to_ascii_math']
+           'UNIT_LETTERS', 'UNIT_SYMBOLS', 'to_ascii_math', 'spell_units']
 
 # %% ../../../nbs/20_grade/10_read/25_names.ipynb #ae07b6c5
 import re
@@ -165,3 +165,42 @@ UNITS = frozenset(
     cms kms mph wpm WPM celsius fahrenheit cc kJ kN kV nm um ohm""".split()
 )
 UNIT_LETTERS = frozenset("mgslLhNJWVKCFAT")
+
+# %% ../../../nbs/20_grade/10_read/25_names.ipynb #62e7af90
+_PREFIXES = {"G": "giga", "M": "mega", "k": "kilo", "m": "milli", "n": "nano", "p": "pico"}
+_PREFIXED = {
+    "W": "watt",
+    "V": "volt",
+    "A": "ampere",
+    "J": "joule",
+    "N": "newton",
+    "Pa": "pascal",
+    "Hz": "hertz",
+    "F": "farad",
+    "C": "coulomb",
+    "T": "tesla",
+    "eV": "electronvolt",
+    "Wh": "watt hour",
+}
+UNIT_SYMBOLS = {
+    "Mm": "megameter",
+    "Mg": "megagram",
+    "Ms": "megasecond",
+    **dict.fromkeys(("Kg", "KG"), "kilogram"),
+    **dict.fromkeys(("Km", "KM"), "kilometer"),
+    "Nm": "newton meter",
+    "kNm": "kilonewton meter",
+    "Wh": "watt hour",
+    "Ws": "watt second",
+    **{p + s: prefix + word for p, prefix in _PREFIXES.items() for s, word in _PREFIXED.items()},
+}
+
+# %% ../../../nbs/20_grade/10_read/25_names.ipynb #cc07fd0c
+_SYMBOL = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,3}(?![A-Za-z])")
+
+
+def spell_units(
+    text: str,  # Words of a unit, in the case they were written in
+) -> str:
+    "Symbols of units whose case says something, as words."
+    return _SYMBOL.sub(lambda m: UNIT_SYMBOLS.get(m[0], m[0]), text)

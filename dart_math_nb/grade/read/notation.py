@@ -216,6 +216,15 @@ _WHEN = re.compile(
     |(?<=&)\s*(?:if|for|when)\b()                                                             # & if x>0""",
     re.VERBOSE,
 )
+_IN_WORDS = re.compile(r"(?<![\\a-zA-Z])(?!and\b|or\b)[a-zA-Z]{2,}")  # n is even
+
+
+def _when(m: re.Match) -> str:
+    "Condition of a piece: a formula without `if`, or words."
+    said = m[1] or m[2] or ""
+    return rf" \text{{{said}}} " if _IN_WORDS.search(said) else f" {said} "
+
+
 _ANY = re.compile(
     r"""[CP_]|\(2\)|\\mathbb|arrow|\\vec|angle|quad           # counting, parts, names of their own
     |\+/-|[\][;<,&$£€¥]|Matrix|array|\n                       # brackets, columns, coins
@@ -237,7 +246,7 @@ def rewrite(
     text = _HEAT.sub(lambda m: rf"\text{{ degrees {_HEAT_NAMES[m[1]]}}}", text)
     text = _physical(text.replace("+/-", r"\pm "))
     if "\\begin{cases" in text:
-        text = _WHEN.sub(lambda m: f" {m[1] or m[2] or ''} ", text)
+        text = _WHEN.sub(_when, text)
     elif "&" in text and "\\begin" not in text:
         text = text.replace("\\&", "&").replace("&", " and ")
     return _counting(text) if "C" in text or "P" in text or "A" in text or "(" in text else text
