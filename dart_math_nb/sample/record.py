@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from ..data.fields import USUAL, usual_value
 from ..data.files import write_jsonl, write_parquet
+from ..data.ids import earlier_ids, text_ids
 from ..data.messages import Refused
-from ..data.records import Query, Source
+from ..data.records import Query, Source, fold_space
 from ..data.source import source_rows
 from .boundary import STOPS
 from dart_math_nb.sample.difficulty import (
@@ -32,6 +33,8 @@ from dart_math_nb.sample.difficulty import (
     pool_difficulty,
     with_rate,
 )
+from ..store.known import under_stored_ids
+from ..store.run import pool_of
 
 # %% ../../nbs/40_sample/37_record.ipynb #6ce3ca2e
 RECORD_TYPES = {
@@ -297,7 +300,9 @@ def match_record(
     fields = [f for f in ("query_id", "id", "query") if f in record]
     found = pd.Series(None, record.index, dtype=object)
     for field in fields:
-        keys = [(field == "query", v) for v in record[field].astype(object)]
+        values = record[field].astype(object)
+        values = values.map(fold_space, na_action="ignore") if field == "query" else values
+        keys = [(field == "query", v) for v in values]
         found = found.where(
             found.notna(), pd.Series([names.get(k) for k in keys], record.index, dtype=object)
         )
@@ -305,9 +310,11 @@ def match_record(
     _check_match(rows, len(record), queries, where)
     return rows.reset_index(drop=True)
 
-
+# %% ../../nbs/40_sample/37_record.ipynb #dfd8c8bd
 def _names_of(queries: Sequence[Query]) -> dict[tuple[bool, str], str]:
-    names = {(True, q.query.strip()): q.query_id for q in queries}
+    names = {(False, i): q.query_id for i, q in zip(earlier_ids(queries), queries, strict=True)}
+    names |= {(False, i): q.query_id for i, q in zip(text_ids(queries), queries, strict=True)}
+    names |= {(True, fold_space(q.query)): q.query_id for q in queries}
     names |= {(False, str(q.meta["id"])): q.query_id for q in queries if q.meta.get("id")}
     return names | {(False, q.query_id): q.query_id for q in queries}
 
@@ -376,7 +383,10 @@ def _pool_rows(
     if len(sources) != 1:
         every = sources or sorted(pool_difficulty(path)["source_id"].unique())
         raise ValueError(f"{path}: source_id={source_id!r}; need one of {every}")
-    rows = rows[rows["query_id"].isin({q.query_id for q in queries})]
+    stored = under_stored_ids(queries, pool_of(path).parent, pool_of(path))
+    asked = {s.query_id: q.query_id for s, q in zip(stored, queries, strict=True)}
+    rows = rows[rows["query_id"].isin(asked)]
+    rows = rows.assign(query_id=rows["query_id"].map(asked).astype("str"))
     if not rows["n_trials"].any():
         raise ValueError(f"{path}: no draw of any of the {len(queries)} queries asked for")
     if rows["stop"].eq("selected").all():
