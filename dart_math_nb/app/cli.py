@@ -32,6 +32,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
     "pull":       ("pool.pull",                 "Copy a pool from another place; several pools may be pulled into one."),
     "curate":     ("sets.curate",               "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."),
+    "mix":        ("mix.mix",                   "Cut one train set from several teachers, with shares of each."),
     "export":     ("exchange.export",           "Write a train set or a pool in the form of other trainers."),
     "train":      ("train.train",               "Fine-tune a model on train sets, packed, as a recipe says."),
     "evaluate":   ("evaluate.evaluate",         "Accuracy of a model on benchmarks, with intervals; resumable."),
@@ -42,7 +43,7 @@ TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo run benchmarks",
     "responses": "sample status grade import show",
     "pools": "check regrade push pull",
-    "train sets": "curate export",
+    "train sets": "curate mix export",
     "models": "train evaluate report",
 }
 
