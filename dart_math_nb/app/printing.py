@@ -65,9 +65,10 @@ def tell(
 
 def telling(
     on_bad: str = "drop",  # drop, stop, or a share of the rows
+    purpose: str = "",  # What the rows are for
 ) -> Reading:
     "A reading that says what it understood. Raises Refused for another word."
-    return Reading(on_bad, say=tell)
+    return Reading(on_bad, purpose, tell)
 
 # %% ../../nbs/70_app/08_printing.ipynb #cc205a8a
 def cards_table(
