@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from .flag_help import arrange, flags_alone
 from ..data.messages import explain, nearest, one_line, printable, scrub, secrets
 
 # %% ../../nbs/70_app/90_cli.ipynb #4550e540
@@ -50,11 +51,14 @@ TOPICS = {  # Of the overview -> stages, in the order of a project
 # %% ../../nbs/70_app/90_cli.ipynb #a130638f
 def find_command(
     name: str,  # What came
+    for_help: bool = False,  # Its flags are all that is wanted
 ) -> Callable:
     "The function of a stage, loaded now. Raises ValueError with the nearest name."
     if name not in STAGES:
         raise ValueError(f"unknown stage {name!r}; {nearest(name, STAGES)}")
     module, function = STAGES[name][0].split(".")
+    if for_help:
+        return flags_alone(module, function)
     return getattr(import_module(f"dart_math_nb.app.{module}"), function)
 
 
@@ -97,8 +101,8 @@ def flag_parser(
             getattr(import_module(f"dart_math_nb.{module}"), listed)()  # refuses a name of the room
             text, default, rest = action.help.partition(" (default:")
             action.help = f"{text}; of yours: {', '.join(names)}{default}{rest}"
-    parser.add_argument("--use", action="append", metavar="(str)", help=USE_HELP)
-    return parser
+    parser.add_argument("--use", action="append", type=str, help=USE_HELP)
+    return arrange(parser, name)
 
 # %% ../../nbs/70_app/90_cli.ipynb #5c776a85
 def plain_words(
@@ -188,11 +192,11 @@ def run_stage(
     "Run a stage; what a person can mend becomes one line."
     try:
         load_rules(files)
-        command = find_command(name)
         check_words(argv)
+        command = find_command(name, for_help=bool({"-h", "--help"} & set(argv)))
         command(**(flags := read_flags(name, command, argv)))
         import_module("dart_math_nb.app.sections").print_run_file(name, flags)
-    except SystemExit as e:  # --help
+    except SystemExit as e:
         return e.code or 0
     except KeyboardInterrupt:
         how = RESUME if "resumable" in STAGES[name][1] or name == "train" else RESTART
@@ -233,6 +237,8 @@ def main(
         files, words = take_use(sys.argv[1:] if argv is None else argv)
     except ValueError as e:
         return tell("--use", e)
+    if not sys.stderr.isatty():  # bars of other packages are for a terminal too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if words[:1] == ["--version"]:
         from importlib.metadata import version
 
