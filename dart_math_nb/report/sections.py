@@ -82,9 +82,9 @@ def pool_sections(
     n_every = int(prefix.groupby("query_id").size().min())
     n_first, out = fixed_prefix(asked) if asked else n_every, []
     verdicts = verdict_section(draws, queries, n_first)
-    if sets:
-        rates = difficulty_frame(draws, queries, n_first)
-        out.append(responses_section(sets, rates, n_first))
+    rates = difficulty_frame(run, queries, draws["source_id"].iloc[0])
+    if sets and len(rates):
+        out.append(responses_section(sets, rates))
     if cut:
         draws = with_forms(run, draws, cut.values())
         curve = cost_curve(draws, cut, queries["query_id"].tolist())
