@@ -9,6 +9,7 @@ writes nothing, and exits with 1 when it found something. `--only N` repeats cas
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import os
@@ -27,7 +28,8 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results" / "fuzz_readers.json"
+SCRIPT = Path(__file__).resolve()
+RESULTS = SCRIPT.parent / "results" / "fuzz_readers.json"
 PATIENCE = 240  # Seconds for one case, on a machine that may do other things
 MEMORY = 12 * 2**30  # Bytes of address space of a worker
 ROOM = ("--k", 2, "--max-trials", 16, "--strategy", "uniform", "--n-pilot", 4)
@@ -48,11 +50,28 @@ POOL_NAMES += (
 )
 POOL_NAMES += ("queries.jsonl", "report", "eval", "train_set", "sample", "pool")
 FILES = {  # Command -> valid files, words of the command, how often
-    "grade": (("r.jsonl", "r.jsonl.gz", "r.parquet", "lists.jsonl"), "grade FILE --out OUT", 3),
+    "grade": (
+        (
+            "r.jsonl",
+            "r.jsonl.gz",
+            "r.jsonl.zst",
+            "r.json",
+            "r.csv",
+            "r.parquet",
+            "r.arrow",
+            "lists.jsonl",
+        ),
+        "grade FILE --out OUT",
+        4,
+    ),
     "grade to Parquet": (("r.jsonl", "r.parquet"), "grade FILE --out OUT --parquet --by model", 3),
     "import": (("r.jsonl", "r.jsonl.gz", "r.parquet", "lists.jsonl"), "import FILE --out OUT", 3),
     "import with labels": (("r.jsonl", "r.parquet"), "import FILE --out OUT --labels file", 1),
-    "sample": (("q.jsonl", "q.jsonl.gz", "q.parquet"), "sample --queries FILE --out OUT DICE", 3),
+    "sample": (
+        ("q.jsonl", "q.jsonl.gz", "q.json", "q.csv", "q.tsv", "q.parquet", "q.arrow"),
+        "sample --queries FILE --out OUT DICE",
+        3,
+    ),
     "replay": (
         ("r.jsonl", "lists.jsonl", "r.parquet"),
         "sample --engine replay --responses FILE --out OUT ROOM",
@@ -68,6 +87,8 @@ FILES = {  # Command -> valid files, words of the command, how often
         "curate RUN --source-id SOURCE --strategy uniform --k 1 --partial --decontaminate FILE --replace",
         1,
     ),
+    "run --plan": (("job.yaml",), "run FILE --plan --set out=OUT", 3),
+    "run": (("job.yaml",), "run FILE --set out=OUT", 1),
     "template": (("template.yaml", "template.json"), "TEMPLATE", 1),
     "recipe": (("recipe.yaml",), "RECIPE", 1),
     "rows to train on": (("r.jsonl", "r.parquet"), "ROWS", 1),
@@ -76,6 +97,8 @@ FOLDERS = {  # Command on a changed run -> words, how often
     "check": ("check RUN", 4),
     "check --repair": ("check RUN --repair", 2),
     "status": ("status RUN", 2),
+    "show": ("show RUN", 2),
+    "show --query": ("show RUN --query 1+0=? --json", 1),
     "curate": ("curate RUN --source-id SOURCE --strategy uniform --k 2 --partial --replace", 3),
     "export": ("export RUN --out OUT.jsonl", 2),
     "export --counts": ("export RUN --counts --out OUT.jsonl", 1),
@@ -156,9 +179,22 @@ def make_base(base: Path) -> None:
         write_jsonl(base / f"{name}.jsonl", rows)
         write_jsonl(base / f"{name}.jsonl.gz", rows)
     import pyarrow as pa
+    import yaml
 
     for name, rows in {"q": queries, "r": responses, "d": queries[:9]}.items():
-        write_parquet(base / f"{name}.parquet", pa.Table.from_pylist(rows))
+        table = pa.Table.from_pylist(rows)
+        write_parquet(base / f"{name}.parquet", table)
+        with pa.OSFile(str(base / f"{name}.arrow"), "wb") as file:
+            with pa.ipc.new_stream(file, table.schema) as out:
+                out.write_table(table)
+        write_json(base / f"{name}.json", rows)
+        for ending, sign in ((".csv", ","), (".tsv", "\t")):
+            with open(base / f"{name}{ending}", "w", newline="") as file:
+                lines = csv.DictWriter(file, list(rows[0]), delimiter=sign)
+                lines.writeheader()
+                lines.writerows(rows)
+        packed = pa.compress((base / f"{name}.jsonl").read_bytes(), "zstd", asbytes=True)
+        (base / f"{name}.jsonl.zst").write_bytes(packed)
     parts = {
         "system": "",
         "query_prefix": "Q: ",
@@ -170,6 +206,14 @@ def make_base(base: Path) -> None:
     (base / "template.yaml").write_text(
         "".join(f"{k}: {json.dumps(v)}\n" for k, v in parts.items())
     )
+    dice = {"engine": "simulated", "k": 2, "strategy": "uniform", "max_trials": 16, "n_pilot": 4}
+    job = {
+        "out": "job",
+        "queries": [{"source": "q.jsonl", "n": 8}],
+        "sample": dice,
+        "curate": {"partial": True},
+    }
+    (base / "job.yaml").write_text(yaml.safe_dump(job))
     (base / "recipe.yaml").write_text(
         "model: base\nout: runs/x\nlr: 1.0e-5\nn_epochs: 2\ntrain_set: [a, b]\n"
     )
@@ -241,6 +285,8 @@ def one_case(seed: int, base: Path, room: Path, unchanged: str | None = None) ->
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     (outside / "mine.txt").write_text("mine")
+    shutil.copy(base / "q.jsonl", case)
+    os.chdir(case)
     before = state_of(outside)
     table = {**{k: v[-1] for k, v in FILES.items()}, **{k: v[-1] for k, v in FOLDERS.items()}}
     name = unchanged or rnd.choices(list(table), list(table.values()))[0]
@@ -248,7 +294,7 @@ def one_case(seed: int, base: Path, room: Path, unchanged: str | None = None) ->
     if name in FILES:
         files, words, _ = FILES[name]
         target = case / rnd.choice(files)
-        shutil.copy(base / target.name, target)
+        shutil.copyfile(base / target.name, target)
         if "RUN" in words:
             shutil.copytree(base / "run", case / "run")
         for _ in range(0 if unchanged else rnd.choice([1, 1, 1, 2])):
@@ -319,7 +365,6 @@ def work(first: int, base: Path, room: Path) -> None:
     signal.signal(signal.SIGALRM, stop)
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.chdir(room)
     seed = first
     while True:
         print(json.dumps({"begins": seed}), file=lines, flush=True)
@@ -339,7 +384,7 @@ def run_all(seconds: float, first: int, base: Path, room: Path) -> list[dict]:
     "Every case within a budget of CPU time."
     found, spent, seed = [], 0.0, first
     while spent < seconds:
-        words = [sys.executable, __file__, "--worker", str(seed), str(base), str(room)]
+        words = [sys.executable, str(SCRIPT), "--worker", str(seed), str(base), str(room)]
         with subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as worker:
@@ -418,7 +463,6 @@ def main() -> int:
             make_base(base)
         if args.only is not None:
             signal.signal(signal.SIGALRM, stop)
-            os.chdir(room)
             case = one_case(args.only, base, room)
             print(
                 json.dumps({k: v for k, v in case.items() if k != "bug"}, indent=1),
@@ -428,6 +472,7 @@ def main() -> int:
             return "bug" in case
         signal.signal(signal.SIGALRM, stop)
         prove(base, room)
+        os.chdir(room)
         found = run_all(args.seconds, args.seed, base, room)
     report = summary(found)
     print(

@@ -25,8 +25,9 @@ from dart_math_nb.data.files import write_json
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import short_hash
 from dart_math_nb.sets.intake import import_pool
-from dart_math_nb.store.journal import PoolFile, iter_pool, write_part
+from dart_math_nb.store.journal import PoolFile, write_part
 from dart_math_nb.store.pool import NARROW, open_pool
+from dart_math_nb.store.rows import iter_pool
 from dart_math_nb.store.schema import POOL_COLUMNS, POOL_SCHEMA
 
 RESULTS = Path(__file__).parent / "results" / "pool.json"

@@ -28,6 +28,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "show":       ("show.show",                 "Look into a run or a pool: its queries, what became of them, and all their responses."),
     "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
     "check":      ("pool.check",                "Read a whole pool and say what is damaged; fails when something is."),
+    "regrade":    ("regrade.regrade",           "Grade the stored responses of a run again, after a reference or the grader was corrected."),
     "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
     "pull":       ("pool.pull",                 "Copy a pool from another place; several pools may be pulled into one."),
     "curate":     ("sets.curate",               "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."),
@@ -40,7 +41,7 @@ STAGES = {  # Name -> module and function in this room, line of help
 TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo run benchmarks",
     "responses": "sample status grade import show",
-    "pools": "check push pull",
+    "pools": "check regrade push pull",
     "train sets": "curate export",
     "models": "train evaluate report",
 }

@@ -374,9 +374,10 @@ def files_of(
     step: Step,
 ) -> dict[str, str]:  # Path -> SHA-256
     "The content of the files that the flags of a step name."
-    values = [v for v in step.flags.values() if isinstance(v, (str, list))]
-    words = [w for v in values for w in (v if isinstance(v, list) else [v]) if isinstance(w, str)]
-    names = [read_set(w).source if ";" in w else w for w in words]
+    listed = {k: v if isinstance(v, list) else [v] for k, v in step.flags.items()}
+    names = [w for v in listed.values() for w in v if isinstance(w, str)]
+    if step.stage == "sample":  # its sets say more than a name
+        names += [read_set(str(text)).source for text in listed.get("queries", ())]
     made = {str(path) for path in step.made}
     return {n: file_facts(n)["sha256"] for n in names if n not in made and _is_file(n)}
 
@@ -481,7 +482,7 @@ def lost_files(
 ) -> list[str]:
     "Files and folders of a step that are not there, and that no step makes."
     given = (step.flags.get(key) for key in PATHS)
-    paths = [p for v in given if v for p in (v if isinstance(v, list) else [v])]
+    paths = [str(p) for v in given if v for p in (v if isinstance(v, list) else [v])]
     gone = [p for p in paths if not (is_made(p, job) or Path(p).exists() or is_hub_id(p))]
     return [f"{p}: no such file or folder" for p in gone]
 

@@ -17,7 +17,7 @@ from fastcore.meta import delegates
 
 from .flags import Many, NeededInt, Out, read_prior
 from .printing import print_cards, print_frame, print_table
-from .queries import keep_queries
+from .queries import ids_of, keep_queries
 from .setup import Setup, connect, open_setup, set_setup
 from .strategies import sampled, strategy_fields
 from ..data.fields import Fields
@@ -56,7 +56,7 @@ def set_table(
     sets: LoadedSets,  # That were sampled, for their numbers and names
 ) -> pd.DataFrame:  # set, k and max_trials of its own, n_queries, n_trials, n_accepted, reached
     "Where sampling ended, by set of queries."
-    done = result.assign(set_of=result.index.map(sets.set_of))
+    done = result.assign(set_of=[sets.set_of[q] for q in result.index]).explode("set_of")
     done = done.assign(reached=done["stop"] == "quota").groupby("set_of")
     named = [f"{r['source']} {r['where']}".strip() for r in sets.table]
     found = pd.DataFrame(sets.table, columns=["k", "max_trials"]).astype("Int64")
@@ -66,7 +66,7 @@ def set_table(
     return found.join(counts, how="inner")
 
 # %% ../../nbs/70_app/30_sample.ipynb #be764355
-@delegates(set_setup)
+@delegates(set_setup, but=["ids"])
 @delegates(strategy_fields, keep=True)
 def strategy_setup(
     k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
@@ -131,7 +131,7 @@ def asked_sampling(
 ) -> tuple[dict, StrategyCfg, LoadedSets, Fields | None, dict]:  # Options of `sample_into` first
     "What a command asks for, and the flags of its engine. Raises ValueError."
     options, cfg, flags = sampling_setup(k, **kwargs)
-    sets, fields, flags = set_setup(**flags)
+    sets, fields, flags = set_setup(ids=ids_of(out), **flags)
     cfg = with_numbers(cfg, [q.query_id for q in sets.queries], sets.numbers)
     check_stage(out, cfg, options)
     return options, cfg, sets, fields, flags
@@ -171,7 +171,7 @@ def sample_into(
     "Sample by one strategy into a run folder and keep where each query stopped."
     connect(setup)
     folder = RunFolder(enter(out, setup.config, kept_fields(), reuse))
-    keep_queries(folder.path("queries.jsonl"), setup.queries, reuse)
+    keep_queries(out, setup.queries, reuse)
     setup.reading.save(out)
     how = {"source": setup.source, "params": setup.params, "prompt_of": setup.prompt_of}
     where = (folder.path("sample", cfg.name), folder.path("pool"))

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/setup.html.md"""
 
 # %% auto #0
 __all__ = ['simulated_engine', 'check_place', 'open_model', 'server_writes', 'find_prompts', 'prompts_name', 'Setup',
-           'check_engine', 'bare_prompts', 'stand_in', 'named_source', 'attach_model', 'open_setup', 'template_note',
-           'connect', 'hub_setup', 'set_setup', 'draw_setup']
+           'check_engine', 'bare_prompts', 'stand_in', 'called', 'named_source', 'attach_model', 'open_setup',
+           'template_note', 'connect', 'hub_setup', 'set_setup', 'draw_setup']
 
 # %% ../../nbs/70_app/10_setup.ipynb #f4d46736
 import json
@@ -23,7 +23,7 @@ from fastcore.meta import delegates
 
 from .flags import Many
 from .printing import telling
-from .queries import open_queries
+from .queries import Ids, open_queries
 from ..data.fields import Fields
 from ..data.files import folder_revision
 from ..data.messages import check_names
@@ -32,7 +32,7 @@ from ..data.queries import draw_queries, filter_queries
 from ..data.query_sets import LoadedSets
 from ..data.reading import Reading
 from ..data.records import Query, Source, short_hash
-from ..data.source import source_facts
+from ..data.source import parse_source, source_facts
 from ..engines.dice import SimulatedEngine
 from dart_math_nb.engines.make import (
     KINDS,
@@ -201,6 +201,22 @@ def stand_in(
         plain = replace(plain, model=facts["file"], revision=facts["sha256"][:16])
     return Setup(list(queries), engine, plain, params_of(plain), bare_prompts(queries))
 
+# %% ../../nbs/70_app/10_setup.ipynb #911d5ac1
+def called(
+    engine: str,  # hf, vllm, openai, replay, simulated, or what a plugin registered
+    model: str | None,  # Folder, hub id or a server's name
+    responses: str | None = None,  # File of responses, for replay
+) -> str:
+    "Name of the model in a source."
+    if engine in ("replay", "simulated"):
+        if responses is None:
+            return "simulated"
+        place = parse_source(responses)
+        return str(place) if place.hub else Path(place.name).resolve().name
+    if model is None:
+        return engine
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
 # %% ../../nbs/70_app/10_setup.ipynb #711c4f73
 def named_source(
     how: Source,  # Sampling parameters
@@ -210,10 +226,10 @@ def named_source(
 ) -> Source:
     "The source of a model's draws."
     folder, found = Path(model), text_options(options)
-    here = (folder.resolve().name, folder_revision(folder)) if folder.is_dir() else None
-    name, revision = here or (model, str(options.get("revision", "")))
+    at = folder_revision(folder) if folder.is_dir() else str(options.get("revision", ""))
     text = json.dumps(found, sort_keys=True, default=str) if found else ""
-    return replace(how, model=name, revision=revision, template=template, options=text)
+    name = called("", model)
+    return replace(how, model=name, revision=at, template=template, options=text)
 
 # %% ../../nbs/70_app/10_setup.ipynb #fa599c79
 def attach_model(
@@ -316,6 +332,7 @@ def hub_setup(
 @delegates(hub_setup)
 def set_setup(
     queries: Many = None,  # Sets: benchmark, file or data set, each perhaps "x;level=5;n=200;k=24"
+    ids: Ids = None,  # Of a run that is continued
     *,
     query_field: str = None,  # Field of the problem text in the responses, else in the queries
     ref_field: str = None,  # Field of the reference answer, as query_field
@@ -330,13 +347,13 @@ def set_setup(
     responses = kwargs.get("responses")
     check_engine(kwargs.get("engine", "hf"), kwargs.get("model"), responses)
     fields = (query_field, ref_field, response_field)
-    sets, fields = open_queries(queries, responses, *fields, **options)
+    sets, fields = open_queries(queries, responses, *fields, ids, **options)
     found = filter_queries(sets.queries, where or ())
     found = found if n_queries is None else draw_queries(found, n_queries, query_seed)
     return replace(sets, queries=found), fields, kwargs
 
 # %% ../../nbs/70_app/10_setup.ipynb #6fef0304
-@delegates(set_setup)
+@delegates(set_setup, but=["ids"])
 def draw_setup(
     queries: Many = None,  # Sets: benchmark, file or data set; replay takes those of its file
     **kwargs,

@@ -18,6 +18,7 @@ _NAMES = {
     "files": "read_rows write_jsonl",
     "fields": "Fields find_fields",
     "queries": "queries_frame filter_queries",
+    "ids": "join_queries set_names",
     "catalog": "Benchmark benchmarks get_benchmark",
     "load": "load_queries benchmark_frame data_folder",
     "responses": "read_responses queries_in",

@@ -10,8 +10,7 @@ __all__ = ['data_folder', 'local_file', 'benchmark_frame', 'benchmark_queries', 
 
 # %% ../../nbs/10_data/60_load.ipynb #029fb1be
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +25,11 @@ from dart_math_nb.data.catalog import (
 )
 from .fields import Fields, find_fields, get_field, parse_fields, row_meta
 from .hub import mirror_rows
+from .ids import text_ids
 from .messages import Refused, one_line
 from .queries import draw_queries, filter_queries, queries_from, text_and_ref
 from .reading import Reading, Row, as_reading, numbered
-from .records import Query, short_hash
+from .records import Query, text_id
 from .rows import file_kind
 from dart_math_nb.data.source import (
     OPTIONS,
@@ -116,7 +116,7 @@ def benchmark_queries(
 
 # %% ../../nbs/10_data/60_load.ipynb #0abf1162
 def _query_of(row: dict, bench: Benchmark, fields: Fields) -> Query:
-    query_id = short_hash(bench.name, get_field(row, fields.query))
+    query_id = text_id(str(get_field(row, fields.query)))
     fixes = {name: value for which, name, value in bench.fixes if which == query_id}
     meta = row_meta(row, fields.meta)
     kind = meta.get("answer_type")
@@ -129,16 +129,10 @@ def _query_of(row: dict, bench: Benchmark, fields: Fields) -> Query:
 
 # %% ../../nbs/10_data/60_load.ipynb #63701444
 def number_repeats(
-    queries: list[Query],  # Changed in place
+    queries: Sequence[Query],
 ) -> list[Query]:
     "New ids for the second and later queries of one text."
-    seen: Counter = Counter()
-    for i in sorted(range(len(queries)), key=lambda i: queries[i].ref_ans):
-        q = queries[i]
-        seen[q.query_id] += 1
-        if (n := seen[q.query_id]) > 1:
-            queries[i] = replace(q, query_id=short_hash(q.benchmark, q.query, n))
-    return queries
+    return [replace(q, query_id=i) for q, i in zip(queries, text_ids(queries), strict=True)]
 
 # %% ../../nbs/10_data/60_load.ipynb #2c8f41be
 def own_rows(
@@ -291,12 +285,12 @@ def load_queries(
     unverified: bool = False,  # Warn of wrong rows of a benchmark instead of refusing them
     answers: bool = True,  # Must there be reference answers?
     reading: Reading | str | None = "drop",  # Takes bad rows; or drop (at most 5 %), stop, a share
+    ids: Callable[[list[Query]], list[Query]] | None = None,  # Ids of a run, before any are chosen
 ) -> list[Query]:
-    """Load, check, filter and sample a set of queries.
-    Raises Refused, FileNotFoundError or ConnectionError: where, what came, what was needed."""
-    source, filters = split_source(source, where)
+    "Load, check and choose queries. Raises Refused, FileNotFoundError or ConnectionError."
+    source, said = split_source(source, where)
+    filters, flags = said_options(said, config=config, split=split, revision=revision)
     fields = parse_fields(query_field, ref_field, list(meta_fields))
-    filters, flags = said_options(filters, config=config, split=split, revision=revision)
-    known, reading = {"folder": folder, "unverified": unverified}, as_reading(reading)
-    found = _open_source(source, fields, flags, known, reading, answers)
-    return _some(found, filters, n, seed, source)
+    known = {"folder": folder, "unverified": unverified}
+    found = _open_source(source, fields, flags, known, as_reading(reading), answers)
+    return _some((ids or list)(found), filters, n, seed, source)

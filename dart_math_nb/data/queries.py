@@ -30,9 +30,10 @@ from dart_math_nb.data.fields import (
 )
 from .files import read_rows, write_jsonl
 from .gate import check_types
+from .ids import join_queries
 from .messages import Refused
 from .reading import BadRow, Reading, Row, SourceRead, numbered, usable
-from .records import Query, make_query, short_hash
+from .records import Query, fold_space, make_query, short_hash
 from .rows import path_rows
 from .turns import says
 
@@ -54,7 +55,9 @@ class QueryMaker:
     name: str  # Of the set; a field `benchmark` of a row goes before
     fields: Fields  # From `find_fields`
     answers: bool = True  # Must there be a reference answer?
-    first: dict = field(default_factory=dict)  # Benchmark and folded text -> row number, answer
+    first: dict = field(
+        default_factory=dict
+    )  # Folded text -> row number, answer; set and text -> row number
 
     def parts(self, row: dict) -> tuple[str, str]:
         "Problem text and reference answer."
@@ -73,10 +76,11 @@ def query_of_row(
     "A row as a query. Raises BadRow when it cannot be one or came before, or ValueError."
     text, answer = maker.parts(row.row)
     meta, name = row_meta(row.row, maker.fields.meta), str(row.row.get("benchmark") or maker.name)
-    key = name, " ".join(text.split())
-    number, was = maker.first.setdefault(key, (row.number, answer))
-    if number != row.number:
-        same = was == answer or not maker.answers
+    folded = fold_space(text)
+    number, was = maker.first.setdefault(folded, (row.number, answer))
+    again = maker.first.setdefault((name, folded), row.number) != row.number
+    same = was == answer or not maker.answers
+    if number != row.number and (again or not same or not maker.answers):
         what = f"the same query as row {number}" + (
             "" if same else f": {was!r:.60}, now {answer!r:.60}"
         )
@@ -121,7 +125,7 @@ def queries_from(
     queries = list(usable(reading, source, chain(seen, rows), use))
     if not queries:
         raise Refused(f"{where}: no query in {source.n_rows} rows; need at least one")
-    return queries
+    return join_queries([queries])
 
 # %% ../../nbs/10_data/30_queries.ipynb #d65bc43e
 def read_queries(

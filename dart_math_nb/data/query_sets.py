@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .ids import join_queries
 from .load import load_queries
 from .messages import check_names
 from .queries import parse_filter
@@ -88,23 +89,23 @@ class LoadedSets:
     queries: list[Query]  # Each once, in the order of the sets
     numbers: dict[str, dict[str, int]]  # Of NUMBERS -> query id -> number, where a set has its own
     table: list[dict]  # A row per set: source, where, n_queries, n_before, its numbers
-    set_of: dict[str, int] = field(default_factory=dict)  # Query id -> row of the table
+    set_of: dict[str, tuple[int, ...]] = field(default_factory=dict)  # Query id -> its rows
 
 
 def load_sets(
     texts: Iterable[str],  # Words of each set
     **options,  # Of `load_queries`, for all of them
 ) -> LoadedSets:
-    "Load several sets of queries. Raises as `load_queries`."
-    queries, numbers, table, set_of = {}, {name: {} for name in NUMBERS}, [], {}
+    "Load several sets of queries. Raises as `load_queries`, and for a text with two references."
+    parts, numbers, table, set_of = [], {name: {} for name in NUMBERS}, [], {}
     for one in map(read_set, texts):
         found = load_queries(one.source, where=one.where, **{**options, **one.options})
-        mine = {q.query_id: q for q in found if q.query_id not in queries}
-        queries |= mine
-        set_of |= dict.fromkeys(mine, len(table))
+        mine = [q.query_id for q in found if q.query_id not in set_of]
+        set_of |= {q.query_id: (*set_of.get(q.query_id, ()), len(table)) for q in found}
+        parts.append(found)
         for name, value in one.numbers.items():
             numbers[name] |= dict.fromkeys(mine, value)
         row = {"source": one.source, "where": " ".join(one.where), "n_queries": len(mine)}
-        row["n_before"] = len(found) - len(mine)  # Stand in an earlier set
+        row |= {"n_before": len(found) - len(mine)}  # Stand in an earlier set
         table.append(row | {name: one.numbers.get(name) for name in NUMBERS})
-    return LoadedSets(list(queries.values()), numbers, table, set_of)
+    return LoadedSets(join_queries(parts), numbers, table, set_of)

@@ -30,7 +30,7 @@ from dart_math_nb.data.fields import (
 from .messages import Refused
 from .queries import note_fields
 from .reading import BadRow, Reading, Row, SourceRead, usable
-from .records import Query, make_query
+from .records import Query, fold_space, make_query
 from .source import Place, parse_source, set_name, source_rows
 from .turns import answers_of, is_conversation
 
@@ -227,7 +227,7 @@ def query_of(
     item: Item,
 ) -> Query | None:  # None when it is not among the queries wanted
     "The query of a response. Raises BadRow when another row gave it another reference."
-    query = book.found.get(text := " ".join(item.query.split()))
+    query = book.found.get(text := fold_space(item.query))
     if query is None and not book.given:
         query = make_query(book.name, item.query, item.ref_ans, **item.meta)
         book.found[text] = query
@@ -262,10 +262,10 @@ def stored_responses(
     stored, ids = {q.query_id: [] for q in queries}, {}
     fields = fields or response_fields(source, need=("query", "response"))
     for q in queries:
-        ids.setdefault(" ".join(q.query.split()), []).append(q.query_id)
+        ids.setdefault(fold_space(q.query), {})[q.query_id] = None
     fields = replace(fields, ref_ans=None)
     for item in read_responses(source, fields, reading=reading):
-        for query_id in ids.get(" ".join(item.query.split()), ()):
+        for query_id in ids.get(fold_space(item.query), ()):
             stored[query_id].append(form(item))
     if empty := [q for q in queries if not stored[q.query_id]]:
         raise Refused(

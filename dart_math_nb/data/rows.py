@@ -186,6 +186,7 @@ def arrow_rows(
         found = pa.ipc.open_file(file) if indexed else pa.ipc.open_stream(file)
         batches = map(found.get_batch, range(found.num_record_batches)) if indexed else found
         for batch in batches:
+            batch.validate(full=True)  # lengths and places of a stranger's file
             for row in plain_rows(batch, path):
                 yield table_row(i := i + 1, row)
 

@@ -34,6 +34,7 @@ from ..sample.strategy import StrategyCfg
 from ..sets.card import read_train_set
 from ..sets.stage import cut_sets
 from ..store.folder import enter
+from ..store.known import under_stored_ids
 from ..train.config import TrainCfg
 from ..train.loop import train
 
@@ -167,10 +168,10 @@ def evaluate_all(
             max_tokens=80,
         )
         asked = EvalCfg(["tiny"], source), out / "eval" / name
+        tiny = asked[1] / "tiny"
+        how = {"queries": {"tiny": under_stored_ids(queries, tiny, tiny)}, "prompts": prompts}
         with timed(out, f"evaluate {name}"), tiny_engine(folder) as engine:
-            evaluate_benchmarks(
-                asked[0], engine, asked[1], queries={"tiny": queries}, prompts=prompts
-            )
+            evaluate_benchmarks(asked[0], engine, asked[1], **how)
 
 # %% ../../nbs/65_demo/20_pipeline.ipynb #9c12b386
 def run_demo(
@@ -184,6 +185,7 @@ def run_demo(
     queries = tiny_queries(cfg.n_queries, cfg.seed)
     known = {q.query_id for q in queries}
     test = tiny_queries(cfg.n_test, cfg.seed + 1, exclude=known, benchmark="tiny")
+    queries = under_stored_ids(queries, out)
     save_queries(out / "queries.jsonl", queries)
     sample_all(out, cfg, queries)
     with timed(out, "curate"):

@@ -6,12 +6,15 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/ask.html.md"""
 
 # %% auto #0
 __all__ = ['CutOff', 'evaluate_queries', 'EvalCfg', 'short_name', 'at_most', 'eval_queries', 'PlainPrompt', 'eval_prompts',
-           'eval_config', 'read_eval_cfg', 'read_eval_prompts', 'evaluate_benchmarks', 'Unfinished', 'read_evaluation',
-           'read_eval', 'read_evals']
+           'eval_config', 'read_eval_cfg', 'read_eval_prompts', 'settle_exams', 'evaluate_benchmarks', 'Unfinished',
+           'read_evaluation', 'read_eval', 'read_evals']
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #8840c0ea
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ import pandas as pd
 
 from ..data.catalog import benchmarks
 from ..data.files import read_json
+from ..data.ids import graded_otherwise, under_ids_of_now
 from ..data.load import load_queries
 from ..data.places import file_name
 from ..data.queries import draw_queries, read_saved_queries, save_queries
@@ -36,18 +40,21 @@ from ..prompts.choose import Prompt, choose_template
 from ..prompts.shots import examples_for
 from ..prompts.templates import PARTS, TEMPLATES, Template
 from ..sample.loop import sample_pool
+from ..sample.regrade import change_text, regrade
 from ..sample.strategy import STRATEGIES, StrategyCfg
-from ..store.folder import enter
+from ..store.folder import alone_in, enter
+from ..store.known import KEPT, keep_list, known_queries, under_stored_ids
 from ..store.pool import open_pool, read_pool
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #b58323ce
 def _with_meta(rows: pd.DataFrame, queries: Sequence[Query]) -> pd.DataFrame:
     meta = pd.DataFrame(
-        {"query_id": q.query_id, "benchmark": q.benchmark}
+        {"query_id": q.query_id, "now": now.query_id, "benchmark": q.benchmark}
         | {k: q.meta[k] for k in ("level", "domain") if q.meta.get(k) is not None}
-        for q in queries
+        for q, now in zip(queries, under_ids_of_now(queries), strict=True)
     )
-    return rows.merge(meta, on="query_id", validate="many_to_one")
+    rows = rows.merge(meta, on="query_id", validate="many_to_one")
+    return rows.assign(query_id=rows.pop("now"))
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #3102d322
 @dataclass
@@ -148,18 +155,23 @@ def at_most(
 # %% ../../nbs/55_evaluate/30_ask.ipynb #f55d9ac2
 def eval_queries(
     cfg: EvalCfg,
+    into: str | Path | None = None,  # Folder of the evaluation, perhaps begun before
     **options,  # Of `load_queries`: folder, unverified; names of fields, which are for files
 ) -> dict[str, list[Query]]:  # By short name
     "Load the queries of an evaluation. Raises ValueError when two benchmarks have one name."
     found = {}
     for name in cfg.benchmarks:
-        known = short_name(name) in benchmarks()
+        known, there = short_name(name) in benchmarks(), short_name(name)
         how = {k: v for k, v in options.items() if k in ("folder", "unverified") or not known}
+        if into is not None:
+            how["ids"] = partial(
+                under_stored_ids, folder=Path(into) / there, pool=Path(into) / there
+            )
         queries = load_queries(name, where=cfg.where, **how)
-        if short_name(name) in found:
-            what = f"benchmarks: two are called {short_name(name)!r}"
+        if there in found:
+            what = f"benchmarks: two are called {there!r}"
             raise ValueError(f"{what}; ask them in evaluations of their own, or rename a file")
-        found[short_name(name)] = at_most(cfg, queries)
+        found[there] = at_most(cfg, queries)
     return found
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #d31f8854
@@ -248,6 +260,35 @@ def read_eval_prompts(
             )
     return prompts
 
+# %% ../../nbs/55_evaluate/30_ask.ipynb #ded59346
+def _mended(folder: Path, queries: Mapping[str, Sequence[Query]]) -> list[str]:
+    "Benchmarks whose queries are those that are kept, with something else said of them."
+    kept = {n: known_queries(folder / n) for n in queries}
+    ids = {n: [q.query_id for q in some] for n, some in kept.items()}
+    same = [n for n, some in queries.items() if ids[n] == [q.query_id for q in some]]
+    return [n for n in same if kept[n] != list(queries[n])]
+
+
+def settle_exams(
+    folder: str | Path,  # Of the evaluation
+    config: Mapping,  # From `eval_config`
+    queries: Mapping[str, Sequence[Query]],  # By short name
+) -> None:
+    "Enter an evaluation with its queries. Raises ValueError when it was made with others."
+    folder = Path(folder)
+    with alone_in(folder, "queries"):
+        mended = _mended(folder, queries)
+        kept = [f"queries.{name}.queries" for name in mended]
+        enter(folder, config, kept, reuse=bool(mended))
+        for name in mended:
+            changed = graded_otherwise(queries[name], known_queries(folder / name))
+            if changed:
+                done = regrade(folder / name, changed) + Counter(queries=len(changed))
+                print(f"{name}: {change_text(done)}", file=sys.stderr)
+            keep_list(folder / name, queries[name])
+        for name in queries.keys() - set(mended):
+            save_queries(folder / name / KEPT, queries[name])
+
 # %% ../../nbs/55_evaluate/30_ask.ipynb #754da2ac
 def evaluate_benchmarks(
     cfg: EvalCfg,
@@ -260,12 +301,11 @@ def evaluate_benchmarks(
 ) -> pd.DataFrame:  # One row per draw: POOL_COLUMNS, benchmark, run_seed, level, domain
     """Evaluate a model on several benchmarks, with every seed; resumable.
     Raises ValueError when the folder was made with another configuration, queries or prompts."""
-    folder, queries = Path(folder), queries or eval_queries(cfg)
+    folder, queries = Path(folder), queries or eval_queries(cfg, folder)
     prompts = prompts or eval_prompts(cfg)
-    enter(folder, eval_config(cfg, queries, prompts))
+    settle_exams(folder, eval_config(cfg, queries, prompts), queries)
     parts = []
     for name, some in queries.items():
-        save_queries(folder / name / "queries.jsonl", some)
         for seed in cfg.seeds:
             source = replace(cfg.source, run_seed=seed, template=prompts[name].name)
             how = {"params": params_of(source, prompts[name].stop), **options}

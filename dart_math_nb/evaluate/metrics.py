@@ -74,7 +74,7 @@ def check_draws(
     for column, what in (("query_id", "query"), ("correct", "verdict")):
         if n := int(frame[column].isna().sum()):
             raise ValueError(f"graded draws: {n} rows have no {what}")
-    keys = [c for c in dict.fromkeys([*by, *KEY, "run_seed"]) if c in frame]
+    keys = [c for c in dict.fromkeys([*by, *KEY, "run_seed", "benchmark"]) if c in frame]
     if "trial" in keys and frame.duplicated(keys).any():
         row = frame.loc[frame.duplicated(keys), keys].iloc[0].to_dict()
         raise ValueError(f"graded draws: {row} occurs twice; each draw counts once")

@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from ..data.files import read_json, write_json
+from ..data.ids import under_ids_of_now
 from ..data.queries import read_saved_queries
 from ..data.records import Query
 from dart_math_nb.evaluate.ask import (
@@ -160,7 +161,8 @@ def write_results(
 ) -> dict[str, pd.DataFrame]:  # Tables by name
     """Read an evaluation, write and return its tables.
     Raises ValueError when it is unfinished, or the prompts are others."""
-    folder, frame, queries = Path(folder), read_evaluation(folder), read_eval_queries(folder)
+    folder, frame, asked = Path(folder), read_evaluation(folder), read_eval_queries(folder)
+    queries = {name: under_ids_of_now(some) for name, some in asked.items()}
     every = [q for some in queries.values() for q in some]
     tables = evaluation_tables(frame, model or folder.name, every, paper)
     rows = {n: json.loads(t.to_json(orient="records")) for n, t in tables.items()}
@@ -170,7 +172,7 @@ def write_results(
     if lm_eval:
         cfg = read_eval_cfg(folder)
         prompts = prompts or read_eval_prompts(folder)
-        check_folder(folder, eval_config(cfg, queries, prompts))  # Refuses other prompts
+        check_folder(folder, eval_config(cfg, asked, prompts))  # Refuses other prompts
         write_harness(folder / "lm_eval", frame, cfg, queries, prompts=prompts)
     return tables
 

@@ -18,7 +18,7 @@ import pandas as pd
 from ..data.fields import KEPT_IDS, Fields, get_field
 from ..data.files import whole_text, write_jsonl, write_parquet
 from ..data.reading import Reading
-from ..data.records import short_hash
+from ..data.records import short_hash, text_id
 from ..data.responses import Item, read_responses, response_fields
 from ..data.source import Place, parse_source, set_name
 from .metrics import accuracy
@@ -44,7 +44,8 @@ def row_ids(
 ) -> dict:  # row, position where the row has a list, query_id, the row's own ids, level
     "What names a response."
     ids = {"row": item.number} | ({} if item.position is None else {"position": item.position})
-    ids["query_id"] = short_hash(set_name(path), item.query or item.number)
+    lone = short_hash(set_name(path), item.number)  # a row of a file that has no problem texts
+    ids["query_id"] = text_id(item.query) if item.query else lone
     named = ((name, get_field(item.row, name)) for name in (*KEPT_IDS, *also))
     ids |= {name: plain(value) for name, value in named if value is not None}
     return ids | ({"level": item.meta["level"]} if "level" in item.meta else {})

@@ -332,9 +332,10 @@ _SIGNS = list(
 )
 _PIECES = r"""\\ \, \; \! \% \$ \{ \} \[ \] \( \) ** #### $$ '' !! ... 1, (1 1) x= =1 x^ _1 1/ /2 1: 0.3 e5 ^{ }{
     <= -> |x| <think> </think> \boxed{ \text{ \begin{cases} \end{cases} \begin{aligned} \mathbb{R} \overline{3}
-    \circ \pmod \hline 3{,} \pm \frac \sqrt [4pt]""".split()
+    \circ \pmod \hline 3{,} \pm \frac \sqrt [4pt]
+    \int_0^1x\,dx \forall{x} \lim_{x\to0} (\pm1,\pm2), max2,min1, 12R3 5mW 1&x>0\\""".split()
 _SAID = """about approximately which is that so hence or and not than where when if for all the answer option choice
-    correct wait base mod yes no one half hundred third of an to by in out per""".split()
+    correct wait base mod yes no one half hundred third of an to by in out per remainder order rank""".split()
 
 
 def vocabulary() -> list[str]:

@@ -15,6 +15,7 @@ _NAMES = {
     "strategy": "StrategyCfg",
     "standing": "quotas progress_table strategy_draws",
     "loop": "sample_pool",
+    "regrade": "settle_queries",
     "plan": "expected_draws",
     "status": "read_status",
 }

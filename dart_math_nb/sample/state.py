@@ -25,8 +25,8 @@ from ..data.records import Query
 from .estimate import gives_up, yield_stops
 from .standing import response_form, with_rates
 from .strategy import StrategyCfg, pilot_size, query_quota, trial_limit
-from ..store.journal import iter_pool
 from ..store.pool import Pool, read_narrow
+from ..store.rows import iter_pool
 from ..store.trials import CUT, each_query, read_trials
 
 # %% ../../nbs/40_sample/55_state.ipynb #a16bfb3f

@@ -22,8 +22,8 @@ from ..data.records import KEY, Query
 from ..sample.standing import normalize_response
 from ..sample.state import State, enter_codes, read_forms, result_table, settle
 from ..sample.strategy import StrategyCfg, k_span
-from ..store.journal import iter_pool
 from ..store.pool import NARROW, read_narrow, read_sources
+from ..store.rows import iter_pool
 from ..store.trials import CORRECT, WRONG
 
 # %% ../../nbs/45_sets/10_cut.ipynb #aae28f3a

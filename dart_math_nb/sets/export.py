@@ -23,8 +23,8 @@ from ..data.files import atomic_path, write_json, write_jsonl
 from ..data.messages import need
 from ..data.records import KEY, Query
 from .card import read_card, read_train_set, readme
-from ..store.journal import iter_pool
 from ..store.pool import KeySet
+from ..store.rows import iter_pool
 
 # %% ../../nbs/45_sets/30_export.ipynb #c311a8ac
 def conversation(

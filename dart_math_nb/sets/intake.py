@@ -26,7 +26,7 @@ from ..data.gate import batches
 from ..data.places import refuse_links
 from ..data.plugins import with_plugins
 from ..data.reading import BadRow, Reading
-from ..data.records import Query, Response, Source, Verdict, pool_row
+from ..data.records import Query, Response, Source, Verdict, fold_space, pool_row
 from dart_math_nb.data.responses import (
     Item,
     QueryBook,
@@ -292,7 +292,7 @@ class ImportCfg:
 
 # %% ../../nbs/45_sets/20_intake.ipynb #3b3f3207
 def _book(name: str, queries: Sequence[Query] | None) -> QueryBook:
-    given = {" ".join(q.query.split()): q for q in queries or ()}
+    given = {fold_space(q.query): q for q in queries or ()}
     return QueryBook(name, queries is not None, given)
 
 

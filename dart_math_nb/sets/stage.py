@@ -25,6 +25,7 @@ from .cut import cut_strategy, dedupe, source_draws
 from .overlap import decontaminate
 from .quotas import known_quotas
 from .sizes import equalize
+from ..store.known import KEPT, under_stored_ids
 from ..store.pool import read_narrow, read_sources
 from ..store.run import RunFolder, pool_of
 
@@ -81,14 +82,19 @@ def cut_sets(
     note: Mapping[str, object] = {},  # noqa: B006  Further facts for the cards, as JSON values
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
-    folder, pool = RunFolder(run), pool or RunFolder(run).path("pool")
-    queries = queries or read_saved_queries(folder.path("queries.jsonl"))
+    folder, queries = RunFolder(run), _queries_of(run, pool, queries)
+    pool = pool or folder.path("pool")
     how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near, **note}
     sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, partial)
     sets, lost = _clean(sets, distinct, avoid, near)
     if equal or n_rows:
         sets, how = equalize(sets, seed, n_rows), how | {"equal_seed": seed}
     return _write_sets(folder, sets, cards, how, lost)
+
+# %% ../../nbs/45_sets/16_stage.ipynb #058e603c
+def _queries_of(run, pool, queries) -> Sequence[Query]:
+    queries = queries or read_saved_queries(RunFolder(run).path(KEPT))
+    return queries if pool is None else under_stored_ids(queries, Path(pool).parent, pool)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
 def _cut(pool, draws, queries, strategies, partial: bool) -> tuple[dict, dict]:  # Sets and cards

@@ -26,6 +26,7 @@ from dart_math_nb.store.journal import (
     split_journal,
 )
 from .pool import read_source
+from .rows import read_verdict_file
 from .schema import FILES, file_kind, files_of
 from .shards import lock_shard
 from .trials import read_trials
@@ -48,7 +49,7 @@ def check_pool(
     table["n_rows"] = table["n_rows"].astype("int64")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are in the table
-        n_draws = read_trials(folder).n_draws
+        n_draws = read_trials(folder, first=True).n_draws
     table.attrs |= {"n_draws": n_draws, "n_repeated": max(0, int(table["n_rows"].sum()) - n_draws)}
     return table
 
@@ -57,7 +58,8 @@ def damaged_json(
     folder: Path,  # Of a pool
 ) -> list[tuple[str, str]]:  # Name below the folder, what is wrong
     "Sources and records of imports that cannot be read, or are not what their name says."
-    read, found = {"source": read_source, "import": read_json}, []
+    read = {"source": read_source, "import": read_json, "verdicts": read_verdict_file}
+    found = []
     for name in files_of(folder, *read):
         try:
             read[file_kind(name)[0].kind](folder / name)

@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/journal.html.md"""
 # %% auto #0
 __all__ = ['LEFT_ASIDE', 'COUNTED', 'journal_line', 'split_journal', 'rows_table', 'PoolFile', 'pool_files', 'write_part',
            'warn_damage', 'name_lines', 'narrow_types', 'read_part', 'read_journal', 'repair_journal', 'roll_journal',
-           'set_aside', 'repair_shard', 'iter_pool', 'pool_table']
+           'set_aside', 'repair_shard']
 
 # %% ../../nbs/15_store/10_journal.ipynb #320627a6
 import json
@@ -15,7 +15,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -299,39 +299,3 @@ def repair_shard(
             repair_journal(journal)
         number = max(number, place.number + (not journal.exists()))
     return number
-
-# %% ../../nbs/15_store/10_journal.ipynb #8388d03a
-def iter_pool(
-    folder: str | Path,  # Folder of the pool
-    columns: Sequence[str] | None = None,  # Some of POOL_COLUMNS; all when None
-    query_ids: Iterable[str] | None = None,  # Only these queries
-    where: pc.Expression | None = None,  # Only these rows
-) -> Iterator[pa.Table]:  # One table per file, ids and reasons as dictionaries
-    """Tables of a pool, file by file: for pools larger than memory. Keys of two shards may repeat.
-    Raises FileNotFoundError without the folder, ValueError for an unknown column."""
-    folder, columns = Path(folder), list(POOL_COLUMNS if columns is None else columns)
-    if unknown := [c for c in columns if c not in POOL_COLUMNS]:
-        raise ValueError(f"{folder}: unknown columns {unknown}; need some of {POOL_COLUMNS}")
-    if query_ids is not None:
-        named = pc.field("query_id").isin(pa.array(sorted(set(query_ids)), pa.string()))
-        where = named if where is None else named & where
-    for place, kind in pool_files(folder).items():
-        try:
-            read = read_part if kind == "part" else read_journal
-            table = read(place.path(folder, kind), columns, where)
-        except FileNotFoundError:  # rolled since it was listed
-            table = read_part(place.path(folder, "part"), columns, where)
-        if table is None and (journal := place.path(folder, "journal")).exists():
-            table = read_journal(journal, columns, where)
-        if table is not None:
-            yield table
-
-# %% ../../nbs/15_store/10_journal.ipynb #17106433
-def pool_table(
-    folder: str | Path,  # Folder of the pool
-    columns: Sequence[str],  # Some of POOL_COLUMNS
-    query_ids: Iterable[str] | None = None,  # Only these queries
-) -> pa.Table:
-    "All rows of a pool as one table; keys of two shards may repeat."
-    none = narrow_types(POOL_SCHEMA.empty_table().select(columns))
-    return pa.concat_tables([none, *iter_pool(folder, columns, query_ids)]).unify_dictionaries()

@@ -30,10 +30,10 @@ from ..data.records import KEY, Source
 from dart_math_nb.store.journal import (
     PoolFile,
     journal_line,
-    pool_table,
     repair_shard,
     roll_journal,
 )
+from .rows import Verdicts, pool_table, read_verdicts, write_verdicts
 from .schema import DICTIONARY, POOL_COLUMNS, check_row, current_row, files_of
 from .shards import lock_shard
 from .trials import ABSENT, Trials, each_query, read_trials, trial_counts
@@ -185,6 +185,7 @@ class Pool:
     lock_file: FileIO | None  # Holds the lock; None when closed
     keys: KeySet = field(default_factory=KeySet)  # Of all shards when opened, and of this one since
     opened: Trials = field(default_factory=Trials)  # What all shards held when it was opened
+    later: Verdicts | None = None  # That held instead of first ones when it was opened
     number: int = 0  # Of the current journal
     _journal: FileIO | None = None
     _size: int = 0  # Bytes of whole lines in the journal
@@ -244,6 +245,16 @@ def sync(self: Pool) -> None:
         raise
     self._synced = time.monotonic()
 
+# %% ../../nbs/15_store/40_pool.ipynb #11a41ebc
+@patch
+def _replace_later(self: Pool, rows: Sequence[dict]) -> None:
+    "Let the verdicts of rows hold where a later one on their draws is there."
+    if self.later is not None:
+        known = self.later.keys
+        again = [r for r in rows if (r["query_id"], r["source_id"], r["trial"]) in known]
+        if again:
+            write_verdicts(self.folder, again)
+
 # %% ../../nbs/15_store/40_pool.ipynb #e2d2dede
 @patch
 def append(
@@ -262,6 +273,7 @@ def append(
         self._check_new([(r["query_id"], r["source_id"], r["trial"]) for r in rows])
         if self._size >= self.roll_bytes:
             self.roll()
+        self._replace_later(rows)
         self._write(data)
         for r in rows:
             self.keys.add(r["query_id"], r["source_id"], r["trial"])
@@ -336,7 +348,7 @@ def open_pool(
     pool = Pool(Path(folder), shard, sync_every, roll_bytes, keep_wrong, lock_shard(folder, shard))
     try:
         pool.number = repair_shard(pool.folder, shard)
-        pool.opened = read_trials(folder)
+        pool.opened, pool.later = read_trials(folder), read_verdicts(folder)
         pool.keys = keys_of(pool.opened)
         pool._open_journal()
     except BaseException:

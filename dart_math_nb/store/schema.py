@@ -201,6 +201,16 @@ FILES = (
         example="sources/0123456789abcdef.json",
     ),
     FileKind(
+        kind="verdicts",
+        pattern=rf"verdicts-{_NUMBER}-\w+\.parquet",
+        what="verdicts that hold instead of the first ones",
+        writer="whoever grades stored responses again",
+        fixed=True,
+        copied=True,
+        checked=True,
+        example="verdicts-000000-0123456789abcdef.parquet",
+    ),
+    FileKind(
         kind="import",
         pattern=rf"imports/{_ID}\.json",
         what="files and options of an import",

@@ -18,7 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .journal import COUNTED, iter_pool
+from .journal import COUNTED
+from .rows import iter_pool
 
 # %% ../../nbs/15_store/20_trials.ipynb #03d19521
 ABSENT, WRONG, CORRECT, CUT = 0, 1, 2, 3  # What is known of a trial
@@ -157,11 +158,12 @@ def each_query(
 # %% ../../nbs/15_store/20_trials.ipynb #b9546812
 def read_trials(
     folder: str | Path,  # Folder of the pool
+    first: bool = False,  # By the verdicts that rows came with, not by those that hold now
 ) -> Trials:
     """What a pool holds of each query.
     Raises FileNotFoundError without the folder."""
     trials = Trials()
-    for table in iter_pool(folder, COUNTED):
+    for table in iter_pool(folder, COUNTED, first=first):
         add_table(trials, table)
     for source in trials.sources.values():
         lay_out(source)

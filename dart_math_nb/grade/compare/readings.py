@@ -399,6 +399,13 @@ def agreed(
 _NO_LIST = frozenset(("dec", "div", "fn", "mul", "add", "unit", "pct"))  # 2,74 is a decimal then
 MAX_READ = 1_000  # Longest answer that may be read otherwise than it stands, in characters
 _REASON = re.compile(r",?\s+(?:since|because)\b")
+_IMPLIES = re.compile(r"=>|⇒|\\(?:implies|iff|Rightarrow|Longrightarrow)(?![a-zA-Z])")  # of words
+
+# %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #66caa950
+def _is_refuted(node: Node) -> bool:
+    "Do its quantities contradict each other, as 5 mW = 5 MW?"
+    amounts = node[0] == "rel" and all(n[0] == "unit" for n in node[2:])
+    return bool(amounts and agreed(chain_values(node) or [node])[1])
 
 # %% ../../../nbs/20_grade/30_compare/80_readings.ipynb #e13bbd63
 def meaning(
@@ -415,9 +422,10 @@ def meaning(
     forms = restated(ans) or _said_yes(whole)
     if len(forms) > 1 or (forms and is_answer(forms[0], kind)):
         return _all_agreed(forms, policy)
-    if whole is not None and whole[:1] == ("rel",) and {n[0] for n in whole[2:]} == {"unit"}:
-        if agreed(chain_values(whole) or [whole])[1]:  # 5 mW = 5 MW
-            return None, "contradictory"
+    if whole is not None and _is_refuted(whole):
+        return None, "contradictory"
+    if whole is not None and whole[0] == "text":
+        ans = _IMPLIES.split(ans)[-1]
     if not strict and (whole is None or _is_open(ans, whole, query)):
         whole = _first_reading(ans, whole, query, kind)
     if whole is not None and kind not in ("list", "set"):
