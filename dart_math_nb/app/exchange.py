@@ -18,7 +18,7 @@ from fastcore.meta import delegates
 
 from .flags import Many, Out
 from .printing import print_table, telling
-from .queries import keep_queries, kept_queries
+from .queries import ids_of, keep_queries, kept_queries
 from ..data.fields import Fields
 from ..data.load import load_queries
 from ..data.reading import Reading
@@ -56,11 +56,13 @@ def import_queries(
     queries: str | None,  # Benchmark, file, folder or data set
     reading: Reading,  # Takes bad rows of it
 ) -> list[Query] | None:  # None when neither says; the file of responses does then
-    "Queries that an import is for."
+    "Queries that an import is for. Raises ValueError when the run has others."
     kept = RunFolder(run).path("queries.jsonl")
     if queries is None:
         return kept_queries(str(kept)) if kept.exists() else None
-    return load_queries(queries, reading=reading)
+    found = load_queries(queries, reading=reading, ids=ids_of(run))
+    keep_queries(run, found)
+    return found
 
 # %% ../../nbs/70_app/45_exchange.ipynb #23e89fc5
 @delegates(import_cfg)
@@ -78,12 +80,13 @@ def import_responses(
     "Bring responses of others to the queries of a run into its pool, graded; resumable."
     from dart_math_nb.sets.intake import import_pool
 
-    kept, pool = (RunFolder(out).path(name) for name in ("queries.jsonl", "pool"))
-    asked = import_queries(out, queries, reading := telling(on_bad))
+    pool = RunFolder(out).path("pool")
+    asked = import_queries(out, queries, reading := telling(on_bad, "import"))
     how = {"queries": asked, "source": Source(model) if model else None}
     how |= {"keep_wrong": keep_wrong, "n_procs": n_procs, "reading": reading}
     found = import_pool(list(files), pool, import_cfg(**kwargs), **how)
-    keep_queries(kept, asked or found.queries)
+    if asked is None:
+        keep_queries(out, found.queries)
     reading.save(out)
     print_imported(found, pool)
     return found.table

@@ -93,7 +93,7 @@ def avoid_for(
     on_bad: str = "drop",  # drop, stop, or a share of the rows
 ) -> list[Query]:
     "Queries that a set must stay clear of."
-    found = avoided_queries(source, reading := telling(on_bad))
+    found = avoided_queries(source, reading := telling(on_bad, "decontaminate"))
     if source:
         reading.save(run)
     return found
