@@ -327,7 +327,7 @@ def _saved_files(folder: Path) -> list[Path]:
             raise Refused(f"{folder}: state.json names {name!r:.60}; need a file of that folder")
     return [folder / name for name in names]
 
-
+# %% ../../nbs/10_data/26_rows.ipynb #b74e6499
 def folder_files(
     folder: str | Path,
     split: str | None = None,  # None takes the only one
