@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/bias.html.md"""
 
 # %% auto #0
 __all__ = ['NeededMany', 'BiasTables', 'named_apart', 'counted_sets', 'known_rates', 'bias', 'check_page', 'write_page',
-           'all_tables', 'print_bias']
+           'all_tables', 'print_paper', 'print_bias']
 
 # %% ../../nbs/70_app/64_bias.ipynb #d01691ec
 import sys
@@ -67,10 +67,10 @@ def known_rates(
 
     return read_rates(source, queries, foreign=True) if source else None
 
-# %% ../../nbs/70_app/64_bias.ipynb #3162c26a
+# %% ../../nbs/70_app/64_bias.ipynb #bfbc2485
 NeededMany = Annotated[str, {"opt": True, "required": True, "nargs": "+", "action": "extend"}]
 
-
+# %% ../../nbs/70_app/64_bias.ipynb #d89b7962
 def bias(
     sets: Annotated[str, {"nargs": "+"}],  # Train sets: files, folders or data sets of the hub
     *,
@@ -92,11 +92,10 @@ def bias(
     fields = Fields(query=query_field, response=response_field)
     found = counted_sets(sets, asked, fields, on_bad, correct_only)
     frame = bias_queries(asked, known_rates(fail_rates_from, asked))
-    tables = all_tables(frame, found)
-    print_bias(frame, tables, not no_paper)
+    print_bias(frame, tables := all_tables(frame, found), not no_paper)
     if out:
-        facts = {"sets": ", ".join(map(str, sets)), "queries": ", ".join(queries)}
-        write_page(out, frame, found, facts | {"fail rates": fail_rates_from or "none"}, not no_paper)
+        facts = {"sets": ", ".join(sets), "queries": ", ".join(queries)}
+        write_page(out, frame, found, facts | {"fail rates": fail_rates_from}, not no_paper)
     return tables
 
 # %% ../../nbs/70_app/64_bias.ipynb #d5816565
@@ -133,14 +132,23 @@ def all_tables(
     both = tables("level", "level"), tables("fail_bin", "fail_rate")
     return BiasTables(*both, measures, bias_notes(asked, found))
 
-# %% ../../nbs/70_app/64_bias.ipynb #9f7cef6b
+# %% ../../nbs/70_app/64_bias.ipynb #249b1c3a
+def print_paper() -> None:
+    "Print the paper's sets."
+    from dart_math_nb.report.bias import published_table
+    from dart_math_nb.report.bias_tables import measures_wide, side_by_side
+
+    print("\nthe paper's sets on MATH, responses per query by level, and what follows:")
+    print_frame(side_by_side([t for _, t in published_table().groupby("set", sort=False)]))
+    print_frame(measures_wide([], published=True))
+
+# %% ../../nbs/70_app/64_bias.ipynb #f4d9ee21
 def print_bias(
     asked: pd.DataFrame,  # From `bias_queries`
     tables: BiasTables,
     published: bool,  # The paper's sets beside
 ) -> None:
     "Print the tables."
-    from dart_math_nb.report.bias import published_table
     from dart_math_nb.report.bias_tables import like_math, measures_wide, side_by_side
 
     for note in tables.notes:
@@ -157,6 +165,4 @@ def print_bias(
     print("measures, 95% intervals over queries:")
     print_frame(measures_wide(parts))
     if published and like_math(asked):
-        print("\nthe paper's sets on MATH, responses per query by level, and what follows:")
-        print_frame(side_by_side([t for _, t in published_table().groupby("set", sort=False)]))
-        print_frame(measures_wide([], published=True))
+        print_paper()

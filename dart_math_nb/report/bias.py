@@ -6,15 +6,16 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/bias.html.md"""
 
 # %% auto #0
 __all__ = ['FAIL_EDGES', 'UNKNOWN', 'COUNTED', 'FATES', 'MEASURES', 'PUBLISHED', 'MATH_LEVELS', 'fail_bin', 'bias_queries',
-           'level_numbers', 'SetCounts', 'query_names', 'fate_of', 'count_set', 'check_fates', 'count_frame', 'rows_of',
-           'resampled', 'replicates', 'boot_ends', 'group_sums', 'group_names', 'group_table', 'covered', 'gini',
+           'level_numbers', 'SetCounts', 'query_names', 'fate_of', 'check_fates', 'count_set', 'count_frame', 'rows_of',
+           'resampled', 'replicates', 'boot_ends', 'group_sums', 'covered', 'group_names', 'group_table', 'gini',
            'tied', 'easiest_share', 'log_slope', 'difficulty_statistics', 'bias_statistics', 'measure_table',
            'set_notes', 'bias_notes', 'published_rpq', 'published_table', 'published_measures']
 
-# %% ../../nbs/60_report/33_bias.ipynb #39d62171
+# %% ../../nbs/60_report/33_bias.ipynb #2987aa82
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from ..data.source import set_name
 from ..evaluate.paper import paper_frame
 from ..sample.estimate import fail_interval
 
-# %% ../../nbs/60_report/33_bias.ipynb #be0fb323
+# %% ../../nbs/60_report/33_bias.ipynb #3a18c0d3
 FAIL_EDGES = (0, 0.2, 0.4, 0.6, 0.8, 1)  # Each bin from its lower edge on; the last with both
 
 
@@ -38,7 +39,7 @@ def fail_bin(
     rates: Sequence[float],  # Fail rates in [0, 1]; NaN where none is known
 ) -> list[str]:  # Such as "20-40%"
     "The bin of each fail rate."
-    names = [f"{100 * a:.0f}-{100 * b:.0f}%" for a, b in zip(FAIL_EDGES, FAIL_EDGES[1:])]
+    names = [f"{100 * a:.0f}-{100 * b:.0f}%" for a, b in pairwise(FAIL_EDGES)]
     rates = np.round(np.asarray(rates, float), 9)  # 1 - 0.8 is a little less than 0.2
     which = np.digitize(rates, FAIL_EDGES[1:-1])
     return [UNKNOWN if np.isnan(r) else names[i] for r, i in zip(rates, which, strict=True)]
@@ -117,7 +118,18 @@ def fate_of(
         return "wrong"
     return COUNTED if query_id else "other"
 
-# %% ../../nbs/60_report/33_bias.ipynb #e67d9892
+# %% ../../nbs/60_report/33_bias.ipynb #8a37568a
+def check_fates(source, fates: Counter, other: str | None, queries, by_id: bool) -> None:
+    "Raise Refused when no response counts."
+    if fates[COUNTED]:
+        return
+    n, what = fates.total(), ", ".join(f"{k:,} {FATES[f]}" for f, k in fates.items())
+    why = f"{source}: none of {n:,} responses counts ({what or 'it has none'})"
+    mine = queries[0].query_id if by_id else queries[0].query
+    hint = f"; a row is to {other!r:.60}, a query is {mine!r:.60}" if other else ""
+    raise Refused(f"{why}{hint}; need responses to the {len(queries):,} queries")
+
+# %% ../../nbs/60_report/33_bias.ipynb #e7d10bbb
 def count_set(
     source: str | Path,  # File, folder or data set of the hub
     queries: Sequence[Query],
@@ -141,17 +153,6 @@ def count_set(
     counts = {q: (len(found), len(set(found))) for q, found in seen.items()}
     frame = pd.DataFrame.from_dict(counts, "index", columns=["n_rows", "n_distinct"])
     return SetCounts(set_name(source), frame, dict(fates), by_id)
-
-
-def check_fates(source, fates: Counter, other: str | None, queries, by_id: bool) -> None:
-    "Raise Refused when no response counts."
-    if fates[COUNTED]:
-        return
-    n, what = fates.total(), ", ".join(f"{k:,} {FATES[f]}" for f, k in fates.items())
-    why = f"{source}: none of {n:,} responses counts ({what or 'it has none'})"
-    mine = queries[0].query_id if by_id else queries[0].query
-    hint = f"; a row is to {other!r:.60}, a query is {mine!r:.60}" if other else ""
-    raise Refused(f"{why}{hint}; need responses to the {len(queries):,} queries")
 
 # %% ../../nbs/60_report/33_bias.ipynb #179b37a7
 def count_frame(
@@ -228,14 +229,24 @@ def group_sums(
 
     return per_query
 
-# %% ../../nbs/60_report/33_bias.ipynb #61372d3e
+# %% ../../nbs/60_report/33_bias.ipynb #e8415a0e
+def covered(
+    has: np.ndarray,  # Has each query a row?
+) -> dict:  # n_queries, n_covered, coverage, coverage_low, coverage_high
+    "Share of queries with a row, and its exact binomial interval."
+    n, c = len(has), int(has.sum())
+    low, high = fail_interval([c], [n])  # Clopper and Pearson's, of any count of n
+    ends = {"coverage_low": float(low[0]), "coverage_high": float(high[0])}
+    return {"n_queries": n, "n_covered": c, "coverage": c / n, **ends}
+
+# %% ../../nbs/60_report/33_bias.ipynb #761ed27a
 def group_names(
     values: Sequence,  # Level or bin of each query, UNKNOWN without one
 ) -> list:
     "Groups in their order: numbers, then words; `unknown` last."
     return sorted(set(values), key=lambda v: (v == UNKNOWN, isinstance(v, str), v))
 
-
+# %% ../../nbs/60_report/33_bias.ipynb #3aca7360
 def group_table(
     asked: pd.DataFrame,  # From `bias_queries`
     found: SetCounts,
@@ -257,16 +268,6 @@ def group_table(
         table.append(row)
     return pd.DataFrame(table)
 
-
-def covered(
-    has: np.ndarray,  # Has each query a row?
-) -> dict:  # n_queries, n_covered, coverage, coverage_low, coverage_high
-    "Share of queries with a row, and its exact binomial interval."
-    n, c = len(has), int(has.sum())
-    low, high = fail_interval([c], [n])  # Clopper and Pearson's, of any count of n
-    ends = {"coverage_low": float(low[0]), "coverage_high": float(high[0])}
-    return {"n_queries": n, "n_covered": c, "coverage": c / n, **ends}
-
 # %% ../../nbs/60_report/33_bias.ipynb #53ed46e5
 def gini(
     rows: np.ndarray,  # Rows of each query
@@ -285,7 +286,9 @@ def tied(
     difficulty: np.ndarray,  # Of each query
     rows: np.ndarray,  # Rows of each query
     weights: np.ndarray,  # [block, n]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Values; queries and rows of each, [block, n_values]
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # Values; queries and rows of each, [block, n_values]
     "Queries and rows per value of difficulty, ascending."
     order = np.argsort(difficulty, kind="stable")
     values, starts = np.unique(difficulty[order], return_index=True)
@@ -351,7 +354,7 @@ def difficulty_statistics(
         "slope": lambda w: log_slope(*tied(x, c, w[:, has])),
     }
 
-# %% ../../nbs/60_report/33_bias.ipynb #9f7b4e34
+# %% ../../nbs/60_report/33_bias.ipynb #6d56a08c
 def bias_statistics(
     asked: pd.DataFrame,  # From `bias_queries`
     found: SetCounts,
@@ -371,7 +374,7 @@ def bias_statistics(
             out |= {(name, by): (f, some) for name, f in measures.items()}
     return out
 
-
+# %% ../../nbs/60_report/33_bias.ipynb #bb9a41fd
 def measure_table(
     asked: pd.DataFrame,  # From `bias_queries`
     found: SetCounts,

@@ -29,7 +29,59 @@ from .bias_tables import leaning, like_math, measures_wide, side_by_side
 from .figures import styles
 from .html import Figure, Section, Table, new_axes, write_report
 
-# %% ../../nbs/60_report/36_bias_sections.ipynb #b455a9b0
+# %% ../../nbs/60_report/36_bias_sections.ipynb #38c2ed37
+def _bias_axes(ax: Axes | None) -> Axes:
+    ax = new_axes(7.6, 4.2) if ax is None else ax
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def _groups(table: pd.DataFrame) -> list:
+    return [g for g in dict.fromkeys(table["group"]) if g != "all"]
+
+# %% ../../nbs/60_report/36_bias_sections.ipynb #9b897028
+def _label(table: pd.DataFrame, names: list, label: str) -> str:
+    n = table[table["group"] == "all"]["n_queries"].iloc[0]
+    return f"{label} (n = {n:,} queries)"
+
+
+def _name_sets(ax: Axes) -> None:
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
+    ax.legend(frameon=False, fontsize="small", columnspacing=1.4, **place)
+
+# %% ../../nbs/60_report/36_bias_sections.ipynb #ae1ef9e1
+def _with_ends(ax: Axes, table: pd.DataFrame, names: list, what: str) -> None:
+    sets = list(dict.fromkeys(table["set"]))
+    look = styles(sets)
+    for i, name in enumerate(sets):
+        part = table[table["set"] == name].set_index("group").loc[names]
+        ends = part[[f"{what}_low", f"{what}_high"]].sub(part[what], axis=0).abs().T.to_numpy()
+        x = np.arange(len(names)) + (i - (len(sets) - 1) / 2) * 0.07
+        text = one_line(str(name)).replace("$", r"\$")
+        ax.errorbar(x, part[what], ends, ms=5, lw=1.6, capsize=2, label=text, **look[name])
+    n = table[table["set"] == sets[0]].set_index("group")["n_queries"]
+    ticks = [f"{one_line(str(g))}\nn = {n[g]:,}".replace("$", r"\$") for g in names]
+    ax.set_xticks(range(len(names)), ticks)
+    ax.set_xlim(-0.4, len(names) - 0.2)
+
+# %% ../../nbs/60_report/36_bias_sections.ipynb #10cfbdb9
+def _published(ax: Axes, names: list, what: str) -> None:
+    known, end = published_table().dropna(subset=[what]), 0.0
+    lines = []
+    for name, part in known[known["group"] != "all"].groupby("set", sort=False):
+        part = part.set_index("group")[what].reindex(names)
+        dots = {"marker": "."} if part.notna().sum() == 1 else {}
+        ax.plot(range(len(names)), part, color="#aaaaaa", lw=1, **dots)
+        lines.append((part.iloc[-1], name))
+    gap = 0.045 * (max(v for v, _ in lines) if what == "relative" else 1)
+    for value, name in sorted(lines, reverse=True):
+        end = min(value, end - gap) if end else value
+        place = {"textcoords": "offset points", "xytext": (12, 0), "va": "center"}
+        ax.annotate(name, (len(names) - 1, end), color="#777777", fontsize=7, **place)
+
+# %% ../../nbs/60_report/36_bias_sections.ipynb #6a9dc9fd
 def plot_bias(
     table: pd.DataFrame,  # From `group_table`, of one set or several
     ax: Axes | None = None,  # Axes to draw on
@@ -47,7 +99,7 @@ def plot_bias(
     _name_sets(ax)
     return ax
 
-
+# %% ../../nbs/60_report/36_bias_sections.ipynb #9be4b5ae
 def plot_bias_coverage(
     table: pd.DataFrame,  # From `group_table`, of one set or several
     ax: Axes | None = None,  # Axes to draw on
@@ -64,59 +116,7 @@ def plot_bias_coverage(
     _name_sets(ax)
     return ax
 
-# %% ../../nbs/60_report/36_bias_sections.ipynb #5687dad7
-def _bias_axes(ax: Axes | None) -> Axes:
-    ax = new_axes(7.6, 4.2) if ax is None else ax
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    ax.set_axisbelow(True)
-    return ax
-
-
-def _groups(table: pd.DataFrame) -> list:
-    return [g for g in dict.fromkeys(table["group"]) if g != "all"]
-
-
-def _label(table: pd.DataFrame, names: list, label: str) -> str:
-    n = table[table["group"] == "all"]["n_queries"].iloc[0]
-    return f"{label} (n = {n:,} queries)"
-
-
-def _name_sets(ax: Axes) -> None:
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
-    ax.legend(frameon=False, fontsize="small", columnspacing=1.4, **place)
-
-# %% ../../nbs/60_report/36_bias_sections.ipynb #087cb2e3
-def _with_ends(ax: Axes, table: pd.DataFrame, names: list, what: str) -> None:
-    sets = list(dict.fromkeys(table["set"]))
-    look = styles(sets)
-    for i, name in enumerate(sets):
-        part = table[table["set"] == name].set_index("group").loc[names]
-        ends = part[[f"{what}_low", f"{what}_high"]].sub(part[what], axis=0).abs().T.to_numpy()
-        x = np.arange(len(names)) + (i - (len(sets) - 1) / 2) * 0.07
-        text = one_line(str(name)).replace("$", r"\$")
-        ax.errorbar(x, part[what], ends, ms=5, lw=1.6, capsize=2, label=text, **look[name])
-    n = table[table["set"] == sets[0]].set_index("group")["n_queries"]
-    ticks = [f"{one_line(str(g))}\nn = {n[g]:,}".replace("$", r"\$") for g in names]
-    ax.set_xticks(range(len(names)), ticks)
-    ax.set_xlim(-0.4, len(names) - 0.2)
-
-
-def _published(ax: Axes, names: list, what: str) -> None:
-    known, end = published_table().dropna(subset=[what]), 0.0
-    lines = []
-    for name, part in known[known["group"] != "all"].groupby("set", sort=False):
-        part = part.set_index("group")[what].reindex(names)
-        dots = {"marker": "."} if part.notna().sum() == 1 else {}
-        ax.plot(range(len(names)), part, color="#aaaaaa", lw=1, **dots)
-        lines.append((part.iloc[-1], name))
-    gap = 0.045 * (max(v for v, _ in lines) if what == "relative" else 1)
-    for value, name in sorted(lines, reverse=True):
-        end = min(value, end - gap) if end else value
-        place = {"textcoords": "offset points", "xytext": (12, 0), "va": "center"}
-        ax.annotate(name, (len(names) - 1, end), color="#777777", fontsize=7, **place)
-
-# %% ../../nbs/60_report/36_bias_sections.ipynb #d89de9e1
+# %% ../../nbs/60_report/36_bias_sections.ipynb #2591bf53
 RANDOM = (
     "Intervals are 95% and cover the choice of queries: coverage has the exact binomial one, the "
     "rest a bootstrap over queries. They cover neither another draw of the responses nor the "
@@ -133,11 +133,12 @@ def scale_section(
     published: bool,  # The paper's sets beside
 ) -> Section:
     "Responses per query and coverage by level, or by fail rate."
-    label = SCALES[by][1]
-    parts = [group_table(asked, s, by) for s in sets]
+    label, parts = SCALES[by][1], [group_table(asked, s, by) for s in sets]
     table, beside = pd.concat(parts, ignore_index=True), published and by == "level"
     more = " Grey: sets of the paper on the training queries of MATH." if beside else ""
-    texts = (f"{w} by {label.lower()}." for w in ("Responses per query over their mean", "Coverage"))
+    texts = (
+        f"{w} by {label.lower()}." for w in ("Responses per query over their mean", "Coverage")
+    )
     drawn = [f(table, None, beside, label) for f in (plot_bias, plot_bias_coverage)]
     figures = [Figure(ax, text + more) for ax, text in zip(drawn, texts, strict=True)]
     named = {"per_query": "Responses per query", "coverage": "Queries with a response"}
@@ -177,4 +178,6 @@ def write_bias(
     if Path(path).suffix != ".html":
         raise ValueError(f"{path}: need a name that ends in .html")
     names = " and ".join(s.name for s in sets)
-    return write_report(path, f"Which queries {names} is about", bias_sections(asked, sets, published), "", facts)
+    return write_report(
+        path, f"Which queries {names} is about", bias_sections(asked, sets, published), "", facts
+    )

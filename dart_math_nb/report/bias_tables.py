@@ -15,7 +15,7 @@ import pandas as pd
 
 from .bias import level_numbers, published_measures
 
-# %% ../../nbs/60_report/34_bias_tables.ipynb #d212522e
+# %% ../../nbs/60_report/34_bias_tables.ipynb #c0b0ba73
 PERCENT = ("coverage", "uncovered", "repeated", "easiest_quarter")  # Shown in percent
 
 
@@ -39,8 +39,8 @@ def side_by_side(
     "One number of each set, by group."
     wide = tables[0][["group", "n_queries"]].astype({"group": str})
     for t in tables:
-        rows = zip(t[what], t.get(f"{what}_low", t[what] * np.nan), t.get(f"{what}_high", t[what]))
-        wide[t["set"].iloc[0]] = [with_ends(*row, what) for row in rows]
+        ends = t.reindex(columns=[what, f"{what}_low", f"{what}_high"])
+        wide[t["set"].iloc[0]] = [with_ends(*row, what) for row in ends.to_numpy(float)]
     return wide
 
 # %% ../../nbs/60_report/34_bias_tables.ipynb #452c5b39
@@ -64,7 +64,9 @@ def leaning(
 ) -> str:
     "Which way a set leans, in a sentence."
     name, by = measures["set"].iloc[0], measures.set_index(["measure", "by"])
-    said = f"{name} leaves {by.loc[('uncovered', ''), 'value']:.1%} of the queries without a response"
+    said = (
+        f"{name} leaves {by.loc[('uncovered', ''), 'value']:.1%} of the queries without a response"
+    )
     scale = next((s for s in ("fail_rate", "level") if ("slope", s) in by.index), None)
     if scale is None or np.isnan((row := by.loc[("slope", scale)])["value"]):
         return f"{said}."
