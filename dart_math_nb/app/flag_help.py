@@ -50,6 +50,7 @@ EXAMPLES = {  # Stage -> a line
     "benchmarks": "dart-math benchmarks",
     "status": "dart-math status runs/demo",
     "report": "dart-math report runs/demo",
+    "regrade": "dart-math regrade runs/demo",
     "show": "dart-math show runs/demo",
     "check": "dart-math check runs/demo",
     "push": "dart-math push runs/demo backup",
