@@ -18,6 +18,8 @@ from ..data.queries import read_saved_queries
 from ..data.tables import read_frame
 from ..evaluate.ask import read_evals
 from .accuracies import accuracy_sections
+from .bias import count_frame, run_asked
+from .bias_sections import bias_section
 from dart_math_nb.report.costs import (
     cost_curve,
     cost_section,
@@ -90,6 +92,8 @@ def pool_sections(
         own = None if source else difficulty_frame(run, queries, draws["source_id"].iloc[0])
         rates = file_rates(run, source, queries) if source else own
         out += [responses_section(sets, rates, source)] if len(rates) else []
+        counts = [count_frame(name, s) for name, s in sets.items()]
+        out.append(bias_section(run_asked(queries, rates), counts))
     if cut := plain_strategies(cards):
         draws = with_forms(run, draws, cut.values())
         curve = cost_curve(draws, cut, queries["query_id"].tolist())
