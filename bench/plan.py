@@ -53,7 +53,9 @@ def runs(cfg: StrategyCfg, p: np.ndarray, n_runs: int, seed: int) -> dict[str, n
     total = {"n_draws": np.zeros(n_runs), "n_rows": np.zeros(n_runs), "n_covered": np.zeros(n_runs)}
     rates, times = np.unique(p, return_counts=True)
     for i in range(len(rates)):  # the games of one rate; each run picks its queries' games
-        t = success_times(rates[i : i + 1], times_for(cfg, [0.5]).shape[2] - 1, cfg.max_trials, seed + i)
+        t = success_times(
+            rates[i : i + 1], times_for(cfg, [0.5]).shape[2] - 1, cfg.max_trials, seed + i
+        )
         done = play(t, pilot_quotas(cfg, t), cfg.max_trials, pilot_size(cfg), cfg.min_yield)
         pick = rng.integers(0, t.shape[1], (n_runs, times[i]))
         total["n_draws"] += done.n_trials[0][pick].sum(1)
@@ -73,7 +75,9 @@ def known() -> dict:
                 mean = float(truth[what].mean())
                 row[what] = mean
                 row[f"{what}_off"] = told[what] / mean - 1
-                inside = (range_[f"{what}_low"] <= truth[what]) & (truth[what] <= range_[f"{what}_high"])
+                inside = (range_[f"{what}_low"] <= truth[what]) & (
+                    truth[what] <= range_[f"{what}_high"]
+                )
                 row[f"{what}_covered"] = float(inside.mean())
             rows.append(row)
             print(row)
@@ -102,7 +106,11 @@ def pilot() -> dict:
                             told[f"{what}_low"],
                             told[f"{what}_high"],
                         )
-                        row = (told[what] / true - 1, low <= true <= high, (high - low) / told[what])
+                        row = (
+                            told[what] / true - 1,
+                            low <= true <= high,
+                            (high - low) / told[what],
+                        )
                         keep.setdefault(what, []).append(row)
                     keep.setdefault("unseen", []).append(told["unseen_share"])
                     if seed < 5:

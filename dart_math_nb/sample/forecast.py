@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta
 
-from ..data.messages import Refused, check_names
+from ..data.messages import check_names
 from .estimate import fit_prior
 from .plan import grid_weights
 from .play import OUTCOMES, kinds_of, outcomes, times_for

@@ -8,7 +8,6 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/plan.html.md"""
 __all__ = ['N_GRID', 'expected_draws', 'grid_weights', 'plan']
 
 # %% ../../nbs/40_sample/40_plan.ipynb #7a3f4336
-import math
 from collections.abc import Sequence
 
 import numpy as np

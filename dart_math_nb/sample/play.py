@@ -33,7 +33,9 @@ def success_times(
     n_successes: int,  # Correct responses to follow
     max_trials: int,  # Draws to follow
     seed: int = 0,
-) -> np.ndarray:  # [g, paths, n_successes + 1] int32; the first is 0, max_trials + 1 stands for never
+) -> (
+    np.ndarray
+):  # [g, paths, n_successes + 1] int32; the first is 0, max_trials + 1 stands for never
     "Draws at which the correct responses come, played many times at each rate."
     p = np.asarray(pass_rates, float)[:, None, None]
     if p.size == 0 or not ((p >= 0) & (p <= 1)).all():
