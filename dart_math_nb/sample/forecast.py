@@ -105,7 +105,7 @@ def from_beta(
     rows = np.zeros(int(n_queries), int)
     return Known(1 - fails, np.ones((1, N_RATES)), rows, cells)
 
-
+# %% ../../nbs/40_sample/42_forecast.ipynb #da7ffa97
 def from_levels(
     pass_rates: Sequence[float],  # Mean of each level, in (0, 1)
     n_queries: Sequence[int],  # Queries of each level
@@ -186,7 +186,7 @@ def _ranges(draws: Mapping[str, np.ndarray], level: float) -> dict[str, float]:
         )
     return out
 
-
+# %% ../../nbs/40_sample/42_forecast.ipynb #6597f71c
 def _by_kind(known: Known, strategy: StrategyCfg, query_ids) -> list[tuple]:
     "A query of each kind, and queries of each row."
     names, kind = kinds_of(strategy, query_ids)
@@ -217,6 +217,18 @@ def _sums(known: Known, strategy: StrategyCfg, query_ids, tokens, times) -> dict
             found[outcome] = found.get(outcome, 0) + part
     return found
 
+# %% ../../nbs/40_sample/42_forecast.ipynb #0b143faa
+def _drawn(sums: Mapping[str, tuple], n: int, seed: int) -> dict[str, np.ndarray]:
+    "Draws of every outcome, shares included, for n queries."
+    draws = {name: np.rint(drawn_totals(m, v, seed)) for name, (m, v) in sums.items()}
+    most = {o: n for o in ("n_covered", "n_reached")}
+    draws = {name: np.clip(x, 0, most.get(name)) for name, x in draws.items()}
+    for share, part in {"unsolved_share": "n_unsolved", "unseen_share": "n_unseen"}.items():
+        draws[share] = draws.pop(part) / np.maximum(draws["n_draws"], 1)
+    draws["coverage"] = draws["n_covered"] / n
+    draws["achieving_ratio"] = draws.pop("n_reached") / n
+    return draws
+
 # %% ../../nbs/40_sample/42_forecast.ipynb #15083dac
 def forecast(
     known: Known,
@@ -234,13 +246,7 @@ def forecast(
     _check_speed(tokens, tokens_per_second)
     by_rate = None if tokens is None else tokens_by_rate(known, tokens, seed)
     sums = _sums(known, strategy, query_ids, by_rate, times)
-    draws = {name: np.rint(drawn_totals(m, v, seed)) for name, (m, v) in sums.items()}
-    most = {o: len(known) for o in ("n_covered", "n_reached")}
-    draws = {name: np.clip(x, 0, most.get(name)) for name, x in draws.items()}
-    for share, part in {"unsolved_share": "n_unsolved", "unseen_share": "n_unseen"}.items():
-        draws[share] = draws.pop(part) / np.maximum(draws["n_draws"], 1)
-    draws["coverage"] = draws["n_covered"] / len(known)
-    draws["achieving_ratio"] = draws.pop("n_reached") / len(known)
+    draws = _drawn(sums, len(known), seed)
     if tokens_per_second is not None:
         draws["gpu_hours"] = draws["tokens"] / tokens_per_second / 3600
     head = {"strategy": strategy.name, "k": strategy.k, "n_queries": len(known)}
@@ -317,7 +323,7 @@ def _largest(fits, most: int) -> int:
         low, high = (k, high) if fits(k) else (low, k)
     return low
 
-
+# %% ../../nbs/40_sample/42_forecast.ipynb #01b19503
 def buys(
     known: Known,
     strategy: StrategyCfg,  # Its k does not matter
@@ -346,6 +352,17 @@ def buys(
 MAX_LOSS = {"rows_lost": 0.01, "coverage_lost": 0.005}  # Share of rows; share of queries
 
 
+def _halves(strategy: StrategyCfg) -> list[int]:
+    "The limit and its halves, down to what the quotas and the pilot need."
+    tops = [v for v in (strategy.k, strategy.quota) if isinstance(v, Mapping)]
+    least = max([pilot_size(strategy), *(x for t in tops for x in t.values())])
+    least = max(least, strategy.k if isinstance(strategy.k, int) else 1)
+    limits = [strategy.max_trials]
+    while limits[-1] // 2 >= least:
+        limits.append(limits[-1] // 2)
+    return limits
+
+# %% ../../nbs/40_sample/42_forecast.ipynb #07a40b4a
 def limit_table(
     known: Known,
     strategy: StrategyCfg,  # With one max_trials
@@ -354,12 +371,7 @@ def limit_table(
     "What smaller limits save and lose. Raises ValueError for vrt, which has no limit."
     if strategy.name == "vrt" or not isinstance(strategy.max_trials, int):
         raise ValueError(f"strategy {strategy.name}: need one limit of draws, max_trials")
-    tops = [v for v in (strategy.k, strategy.quota) if isinstance(v, Mapping)]
-    least = max([pilot_size(strategy), *(x for t in tops for x in t.values())])
-    least = max(least, strategy.k if isinstance(strategy.k, int) else 1)
-    limits = [strategy.max_trials]
-    while limits[-1] // 2 >= least:
-        limits.append(limits[-1] // 2)
+    limits = _halves(strategy)
     times = times_for(strategy, known.pass_rates)
     rows = [
         forecast(known, replace(strategy, max_trials=m), times=times, **how) | {"max_trials": m}

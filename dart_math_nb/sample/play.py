@@ -147,7 +147,7 @@ def outcomes(
     each = np.array([n, rows, rows > 0, ok, n * (rows == 0)], float)
     return each.mean(2), each.var(2)
 
-
+# %% ../../nbs/40_sample/38_play.ipynb #e4d2214d
 def times_for(
     strategy: StrategyCfg,
     pass_rates: Sequence[float],  # In [0, 1]
