@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from .flag_help import arrange, flags_alone
 from ..data.messages import explain, nearest, one_line, printable, scrub, secrets
 
 # %% ../../nbs/70_app/90_cli.ipynb #4550e540
@@ -32,6 +33,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
     "pull":       ("pool.pull",                 "Copy a pool from another place; several pools may be pulled into one."),
     "curate":     ("sets.curate",               "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."),
+    "mix":        ("mix.mix",                   "Cut one train set from several teachers, with shares of each."),
     "export":     ("exchange.export",           "Write a train set or a pool in the form of other trainers."),
     "train":      ("train.train",               "Fine-tune a model on train sets, packed, as a recipe says."),
     "evaluate":   ("evaluate.evaluate",         "Accuracy of a model on benchmarks, with intervals; resumable."),
@@ -42,18 +44,21 @@ TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo run benchmarks",
     "responses": "sample status grade import show",
     "pools": "check regrade push pull",
-    "train sets": "curate export",
+    "train sets": "curate mix export",
     "models": "train evaluate report",
 }
 
 # %% ../../nbs/70_app/90_cli.ipynb #a130638f
 def find_command(
     name: str,  # What came
+    for_help: bool = False,  # Its flags are all that is wanted
 ) -> Callable:
     "The function of a stage, loaded now. Raises ValueError with the nearest name."
     if name not in STAGES:
         raise ValueError(f"unknown stage {name!r}; {nearest(name, STAGES)}")
     module, function = STAGES[name][0].split(".")
+    if for_help:
+        return flags_alone(module, function)
     return getattr(import_module(f"dart_math_nb.app.{module}"), function)
 
 
@@ -96,8 +101,8 @@ def flag_parser(
             getattr(import_module(f"dart_math_nb.{module}"), listed)()  # refuses a name of the room
             text, default, rest = action.help.partition(" (default:")
             action.help = f"{text}; of yours: {', '.join(names)}{default}{rest}"
-    parser.add_argument("--use", action="append", metavar="(str)", help=USE_HELP)
-    return parser
+    parser.add_argument("--use", action="append", type=str, help=USE_HELP)
+    return arrange(parser, name)
 
 # %% ../../nbs/70_app/90_cli.ipynb #5c776a85
 def plain_words(
@@ -187,11 +192,11 @@ def run_stage(
     "Run a stage; what a person can mend becomes one line."
     try:
         load_rules(files)
-        command = find_command(name)
         check_words(argv)
+        command = find_command(name, for_help=bool({"-h", "--help"} & set(argv)))
         command(**(flags := read_flags(name, command, argv)))
         import_module("dart_math_nb.app.sections").print_run_file(name, flags)
-    except SystemExit as e:  # --help
+    except SystemExit as e:
         return e.code or 0
     except KeyboardInterrupt:
         how = RESUME if "resumable" in STAGES[name][1] or name == "train" else RESTART
@@ -232,6 +237,8 @@ def main(
         files, words = take_use(sys.argv[1:] if argv is None else argv)
     except ValueError as e:
         return tell("--use", e)
+    if not sys.stderr.isatty():  # bars of other packages are for a terminal too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if words[:1] == ["--version"]:
         from importlib.metadata import version
 

@@ -81,7 +81,7 @@ def import_responses(
     from dart_math_nb.sets.intake import import_pool
 
     pool = RunFolder(out).path("pool")
-    asked = import_queries(out, queries, reading := telling(on_bad))
+    asked = import_queries(out, queries, reading := telling(on_bad, "import"))
     how = {"queries": asked, "source": Source(model) if model else None}
     how |= {"keep_wrong": keep_wrong, "n_procs": n_procs, "reading": reading}
     found = import_pool(list(files), pool, import_cfg(**kwargs), **how)

@@ -50,7 +50,7 @@ def grade(
     named = Fields(query_field, ref_field, response_field, level=level_field)
     fields = response_fields(file, named, NEEDED, by)
     config = found | {"limit": limit, "strict": strict, "by": by} | graded_fields(fields)
-    folder, reading = Path(out), telling(on_bad)
+    folder, reading = Path(out), telling(on_bad, "grade")
     check_folder(folder, config, foreign=["summary.json"])
     look_at(file, fields, reading, limit=limit)
     rows = grade_rows(file, fields, limit, n_procs, by, reading, strict=strict)

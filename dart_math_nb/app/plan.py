@@ -43,6 +43,7 @@ from .train import find_recipe
 from ..data.files import atomic_path, file_facts, read_json, write_json
 from ..data.load import split_source
 from ..data.messages import Refused, check_names, explain, missing_package, nearest
+from ..data.places import file_name
 from ..data.plugins import with_plugins
 from ..data.query_sets import load_sets, read_set, set_text
 from ..data.records import short_hash
@@ -336,7 +337,8 @@ def step_file(
     suffix: str,  # "json" for the record, "yaml" for a recipe
 ) -> Path:
     "A file about a step, in steps/ of the run folder."
-    return Path(out) / "steps" / f"{'-'.join(filter(None, (step.stage, step.name)))}.{suffix}"
+    name = file_name("-".join(filter(None, (step.stage, step.name))))
+    return Path(out) / "steps" / f"{name}.{suffix}"
 
 
 def step_words(
@@ -374,9 +376,10 @@ def files_of(
     step: Step,
 ) -> dict[str, str]:  # Path -> SHA-256
     "The content of the files that the flags of a step name."
-    values = [v for v in step.flags.values() if isinstance(v, (str, list))]
-    words = [w for v in values for w in (v if isinstance(v, list) else [v]) if isinstance(w, str)]
-    names = [read_set(w).source if ";" in w else w for w in words]
+    listed = {k: v if isinstance(v, list) else [v] for k, v in step.flags.items()}
+    names = [w for v in listed.values() for w in v if isinstance(w, str)]
+    if step.stage == "sample":  # its sets say more than a name
+        names += [read_set(str(text)).source for text in listed.get("queries", ())]
     made = {str(path) for path in step.made}
     return {n: file_facts(n)["sha256"] for n in names if n not in made and _is_file(n)}
 
@@ -481,7 +484,7 @@ def lost_files(
 ) -> list[str]:
     "Files and folders of a step that are not there, and that no step makes."
     given = (step.flags.get(key) for key in PATHS)
-    paths = [p for v in given if v for p in (v if isinstance(v, list) else [v])]
+    paths = [str(p) for v in given if v for p in (v if isinstance(v, list) else [v])]
     gone = [p for p in paths if not (is_made(p, job) or Path(p).exists() or is_hub_id(p))]
     return [f"{p}: no such file or folder" for p in gone]
 

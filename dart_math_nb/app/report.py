@@ -15,12 +15,13 @@ def report(
     run: str,  # Run folder
     *,
     title: str = None,  # Of the report; the folder's name when absent
+    fail_rates_from: str = None,  # A record, pool or run that says how hard queries are
     heads_only: bool = False,  # Leave whole texts of responses out of report/queries.html
 ) -> Path:  # The file
     "Write report/index.html of a run: figures and tables of whatever it holds, and its queries."
     from dart_math_nb.report.sections import write_run_report
 
-    path = write_run_report(run, title, heads_only=heads_only)
+    path = write_run_report(run, title, rates_from=fail_rates_from, heads_only=heads_only)
     print(path)
     return path
 
@@ -29,11 +30,12 @@ def demo(
     *,
     out: str = "runs/demo",  # Run folder; continued when it exists
     seed: int = 0,  # Of everything
+    threads: int = 1,  # Of each model; another number may be faster, and change the last digits
     quick: bool = False,  # A smaller copy, which shows less
 ) -> Path:  # The report
     "Run the whole pipeline in miniature, from sampling to a report; resumable."
     from dart_math_nb.demo.pipeline import QUICK, DemoCfg, run_demo
 
-    path = run_demo(out, DemoCfg(seed=seed, **(QUICK if quick else {})))
+    path = run_demo(out, DemoCfg(seed=seed, threads=threads, **(QUICK if quick else {})))
     print(path)
     return path

@@ -93,7 +93,7 @@ def avoid_for(
     on_bad: str = "drop",  # drop, stop, or a share of the rows
 ) -> list[Query]:
     "Queries that a set must stay clear of."
-    found = avoided_queries(source, reading := telling(on_bad))
+    found = avoided_queries(source, reading := telling(on_bad, "decontaminate"))
     if source:
         reading.save(run)
     return found
@@ -106,7 +106,7 @@ def rows_of(
     "Rows of a train set. Raises FileNotFoundError when there is no such set."
     if name is None:
         return None
-    here = RunFolder(run).path("train_set", name)
+    here = RunFolder(run).path("train_set") / name
     return read_card(here if here.exists() else name)["rows"]
 
 
@@ -116,4 +116,4 @@ def remove_sets(
 ) -> None:
     "Remove train sets; the pool they were cut from stays."
     for name in names:
-        shutil.rmtree(RunFolder(run).path("train_set", name), ignore_errors=True)
+        shutil.rmtree(RunFolder(run).path("train_set") / name, ignore_errors=True)

@@ -325,7 +325,7 @@ def hub_setup(
     "What says where queries come from, apart from the rest."
     found = {"meta_fields": meta_field or (), "config": config, "split": split}
     found |= {"revision": revision, "folder": data_folder, "unverified": unverified}
-    kwargs["reading"] = found["reading"] = telling(on_bad)
+    kwargs["reading"] = found["reading"] = telling(on_bad, "queries")
     return found, kwargs
 
 # %% ../../nbs/70_app/10_setup.ipynb #bc76ae1c

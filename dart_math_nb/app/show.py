@@ -193,7 +193,8 @@ def print_query(look, row, full: bool) -> None:
     text = whole if full else lambda t: head(t, 400)
     print(f"query {row['query_id']}, {head(row['benchmark'])}{printable(level)}\n")
     print(f"{text(row['query'])}\n\nreference: {head(row['ref_ans'], 200)}")
-    print(f"pass rate: {rate_text(row)}, 95% interval")
+    rated = "" if pd.isna(row["n_rated"]) else f", 95% interval, of {row['n_rated']:.0f} draws"
+    print(f"pass rate: {rate_text(row)}{rated}")
     print("\n".join(standing_lines(look, row)), end="\n\n")
     responses = response_table(look, row["query_id"])
     if full:

@@ -52,7 +52,7 @@ def train(
     check_place(cfg.model)
     from dart_math_nb.train.loop import train as train_model
 
-    result = train_model(cfg, reading=telling(on_bad))
+    result = train_model(cfg, reading=telling(on_bad, "train"))
     if not int(os.environ.get("RANK", 0)):  # of several processes, one reports
         print(result)
         print(result.out)

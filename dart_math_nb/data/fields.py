@@ -333,6 +333,8 @@ def look_ahead(
         head = head_row([head, *(row.row for row in some if row.row)])
         if not seen:
             raise Refused(f"{where}: no rows; need at least one")
+        if not some and all(row.row is None for row in seen):
+            raise Refused(f"{where}: none of {len(seen)} rows can be read; first: {seen[0].why}")
         try:
             return find_fields(head, fields, need, where, flag), head, seen
         except Refused:

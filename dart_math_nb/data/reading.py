@@ -167,6 +167,7 @@ class Reading:
     "How bad rows are met, and what was read."
 
     on_bad: str = "drop"  # drop (at most 5 %), stop, or a share such as 0.2
+    purpose: str = ""  # What the rows are for, such as "grade"; told in the list of bad rows
     say: Callable[[str], None] | None = None  # Takes each line; None warns of what is left out
     sources: list[SourceRead] = field(default_factory=list)
 
@@ -179,7 +180,7 @@ class Reading:
         except (TypeError, ValueError):
             share = -1.0
         if not 0 <= share <= 1:
-            what = f"on_bad={self.on_bad!r}"
+            what = f"--on-bad {self.on_bad}"
             raise Refused(f"{what}; need drop, stop, or a share of the rows such as 0.2")
         return share
 
@@ -279,9 +280,10 @@ def save(
     folder: str | Path,  # Of a run, or of what a command writes
 ) -> Path | None:  # The file; None when nothing was left out
     "List bad rows in a folder, beside those of other files."
-    path, names = Path(folder) / BAD_ROWS, {s.where for s in self.sources}
-    old = [row for row in read_rows(path) if row.get("file") not in names] if path.is_file() else []
-    rows = old + [row for source in self.sources for row in source.listed]
+    path, mine = Path(folder) / BAD_ROWS, {(self.purpose, s.where) for s in self.sources}
+    old = list(read_rows(path)) if path.is_file() else []
+    rows = [row for row in old if (row.get("read_for"), row.get("file")) not in mine]
+    rows += [{"read_for": self.purpose} | row for source in self.sources for row in source.listed]
     if not rows:
         path.unlink(missing_ok=True)
         return None

@@ -98,7 +98,8 @@ def evaluate_queries(
     Raises ValueError when greedy draws are repeated, or the engine has too few."""
     if n_draws > 1 and source.temperature == 0:
         raise ValueError(f"n_draws={n_draws} at temperature 0 gives copies; need temperature > 0")
-    queries, options = list(queries), {"prompt_of": prompt_of, **options}
+    queries = list(queries)
+    options = {"prompt_of": prompt_of, "exam": Path(folder).name, **options}
     with open_pool(folder) as pool:
         strategy = StrategyCfg("vrt", k=n_draws)
         sample_pool(queries, CutOff(engine), pool, source=source, strategy=strategy, **options)
@@ -308,7 +309,8 @@ def evaluate_benchmarks(
     for name, some in queries.items():
         for seed in cfg.seeds:
             source = replace(cfg.source, run_seed=seed, template=prompts[name].name)
-            how = {"params": params_of(source, prompts[name].stop), **options}
+            exam = name if len(cfg.seeds) == 1 else f"{name}, seed {seed}"
+            how = {"params": params_of(source, prompts[name].stop), "exam": exam, **options}
             asked = (folder / name, source, cfg.n_draws, prompts[name].text)
             rows = evaluate_queries(some, engine, *asked, **how)
             parts.append(rows.assign(benchmark=name, run_seed=seed))

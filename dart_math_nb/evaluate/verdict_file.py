@@ -74,7 +74,7 @@ def grade_rows(
         raise ValueError(f"n_procs={n_procs}; need at least 1")
     local = Path(parse_source(path).name).expanduser()
     small = local.is_file() and local.stat().st_size < 2**20
-    for v in grade_responses(feed(), n_procs or (1 if small else None), **options):
+    for v in grade_responses(feed(), n_procs or (1 if small else None), progress=True, **options):
         ans = None if v.ans is None else plain(v.ans)
         yield waiting.popleft() | asdict(v) | {"ans": ans}
 

@@ -20,6 +20,7 @@ from itertools import chain, islice
 from ..data.fields import ref_text
 from ..data.gate import batches
 from ..data.plugins import owner, registered
+from ..data.progress import Progress
 from ..data.records import Verdict
 from ..data.workers import Workers
 from .verdict import grade_response
@@ -75,20 +76,16 @@ def grade_responses(
     n_procs: int | None = None,  # Processes; None is one per core where that helps, 1 is this one
     *,
     fields: dict[str, str] | None = None,  # Other names, such as {"ref_ans": "ref"}
-    progress: bool | None = None,  # Progress bar; None shows one on a terminal
+    progress: bool | None = None,  # Say how far it is; None does so on a terminal alone
     **options,  # For `grade_response`
 ) -> Iterator[Verdict]:  # One for each row, in order
     "Grade many responses. Raises ValueError or TypeError naming the row and the field."
-    from tqdm.auto import tqdm
-
     total = len(rows) if isinstance(rows, Sized) else None
     few = total is not None and total < MIN_PARALLEL
     n_here = N_UNKNOWN // CHUNK if n_procs is None and total is None else 0
     n_procs = 1 if n_procs is None and (few or _own_rules()) else n_procs or os.cpu_count()
     many = _graded(_chunks(rows, fields or {}), n_procs, options, n_here)
-    with tqdm(
-        total=total, unit="resp", desc="grade", disable=None if progress is None else not progress
-    ) as bar:
+    with Progress("grade", total, "responses", shown=progress) as bar:
         for verdicts in many:
             yield from verdicts
             bar.update(len(verdicts))

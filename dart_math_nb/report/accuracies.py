@@ -20,13 +20,17 @@ from .html import Figure, Section, Table, new_axes, percent, without_zeros
 def paired_table(
     models: Mapping[str, pd.DataFrame],  # Model to graded draws
 ) -> pd.DataFrame | None:  # None when there is one model, or their queries differ
-    "Paired differences from a baseline."
+    "Paired differences from the base, and of the other students from VRT."
     ids = {frozenset(f["query_id"]) for f in models.values()}
     if len(models) < 2 or len(ids) > 1:
         return None
-    baseline = next((n for n in ("VRT", "base") if n in models), next(iter(models)))
     columns = ["model", "baseline", "n_queries", "diff", "low", "high", "p_value", "test"]
-    return compare(models, baseline)[columns]
+    parts, left = [], dict(models)
+    for baseline in [n for n in ("base", "VRT") if n in models] or [next(iter(models))]:
+        if len(left) > 1:
+            parts.append(compare(left, baseline)[columns])
+        del left[baseline]
+    return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/60_report/50_accuracies.ipynb #ad4ec144
 def accuracy_section(

@@ -86,7 +86,7 @@ def percent(
     share: float | None,  # In [0, 1]
 ) -> str:  # A dash for a missing value
     "A share as text."
-    return cell_text(share, "{:.1%}")
+    return cell_text(None if share is None else float(share), "{:.1%}")
 
 
 def with_interval(

@@ -384,11 +384,10 @@ for (const view of Object.values(VIEWS)) view.columns = view.columns.filter(([, 
 CHOOSE_JS = r"""
 const state = {view: "queries", search: "", pick: "", benchmark: "", level: "", formulas: true, sort: null, down: false, page: 0, rows: [], open: new Set()};
 
-function lowered(view) {  // Texts to search in, made once
-  if (!view.low) {
-    view.low = new Array(view.n);
-    for (let i = 0; i < view.n; i++) view.low[i] = view.text(i).toLowerCase();
-  }
+function lowered(view, most = Infinity) {  // Texts to search in, made once; at most so many of them now
+  view.low ??= [];
+  for (const end = Math.min(view.n, view.low.length + most); view.low.length < end;)
+    view.low.push(view.text(view.low.length).toLowerCase());
   return view.low;
 }
 function passes(view) {  // A test of one row, or null when all pass
@@ -477,6 +476,7 @@ function response(q, r, full) {  // One response, folded
 }
 function facts(q) {  // What is known of a query, as pairs
   const pairs = [["id", Q.id[q]], ["reference", dash(Q.ref[q])]];
+  if (Q.rate[q] !== null) pairs.push(["pass rate", `${percent(Q.rate[q])} (95% interval ${percent(Q.low[q])} to ${percent(Q.high[q])}), of ${count(Q.rated[q])} draws`]);
   for (const [name, s] of DATA.standing) {
     if (s.n[q] === null) continue;
     const why = NAMES.stop[s.stop[q]] ? `stopped by ${NAMES.stop[s.stop[q]]}` : "not finished";
@@ -620,8 +620,15 @@ function start() {
   };
   window.addEventListener("hashchange", named);
   named();
-  for (const view of Object.values(VIEWS)) (window.requestIdleCallback || setTimeout)(() => lowered(view));
+  later();
 }
+const later = () => (window.requestIdleCallback || setTimeout)(() => {  // A little at a time
+  const view = Object.values(VIEWS).find((v) => (v.low ?? []).length < v.n);
+  if (view) {
+    lowered(view, 5000);
+    later();
+  }
+});
 start();
 """
 

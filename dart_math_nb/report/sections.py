@@ -27,12 +27,15 @@ from dart_math_nb.report.costs import (
 from .figures import STRATEGY_NAMES
 from .html import Section, write_report
 from .look import read_look
+from .outcome import headline, removed_section, result_sections
 from dart_math_nb.report.responses import (
     coverage_section,
     difficulty_frame,
+    file_rates,
     fixed_prefix,
     responses_section,
     run_draws,
+    run_rates_file,
 )
 from .viewer import write_viewer
 from ..sample.standing import graded_prefix
@@ -70,6 +73,7 @@ def read_sets(
 def pool_sections(
     run: str | Path,  # Run folder with a pool
     queries: pd.DataFrame,  # query_id, level
+    rates_from: str | Path | None = None,  # What says how hard queries are; None: their first draws
 ) -> list[Section]:
     "Sections that need the draws."
     draws = run_draws(run)
@@ -77,15 +81,16 @@ def pool_sections(
     if not len(prefix := graded_prefix(draws)):
         return []
     cards, sets = shown(run_cards(run)), shown(read_sets(run))
-    cut = plain_strategies(cards)
     asked = sampled_strategies(run).values()  # what every query has, not what a set would need
     n_every = int(prefix.groupby("query_id").size().min())
     n_first, out = fixed_prefix(asked) if asked else n_every, []
     verdicts = verdict_section(draws, queries, n_first)
     if sets:
-        rates = difficulty_frame(draws, queries, n_first)
-        out.append(responses_section(sets, rates, n_first))
-    if cut:
+        source = rates_from or run_rates_file(run)
+        own = None if source else difficulty_frame(draws, queries, n_first)
+        rates = file_rates(run, source, queries) if source else own
+        out.append(responses_section(sets, rates, n_first, source))
+    if cut := plain_strategies(cards):
         draws = with_forms(run, draws, cut.values())
         curve = cost_curve(draws, cut, queries["query_id"].tolist())
         out.append(cost_section(cards, curve))
@@ -94,19 +99,23 @@ def pool_sections(
 # %% ../../nbs/60_report/60_sections.ipynb #9ae7f31e
 def run_sections(
     run: str | Path,  # Run folder
+    rates_from: str | Path | None = None,  # What says how hard queries are; None: their first draws
 ) -> list[Section]:
     """Figures and tables of whatever a run holds.
     Raises ValueError when it holds nothing to report."""
     folder, out = RunFolder(run), []
     file, pool = folder.path("queries.jsonl"), folder.path("pool")
     if file.exists():
-        queries = query_levels(read_saved_queries(file))
+        asked = read_saved_queries(file)
+        queries = query_levels(asked)
         if pool.is_dir() and len(read_narrow(pool, ["trial"])):
-            out += pool_sections(run, queries)
+            out += pool_sections(run, queries, rates_from)
         if sets := shown(read_sets(run)):
             out.insert(min(1, len(out)), coverage_section(sets, queries))
+        out += filter(None, [removed_section(run, asked)])
     models, unfinished = read_evals(run)
     out += accuracy_sections(shown(models), unfinished) if models else []
+    out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})
     if not out:
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
     return out
@@ -141,12 +150,14 @@ def write_run_report(
     run: str | Path,  # Run folder
     title: str | None = None,  # Of the report; None names the folder
     extra: Sequence[Section] = (),  # Sections to add at the end
-    lead: str = "",  # First paragraphs: what was done and what came out
+    lead: str | None = None,  # First paragraphs; None: how students stand against their base
+    rates_from: str | Path | None = None,  # What says how hard queries are; None: their first draws
     heads_only: bool = False,  # The page of queries without whole texts
 ) -> Path:  # report/index.html
     "Write the report of a run; `config.json` becomes its facts."
     path = RunFolder(run).path("report", "index.html")
-    sections = [*run_sections(run), *extra]
+    sections = [*run_sections(run, rates_from), *extra]
+    lead = headline(shown(read_evals(run)[0])) if lead is None else lead
     title = title or f"Run {Path(run).resolve().name}"
     links, pool = {}, RunFolder(run).path("pool")
     if pool.is_dir() and len(read_narrow(pool, ())):

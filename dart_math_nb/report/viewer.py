@@ -105,7 +105,7 @@ def query_columns(
     bits = sum(marks[name].to_numpy(int) << i for i, name in enumerate(MARKS))
     benchmark, benchmarks = coded(table["benchmark"])
     stop, stops = coded(table["stop"])
-    names = {"n": "n_draws", "c": "n_correct", "rate": "pass_rate"}
+    names = {"n": "n_draws", "c": "n_correct", "rated": "n_rated", "rate": "pass_rate"}
     names |= {name: name for name in ("level", "quota", "low", "high")}
     columns = {short: plain(table[name]) for short, name in names.items()}
     columns |= {"id": table["query_id"].tolist(), "marks": bits.tolist()}

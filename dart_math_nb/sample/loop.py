@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 import pandas as pd
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from tqdm import tqdm
 
 from ..data.records import Query, Source
 from dart_math_nb.engines.protocol import (
@@ -245,14 +244,14 @@ def warn_left_out(
 # %% ../../nbs/40_sample/60_loop.ipynb #6d92495b
 async def sample_states(
     run: Run,
-    progress: bool,  # Show a progress bar
-    status_every: float,  # Seconds between two status files; 0 writes none
+    progress: bool = True,  # Say how far it is: a bar on a terminal, lines elsewhere
+    status_every: float = 5.0,  # Seconds between two status files; 0 writes none
+    exam: str = "",  # Benchmark, where draws are answers that count; for the words of progress
 ) -> pd.DataFrame:  # As from `result_table`
     "Sample what the states of a run still need."
-    queue, grader = run.queue, run.grader
+    queue, grader, run.teller.exam = run.queue, run.grader, exam
     gc.freeze()  # a million queries need not be looked through for garbage again and again
-    shown = {"desc": queue.strategy.name, "unit": "draw", "disable": not progress}
-    with tqdm(total=round(queue.need), **shown) as run.teller.bar:
+    with run.teller.look_on(progress):
         with ThreadPoolExecutor(1, "grader") as thread:
             grader.thread = grader.thread or thread
             try:
@@ -263,6 +262,7 @@ async def sample_states(
     return result_table(queue.states, queue.strategy)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #7479d877
+@delegates(sample_states)
 async def sample_pool_async(
     queries: Sequence[Query],  # What to draw for; no duplicates
     engine: Engine,
@@ -277,17 +277,16 @@ async def sample_pool_async(
     retries: int | None = None,  # Further attempts for a draw; None: the engine's policy
     retry_wait: float | None = None,  # Seconds before the first of them; doubles each time
     timeout: float | None = None,  # Seconds for one attempt
-    progress: bool = True,  # Show a progress bar
-    status_every: float = 5.0,  # Seconds between two status files; 0 writes none
+    **told,
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop, n_drawn, rates
     """Draw until each query has its quota or cannot get it; continue where the pool is.
     Raises ValueError for a bad request, RuntimeError when draws keep failing."""
     check_request(queries, engine, source, params or params_of(source), strategy)
-    states = load_states(queries, pool, pool.add_source(source), strategy)
     how = {"params": params, "prompt_of": prompt_of, "grade": grade, "grade_in": grade_in}
     how["policy"] = policy_of(engine, retries=retries, wait=retry_wait, timeout=timeout)
+    states = load_states(queries, pool, pool.add_source(source), strategy)
     run = make_run(states, engine, pool, source, strategy, **how)
-    return await sample_states(run, progress, status_every)
+    return await sample_states(run, **told)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #0c2bbb91
 @delegates(sample_pool_async)

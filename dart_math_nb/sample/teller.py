@@ -14,9 +14,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from fastcore.basics import patch
-from tqdm import tqdm
 
 from ..data.messages import one_line
+from ..data.progress import Progress
 from .grading import Grader
 from .queue import Queue
 from .status import Status, write_status
@@ -28,7 +28,8 @@ class Teller:
 
     queue: Queue
     grader: Grader
-    bar: tqdm | None = None  # Progress bar
+    exam: str = ""  # Benchmark, in an evaluation
+    progress: Progress | None = None  # What whoever looks on sees
     begun: tuple[float, int] = (0.0, 0)  # Unix time and graded draws at the start
     told: tuple[float, int] = (0.0, 0)  # The same at the status before
 
@@ -87,15 +88,36 @@ async def tell_on(
 
 # %% ../../nbs/40_sample/58_teller.ipynb #b657920c
 @patch
+def words(self: Teller) -> str:
+    "What the draws have brought so far."
+    queue = self.queue
+    if self.exam:
+        n = len(queue.states) * queue.strategy.k - round(queue.need)
+        return f"{queue.n_accepted / max(1, n):.1%} right"
+    reached, found = queue.n_reached / len(queue.states), queue.n_accepted / max(1, queue.n_wanted)
+    return f"{reached:.1%} of quotas reached, {found:.1%} of responses found, {queue.n_open:,} open"
+
+# %% ../../nbs/40_sample/58_teller.ipynb #cd4c7ce3
+@patch
+def look_on(
+    self: Teller,
+    shown: bool,  # Say anything at all
+) -> Progress:
+    "Progress for whoever looks on."
+    name, unit = (self.exam, "answers") if self.exam else (self.queue.strategy.name, "draws")
+    what = f"{'evaluate' if self.exam else 'sample'} {name}"
+    self.progress = Progress(what, round(self.queue.need), unit, shown=shown)
+    return self.progress
+
+
+@patch
 def show(
     self: Teller,
     n: int,  # Draws graded since
 ) -> None:
-    "Move the progress bar."
-    if self.bar is None:
+    "Move the progress on."
+    if self.progress is None:
         return
-    queue, bar = self.queue, self.bar
-    bar.total = bar.n + n + round(queue.need)
-    r, found = queue.n_reached / len(queue.states), queue.n_accepted / max(1, queue.n_wanted)
-    bar.set_postfix_str(f"r={r:.3f}, found={found:.3f}, open={queue.n_open}", refresh=False)
-    bar.update(n)
+    self.progress.total = self.progress.n + n + round(self.queue.need)
+    self.progress.note = self.words()
+    self.progress.update(n)

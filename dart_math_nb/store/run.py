@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.messages import Refused
 from ..data.places import refuse_links
 
 # %% ../../nbs/15_store/07_run.ipynb #57260487
@@ -26,7 +27,9 @@ class RunFolder:
         part: str,  # "queries.jsonl", "pool", "sample", "train_set", "model", "eval", "report"
         name: str = "",  # Strategy, set or model below it
     ) -> Path:
-        "Path of one part. Raises Refused for a link."
+        "Path of one part. Raises Refused for a link, or a name that leads elsewhere."
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise Refused(f"{self.root}: {part} {name!r}; need a name below the run")
         refuse_links(self.root, [Path(part, name)])
         return Path(self.root) / part / name
 

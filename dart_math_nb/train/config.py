@@ -60,6 +60,7 @@ class TrainCfg:
     attn: str = "auto"  # Attention: "auto", or one of `kernels.ATTENTIONS`
     dtype: str = "auto"  # Of matrix products: "float32", "bfloat16", or what is fast here
     gradient_checkpointing: bool = False  # Less memory, a third more time
+    threads: int | None = None  # Of an operation on the CPU; None for the fastest, by measurement
     save_every: int = 0  # Steps between checkpoints to resume from; 0 for none
 
     __post_init__ = lambda self: check_cfg(self)  # noqa: E731
@@ -79,6 +80,7 @@ AT_LEAST = {
     "n_workers": 1,
     "lora_rank": 0,
     "lora_alpha": 0,
+    "threads": 1,
 }
 CHOICES = {
     "packing": PACKINGS,

@@ -22,6 +22,7 @@ from ..data.tables import read_frame
 from .card import write_card
 from .config import TrainCfg, batch_line
 from .model import pick_attention_for, pick_dtype
+from .threads import read_threads, threads_line
 from .tokens import TokenSet, token_hash
 from .trainer import PackTrainer, room_to_save
 
@@ -43,7 +44,8 @@ class TrainResult:
         return (
             f"**{self.out.name}**: {s['data']['samples']:,} samples ({left} left out), {s['steps']:,} "
             f"steps of at most {batch}; {s['tokens']:,} tokens in "
-            f"{s['seconds']:.1f} s ({s['tokens_per_s']:,.0f} tokens/s, {s['attn']}, {s['dtype']}), "
+            f"{s['seconds']:.1f} s ({s['tokens_per_s']:,.0f} tokens/s, {s['attn']}, {s['dtype']}, "
+            f"{threads_line(s)}), "
             f"loss {s['loss_first']:.3f} to {s['loss_last']:.3f}"
         )
 
@@ -114,7 +116,7 @@ def summarize(
         "attn": pick_attention_for(cfg),
         "dtype": pick_dtype(cfg.dtype),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
+        **(read_threads(Path(cfg.out) / "run") or {"threads": torch.get_num_threads()}),
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
 

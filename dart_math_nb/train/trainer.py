@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from ..data.progress import Progress
 from .args import training_args
 from .attention import check_packing
 from .collate import collate_packs
@@ -89,15 +89,15 @@ class ProgressBar(TrainerCallback):
         self.label, self.note, self.bar = label, note, None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        tqdm.write(f"{self.label}: {self.note}", file=sys.stderr)
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label)
+        print(f"{self.label}: {self.note}", file=sys.stderr, flush=True)
+        self.bar = Progress(self.label, state.max_steps, "steps", state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(1)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.bar is not None and "loss" in logs:
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+            self.bar.note = f"loss {logs['loss']:.3f}"
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
