@@ -5,18 +5,25 @@ is named, others keep what was measured before. The shrinkage needs the data fol
 pass rates) and is skipped without it. Writes bench/results/difficulty.json.
 """
 
+import contextlib
+import io
 import json
 import math
 import os
 import platform
 import sys
+import tempfile
 import time
+import warnings
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
+from dart_math_nb.app.exchange import export, import_responses
+from dart_math_nb.app.sets import curate
 from dart_math_nb.data.files import read_rows
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.sample.boundary import path_counts, path_interval, rate_interval
@@ -24,8 +31,9 @@ from dart_math_nb.sample.difficulty import query_ends, rule_of, with_rate
 from dart_math_nb.sample.estimate import fit_prior
 from dart_math_nb.sample.freeze import freeze
 from dart_math_nb.sample.prior import free_prior, posterior_mean
-from dart_math_nb.sample.record import as_rates
+from dart_math_nb.sample.record import as_rates, published_info, read_record, write_table
 from dart_math_nb.sample.strategy import StrategyCfg
+from dart_math_nb.sets.published import POOL_SCHEMA, write_published
 
 OUT = Path(__file__).parent / "results" / "difficulty.json"
 P2D = StrategyCfg("prop2diff", k=192)
@@ -173,7 +181,87 @@ def shrinkage(n_times: int = 20) -> dict | None:
     return {"k": 192, "n_times": n_times, "rows": rows}
 
 
-PARTS = {"unbiased": unbiased, "coverage": coverage, "shrinkage": shrinkage}
+def hard_quotas(info: pd.DataFrame) -> pd.Series:
+    "Responses wanted of each query at k = 192, in whole numbers."
+    wrong = info.tot_n_samples - info.tot_n_corrects
+    return (192 * wrong // info.tot_n_samples).clip(lower=1)
+
+
+def published_files(folder: Path, n: int) -> tuple[Path, Path, pd.DataFrame]:
+    "A pool of correct responses and the counts of its queries, in the released columns."
+    rng = np.random.default_rng(0)
+    p = rng.beta(0.6, 0.46, n)
+    first, more = np.full(n, 52), rng.integers(0, 400, n)
+    right = rng.binomial(first, p), rng.binomial(more, p)
+    both, correct = first + more, right[0] + right[1]
+    name = [f"MATH/train/made/{i}.json" for i in range(n)]
+    rate = correct / both
+    lists = {"n_samples_list": list(zip(first.tolist(), more.tolist(), strict=True))}
+    lists["n_corrects_list"] = list(zip(right[0].tolist(), right[1].tolist(), strict=True))
+    lists = {
+        k: [list(x) if m else [x[0]] for x, m in zip(v, more, strict=True)]
+        for k, v in lists.items()
+    }
+    info = pd.DataFrame(
+        {"query_id": name, "level": np.arange(n) % 5 + 1, "domain": "made", **lists}
+    )
+    info = info.assign(tot_n_samples=both, tot_n_corrects=correct, pass_rate=rate)
+    info["pass_rate_bernoulli_std"] = (rate * (1 - rate)) ** 0.5
+    info = info.astype({"query_id": "str", "domain": "str", "level": "int64"})
+    wanted = hard_quotas(info)
+
+    def rows():
+        for i in range(n):
+            about = dict.fromkeys(POOL_SCHEMA.names) | {"query": f"{i}+{i}=?", "gt_ans": str(2 * i)}
+            about |= {"query4test": False, "query_metadata": {"level": i % 5 + 1}, "domain": "made"}
+            about |= {"ans_correct": True, "ans": str(2 * i), "query_id": name[i]}
+            for t in range(min(correct[i], wanted[i] + 1)):  # one more than is asked for
+                resp = f"Twice {i}, way {t}: \\boxed{{{2 * i}}}"
+                yield about | {"resp": resp, "resp_id": f"{i}/{t}"}
+
+    pool = write_published(folder / "pool.parquet", rows())
+    return pool, write_table(folder / "info.parquet", info), info
+
+
+def published(n: int = 7_500) -> dict:
+    "Pool and counts in the released columns: in, a Prop2Diff set at k = 192 cut, out again."
+    tmp = Path(tempfile.mkdtemp())
+    pool, info, counts = published_files(tmp, n)
+    run, times, start = str(tmp / "run"), {}, time.time()
+    steps = {
+        "import": lambda: import_responses([str(pool)], out=run, labels="correct", n_procs=1),
+        "curate": lambda: curate(
+            run, strategy=["prop2diff"], k=[192], partial=True, fail_rates_from=str(info)
+        ),
+        "export": lambda: export(run, out=str(tmp / "out.parquet"), form="published"),
+    }
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for name, step in steps.items():
+            step()
+            times[name], start = round(time.time() - start, 1), time.time()
+    quotas = pd.read_parquet(tmp / "run/train_set/prop2diff/train.parquet").groupby("query").size()
+    have = np.minimum(hard_quotas(counts), counts.tot_n_corrects)
+    got = quotas.reindex([f"{i}+{i}=?" for i in range(n)]).fillna(0).astype(int).to_numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = write_table(tmp / "again.parquet", published_info(read_record(info)))
+    a, b = pq.read_table(info), pq.read_table(again)
+    c, d = pq.read_schema(pool), pq.read_schema(tmp / "out.parquet")
+    first, last = (pq.read_table(f, columns=["query", "resp"]) for f in (pool, tmp / "out.parquet"))
+    key = [("query", "ascending"), ("resp", "ascending")]
+    return {
+        "n_queries": n,
+        "n_pool_rows": len(first),
+        "n_set_rows": int(got.sum()),
+        "n_quotas_off": int((got != have).sum()),
+        "info_same": a.schema.remove_metadata().equals(b.schema.remove_metadata()) and a.equals(b),
+        "pool_columns_same": c.names == d.names and c.types == d.types,
+        "pool_texts_same": first.sort_by(key).equals(last.sort_by(key)),
+        "seconds": times,
+    }
+
+
+PARTS = {"unbiased": unbiased, "coverage": coverage, "shrinkage": shrinkage, "published": published}
 
 
 def main(names: list[str]) -> None:

@@ -109,7 +109,7 @@ def export(
     source: str,  # Folder of a train set, or of a run whose pool is meant
     *,
     out: Out,  # .jsonl, .jsonl.gz, .parquet, or the folder of a data set
-    form: str = "messages",  # messages, prompt, alpaca, sharegpt or query
+    form: str = "messages",  # messages, prompt, alpaca, sharegpt, query; published for a pool
     system: str = "",  # System message, before the query in forms that have none; none when absent
     keep: Many = None,  # Further columns, such as level
     wrong: bool = False,  # Wrong responses of a pool too
@@ -132,7 +132,7 @@ def export(
 def export_pool(
     run: str | Path,  # Run folder
     out: str | Path,  # File or folder to write
-    form: str,  # One of FORMS
+    form: str,  # One of FORMS, or published
     system: str,  # System message
     keep: list[str],  # Further columns
     wrong: bool,  # Wrong responses too
@@ -140,11 +140,14 @@ def export_pool(
     "Write the responses of a pool. Raises ValueError when out exists."
     from dart_math_nb.data.queries import read_saved_queries
     from dart_math_nb.sets.export import formed, pool_rows, write_rows
+    from dart_math_nb.sets.published import published_rows, write_published
 
     pool, out = RunFolder(run).path("pool"), Path(out)
     queries = read_saved_queries(RunFolder(run).path("queries.jsonl"))
     if out.exists():
         raise ValueError(f"{out}: exists; need a new name")
+    if form == "published":
+        return write_published(out, published_rows(pool, queries, wrong))
     write_rows(out, formed(pool_rows(pool, queries, wrong), form, system, keep))
     return out
 

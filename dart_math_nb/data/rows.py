@@ -93,6 +93,8 @@ def pick(
     if wanted is None and len(names) == 1:
         return names[0]
     if wanted not in names:
+        if not names:
+            raise Refused(f"{where}: it names no {what}; need at least one")
         have = ", ".join(map(str, names))
         raise Refused(f"{where}: {what}={wanted!r}; need one of {have} (name;{what}={names[0]})")
     return wanted
@@ -317,13 +319,15 @@ def chosen_files(
 # %% ../../nbs/10_data/26_rows.ipynb #3d23a553
 def _saved_files(folder: Path) -> list[Path]:
     listed = read_json(folder / "state.json").get("_data_files")
-    names = [f.get("filename") if isinstance(f, Mapping) else f for f in listed or ()]
+    if not isinstance(listed, list):
+        raise Refused(f"{folder}: state.json names no files; need a list under _data_files")
+    names = [f.get("filename") if isinstance(f, Mapping) else f for f in listed]
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or (folder / name).is_symlink():
             raise Refused(f"{folder}: state.json names {name!r:.60}; need a file of that folder")
     return [folder / name for name in names]
 
-
+# %% ../../nbs/10_data/26_rows.ipynb #b74e6499
 def folder_files(
     folder: str | Path,
     split: str | None = None,  # None takes the only one
@@ -332,7 +336,8 @@ def folder_files(
     "The files that hold the rows of a folder. Raises Refused."
     folder = Path(folder)
     if (folder / "dataset_dict.json").is_file():
-        names = read_json(folder / "dataset_dict.json").get("splits") or []
+        names = read_json(folder / "dataset_dict.json").get("splits")
+        names = names if isinstance(names, list) else []
         name = pick(folder, "split", split, names)
         if not isinstance(name, str) or Path(name).name != name:
             raise Refused(f"{folder}: a split {name!r:.60}; need a folder of that folder")

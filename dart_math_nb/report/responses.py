@@ -27,8 +27,9 @@ from dart_math_nb.report.figures import (
     responses_frame,
 )
 from .html import Figure, Section, Table, new_axes, percent, with_interval
+from ..sample.difficulty import pool_difficulty
+from ..sample.estimate import yield_stops
 from ..sample.record import read_rates
-from ..sample.standing import fail_rates
 from ..sample.strategy import StrategyCfg, k_span, pilot_size
 from ..sets.cut import source_draws
 from ..sets.stage import main_source
@@ -47,16 +48,27 @@ def fixed_prefix(
     strategies: Iterable[StrategyCfg],  # That drew the pool; at least one
 ) -> int:  # Draws
     "First draws that every query has, whatever came out."
-    return max(pilot_size(s) or k_span(s)[0] for s in strategies)
+    return max(map(_promised, strategies))
+
+
+def _promised(strategy: StrategyCfg) -> int:
+    if n := pilot_size(strategy):
+        return n
+    n, quota = k_span(strategy)[0], strategy.quota
+    n = n if quota is None else min((q for q in quota.values() if q), default=1)
+    return min([n, *yield_stops(strategy.min_yield, n)[:1]])
 
 # %% ../../nbs/60_report/30_responses.ipynb #3c543848
 def difficulty_frame(
-    draws: pd.DataFrame,  # Draws of one source
+    run: str | Path,  # Run folder with a pool
     queries: pd.DataFrame,  # query_id, level
-    n_first: int,  # First draws of each query that count
-) -> pd.DataFrame:  # query_id, level, n_resp, n_wrong, fail_rate, low, high
-    "Fail rate of each query in its first draws; queries without draws are left out."
-    rates = fail_rates(draws, n_first).reset_index()
+    source_id: str | None = None,  # Needed where the pool has several
+) -> pd.DataFrame:  # query_id, level, n_resp, fail_rate, low, high
+    "Fail rate of each query, by the rule that ended its draws; those without one are left out."
+    rows = pool_difficulty(run, None, source_id).dropna(subset=["pass_rate"])
+    n_resp = rows["n_pilot"].where(rows["n_pilot"] > 0, rows["n_trials"])
+    rates = rows[["query_id"]].assign(n_resp=n_resp, fail_rate=1 - rows["pass_rate"])
+    rates = rates.assign(low=1 - rows["high"], high=1 - rows["low"])
     return queries.merge(rates, on="query_id", validate="one_to_one")
 
 # %% ../../nbs/60_report/30_responses.ipynb #41af0832
@@ -119,21 +131,21 @@ def _quarter_prose(table: pd.DataFrame, quarter: int, what: str) -> str:
 def responses_section(
     sets: Mapping[str, pd.DataFrame],  # Name to train set
     rates: pd.DataFrame,  # From `difficulty_frame`
-    n_first: int = 0,  # First draws behind each fail rate
     origin: str | Path | None = None,  # What else says how hard queries are
 ) -> Section:
     "Responses per query against difficulty."
     lost = set().union(*(s["query_id"] for s in sets.values())) - set(rates["query_id"])
     if origin and lost:
         sets = {n: s[~s["query_id"].isin(lost)] for n, s in sets.items()}
-    frame, short = responses_frame(sets, rates), int((rates["n_resp"] < n_first).sum())
+    frame, n = responses_frame(sets, rates), rates["n_resp"].median()
     table, half = quarter_table(frame), ((rates["high"] - rates["low"]) / 2).median()
-    where = Path(origin).name if origin else f"the first {n_first} draws of each query"
+    where = (
+        Path(origin).name if origin else f"the pool, by how draws ended ({n:,.0f} at the median)"
+    )
     prose = f"Fail rates are those of {where}; at the median query the 95% interval reaches {100 * half:.0f} points to either side. "
     if origin:
         prose += f"{len(lost):,} queries are not named there, and left out. " if lost else ""
     else:
-        prose += f"{short:,} queries have fewer draws. " if short else ""
         prose += "These draws also supply responses, so both axes share their chance."
     prose += "\n\n"
     prose += " ".join(_quarter_prose(table, q, w) for q, w in ((1, "hardest"), (4, "easiest")))

@@ -87,9 +87,9 @@ def pool_sections(
     verdicts = verdict_section(draws, queries, n_first)
     if sets:
         source = rates_from or run_rates_file(run)
-        own = None if source else difficulty_frame(draws, queries, n_first)
+        own = None if source else difficulty_frame(run, queries, draws["source_id"].iloc[0])
         rates = file_rates(run, source, queries) if source else own
-        out.append(responses_section(sets, rates, n_first, source))
+        out += [responses_section(sets, rates, source)] if len(rates) else []
     if cut := plain_strategies(cards):
         draws = with_forms(run, draws, cut.values())
         curve = cost_curve(draws, cut, queries["query_id"].tolist())

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/difficulty.html.md""
 
 # %% auto #0
 __all__ = ['COUNTS', 'RATES', 'ABOUT_QUERY', 'ABOUT_SOURCE', 'Rule', 'rule_of', 'sure_draws', 'sampling_rules', 'Ends', 'ends_at',
-           'prefix', 'query_ends', 'ends_without_rule', 'pool_ends', 'with_rate', 'pool_difficulty', 'about_sources',
-           'about_query', 'finished', 'exhausted_queries', 'imported_sources']
+           'prefix', 'query_ends', 'ends_without_rule', 'pool_ends', 'names', 'with_rate', 'pool_difficulty',
+           'about_sources', 'about_query', 'finished', 'exhausted_queries', 'imported_sources']
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #8f81f090
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,16 +116,17 @@ def prefix(
     gaps = np.flatnonzero(codes == ABSENT)
     return codes[: gaps[0]] if len(gaps) else codes
 
-
+# %% ../../nbs/40_sample/36_difficulty.ipynb #4ae52f78
 def query_ends(
     codes: np.ndarray,  # [m] uint8 per trial, as from `each_query`
     rule: Rule,
     query_id: str,
+    n_least: int = 0,  # Draws that it got in any case, by other rules
 ) -> Ends:
     "Where the draws of a query ended under a rule."
-    s, sure = rule.strategy, sure_draws(rule, query_id)
+    s, sure, every = rule.strategy, sure_draws(rule, query_id), prefix(codes)
     limit = trial_limit(s, query_id)
-    codes = prefix(codes)[:limit]
+    codes = every[:limit]
     if s.quota_distinct or s.name == "vrt":
         n = min(len(codes), sure)
         return ends_at(codes, n, "fixed" if n == sure else "open", sure)
@@ -135,7 +136,9 @@ def query_ends(
     quota = query_quota(s, int(right[sure]), sure, query_id)
     n, stop = _first_end(right, quota, limit, sure, s.min_yield)
     how = {"quota": quota, "max_trials": limit, "min_yield": s.min_yield}
-    return ends_at(codes, n, stop, sure, **how)
+    if n <= n_least <= len(every) and (sure or not s.min_yield) and stop != "open":
+        return ends_at(every, n_least, "fixed" if not sure else stop, n_least, **how)
+    return ends_at(codes, n, stop, max(sure, n_least if sure else 0), **how)
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #823cc625
 def _first_end(right: np.ndarray, quota: int, limit: int, sure: int, floor: float):
@@ -175,19 +178,28 @@ def pool_ends(
     "Where the draws of each query of a source ended."
     if not rules or imported:
         return ends_without_rule({q: prefix(c) for q, c in codes.items()}, imported)
-    each = [_under(codes, rule, set(gone)) for rule in rules.values()]
+    each = [_under(codes, rule, rules.values(), set(gone)) for rule in rules.values()]
     return max(each, key=lambda ends: sum(e.n_pilot or e.n_trials for e in ends.values()))
 
+# %% ../../nbs/40_sample/36_difficulty.ipynb #55655ad0
+def names(
+    strategy: StrategyCfg,
+    query_id: str,
+) -> bool:
+    "Does a strategy know a query?"
+    numbers = (strategy.quota, strategy.k, strategy.max_trials)
+    return all(query_id in n for n in numbers if isinstance(n, Mapping))
 
-def _under(codes: dict, rule: Rule, gone: set) -> dict[str, Ends]:
+
+def _under(codes: dict, rule: Rule, rules: Iterable[Rule], gone: set) -> dict[str, Ends]:
     "Ends under a rule; of a query that it does not name nothing is known."
     s, found = rule.strategy, {}
-    named = [n for n in (s.quota, s.k, s.max_trials) if isinstance(n, Mapping)]
     for query_id, c in codes.items():
-        if any(query_id not in numbers for numbers in named):
+        if not names(s, query_id):
             found[query_id] = ends_at(c, 0, "unknown")
             continue
-        ends = query_ends(c, rule, query_id)
+        sure = (sure_draws(r, query_id) for r in rules if names(r.strategy, query_id))
+        ends = query_ends(c, rule, query_id, max(sure))
         out = ends.stop == "open" and query_id in gone
         found[query_id] = ends._replace(stop="exhausted") if out else ends
     return found

@@ -6,7 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/record.html.md"""
 
 # %% auto #0
 __all__ = ['RECORD_TYPES', 'OWN', 'LISTS', 'PUBLISHED', 'write_table', 'write_record', 'typed', 'sound_rows', 'read_record',
-           'in_order', 'row_counts', 'published_info', 'match_record', 'read_rates', 'as_rates', 'check_source']
+           'in_order', 'row_counts', 'published_info', 'match_record', 'borrow_rates', 'read_rates', 'as_rates',
+           'check_source']
 
 # %% ../../nbs/40_sample/37_record.ipynb #bcb3bb99
 import warnings
@@ -17,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from scipy.optimize import minimize_scalar
+from scipy.special import betaln
+from scipy.stats import beta
 
 from ..data.fields import USUAL, usual_value
 from ..data.files import write_jsonl, write_parquet
@@ -331,6 +335,30 @@ def _check_match(rows: pd.DataFrame, n_rows: int, queries: Sequence[Query], wher
         raise ValueError(f"{where}: {what} ({why})")
     if n_found < n:
         warnings.warn(f"{where}: {n_found} of {n} queries match, of its {n_rows}", stacklevel=4)
+
+# %% ../../nbs/40_sample/37_record.ipynb #74505b5b
+def borrow_rates(
+    record: pd.DataFrame,  # Of several sources
+    source_id: str,  # The one whose rates are wanted
+    level: float = 0.95,  # Coverage of the interval, in (0, 1)
+) -> pd.DataFrame:  # Rows of that source, with pass_rate, low, high and n_borrowed
+    "Rates of a source, with what the others tell. Raises ValueError without another source."
+    own, others = (record[record["source_id"].eq(source_id) == same] for same in (True, False))
+    if not len(own) or not others["n_trials"].any():
+        raise ValueError(f"borrow_rates: {source_id!r} or another source is not in the record")
+    n, c = own["n_trials"].to_numpy(float), own["n_correct"].to_numpy(float)
+    theirs = others.groupby("query_id")[["n_trials", "n_correct"]].sum().reindex(own["query_id"])
+    mean = ((theirs["n_correct"].fillna(0) + 0.5) / (theirs["n_trials"].fillna(0) + 1)).to_numpy()
+
+    def loss(x):
+        a, b = np.exp(x) * mean, np.exp(x) * (1 - mean)
+        return -(betaln(c + a, n - c + b) - betaln(a, b)).sum()
+
+    found = minimize_scalar(loss, bounds=(-7, 7), method="bounded", options={"xatol": 1e-8})
+    worth = float(f"{np.exp(found.x):.4g}")
+    a, b, tail = c + worth * mean, n - c + worth * (1 - mean), (1 - level) / 2
+    rates = {"pass_rate": a / (a + b), "low": beta.ppf(tail, a, b), "high": beta.isf(tail, a, b)}
+    return own.assign(**rates, n_borrowed=worth).reset_index(drop=True)
 
 # %% ../../nbs/40_sample/37_record.ipynb #67a9fd17
 def read_rates(
