@@ -27,6 +27,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
     "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
     "show":       ("show.show",                 "Look into a run or a pool: its queries, what became of them, and all their responses."),
+    "bias":       ("bias.bias",                 "Which queries train sets are about: coverage and responses per level and fail rate, with intervals."),
     "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
     "check":      ("pool.check",                "Read a whole pool and say what is damaged; fails when something is."),
     "regrade":    ("regrade.regrade",           "Grade the stored responses of a run again, after a reference or the grader was corrected."),
@@ -44,7 +45,7 @@ TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo run benchmarks",
     "responses": "sample status grade import show",
     "pools": "check regrade push pull",
-    "train sets": "curate mix export",
+    "train sets": "curate mix export bias",
     "models": "train evaluate report",
 }
 

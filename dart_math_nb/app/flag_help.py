@@ -26,9 +26,9 @@ TOPICS = {  # Heading -> flags, in this order
     "who answers": "engine model responses base-url option template n-shots",
     "how it answers": "temperature top-p max-tokens max-in-flight n-draws seed seeds retries timeout",
     "how many responses": "strategy k max-trials n-pilot rounding no-cover distinct min-yield fail-rates-from fail-rates-source foreign prior",
-    "which rows": "pool source-id equalize equalize-with dedupe labels drop-repeats by limit strict n level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
+    "which rows": "pool source-id equalize equalize-with dedupe labels drop-repeats by limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
     "how it goes on": "until start-at plan cut shard reuse partial replace repair keep-wrong sync-every n-procs threads quick",
-    "what is shown beside": "paper lm-eval parquet",
+    "what is shown beside": "paper no-paper lm-eval parquet",
     "further": "set use help",
 }
 WORDS = {  # Last word of a flag -> what stands for its value
@@ -61,6 +61,7 @@ EXAMPLES = {  # Stage -> a line
     "sample": "dart-math sample --queries runs/demo/queries.jsonl --engine simulated --k 4 --max-trials 64 --out runs/dice",
     "curate": "dart-math curate runs/dice --dedupe",
     "evaluate": "dart-math evaluate --benchmarks runs/demo/queries.jsonl --engine simulated --out runs/dice",
+    "bias": "dart-math bias runs/dice/train_set/uniform --queries runs/demo/queries.jsonl --fail-rates-from runs/dice",
     "train": "dart-math train tiny --set train_set=runs/demo/train_set/uniform out=runs/tiny",
 }
 

@@ -30,7 +30,7 @@ def paper_data() -> dict:  # source, licence, tables: name to about, source, n_r
 
 
 def paper_frame(
-    name: str,  # "results", "rpq", "coverage", "data_sets", "training" or "figures"
+    name: str,  # "results", "rpq", "level_counts", "coverage", "data_sets", "training" or "figures"
 ) -> pd.DataFrame:  # Columns as in the paper, with a source where rows differ
     "One table of the paper. Raises ValueError for an unknown name."
     tables = paper_data()["tables"]
