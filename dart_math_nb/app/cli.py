@@ -197,7 +197,7 @@ def run_stage(
         check_words(argv)
         command = find_command(name, for_help=bool({"-h", "--help"} & set(argv)))
         command(**(flags := read_flags(name, command, argv)))
-        import_module("dart_math_nb.app.sections").print_run_file(name, flags)
+        import_module("dart_math_nb.app.sections").print_run_file(name, flags, files)
     except SystemExit as e:
         return e.code or 0
     except KeyboardInterrupt:
