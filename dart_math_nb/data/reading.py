@@ -289,5 +289,5 @@ def save(
         return None
     write_jsonl(path, rows)
     if self.say and any(source.listed for source in self.sources):
-        self.say(f"rows left out are listed in {path.name}")
+        self.say(f"rows left out are listed in {path}")
     return path
