@@ -23,6 +23,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "demo":       ("report.demo",               "Run the whole pipeline in miniature, from sampling to a report; resumable."),
     "run":        ("run.run",                   "Run the stages of a file, from queries to a report; resumable."),
     "benchmarks": ("data.benchmarks",           "List the benchmarks that are known by name."),
+    "plan":       ("forecast.plan",             "What strategies will cost and bring, with intervals, or what a budget buys; nothing is drawn."),
     "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
     "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
@@ -43,7 +44,7 @@ STAGES = {  # Name -> module and function in this room, line of help
 # fmt: on
 TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo run benchmarks",
-    "responses": "sample status grade import show",
+    "responses": "plan sample status grade import show",
     "pools": "check regrade push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",
@@ -196,7 +197,7 @@ def run_stage(
         check_words(argv)
         command = find_command(name, for_help=bool({"-h", "--help"} & set(argv)))
         command(**(flags := read_flags(name, command, argv)))
-        import_module("dart_math_nb.app.sections").print_run_file(name, flags)
+        import_module("dart_math_nb.app.sections").print_run_file(name, flags, files)
     except SystemExit as e:
         return e.code or 0
     except KeyboardInterrupt:

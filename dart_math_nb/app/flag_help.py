@@ -23,6 +23,7 @@ TOPICS = {  # Heading -> flags, in this order
     "what is made": "out name title form system keep wrong counts difficulty json full heads-only",
     "problems": "queries benchmarks files query where n-queries query-seed decontaminate near",
     "how problems are read": "query-field ref-field response-field label-field model-field level-field meta-field config split revision data-folder unverified on-bad",
+    "what is known of difficulty": "beta pass-rates spread budget tokens-per-draw tokens-per-second",
     "who answers": "engine model responses base-url option template n-shots",
     "how it answers": "temperature top-p max-tokens max-in-flight n-draws seed seeds retries timeout",
     "how many responses": "strategy k max-trials n-pilot rounding no-cover distinct min-yield fail-rates-from fail-rates-source foreign prior",
@@ -48,6 +49,7 @@ WORDS = {  # Last word of a flag -> what stands for its value
 EXAMPLES = {  # Stage -> a line
     "demo": "dart-math demo --quick",
     "benchmarks": "dart-math benchmarks",
+    "plan": "dart-math plan --fail-rates-from runs/demo --strategy uniform prop2diff --k 8 --n-pilot 8",
     "status": "dart-math status runs/demo",
     "report": "dart-math report runs/demo",
     "regrade": "dart-math regrade runs/demo",
@@ -61,7 +63,7 @@ EXAMPLES = {  # Stage -> a line
     "sample": "dart-math sample --queries runs/demo/queries.jsonl --engine simulated --k 4 --max-trials 64 --out runs/dice",
     "curate": "dart-math curate runs/dice --dedupe",
     "evaluate": "dart-math evaluate --benchmarks runs/demo/queries.jsonl --engine simulated --out runs/dice",
-    "bias": "dart-math bias runs/dice/train_set/uniform --queries runs/demo/queries.jsonl --fail-rates-from runs/dice",
+    "bias": "dart-math bias runs/dice/train_set/prop2diff --queries runs/demo/queries.jsonl --fail-rates-from runs/dice",
     "train": "dart-math train tiny --set train_set=runs/demo/train_set/uniform out=runs/tiny",
 }
 

@@ -13,7 +13,7 @@ __all__ = ['RUN_STAGES', 'HIDDEN', 'WORDS', 'RunStage', 'stage_actions', 'stage_
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
@@ -216,12 +216,13 @@ def _listed(value: Any) -> Any:
 def run_file_of(
     stage: str,  # Name of a command
     flags: Mapping[str, Any],  # Its parameters
+    use: Sequence[str] = (),  # Files of --use
 ) -> str:  # One line; "" for a command that has no place in a run file
     "A command as a run file."
     if stage not in RUN_STAGES:
         return ""
-    given = said_flags(stage, flags)
-    top = {"out": given.pop(RUN_STAGES[stage].folder, None)}
+    given = {k: v for k, v in said_flags(stage, flags).items() if (stage, k) != ("train", "plan")}
+    top = {"use": [*use] or None, "out": given.pop(RUN_STAGES[stage].folder, None)}
     top["queries"] = given.pop("queries", None) if stage == "sample" else None
     if stage == "train":
         given |= dict(item.partition("=")[::2] for item in given.pop("set", ()))
@@ -231,7 +232,8 @@ def run_file_of(
 def print_run_file(
     stage: str,  # Name of a command
     flags: Mapping[str, Any],  # Its parameters
+    use: Sequence[str] = (),  # Files of --use
 ) -> None:
     "Print a command as a run file, if it has a place in one."
-    if line := run_file_of(stage, flags):
+    if line := run_file_of(stage, flags, use):
         print(f"# as a run file: {printable(line)}", file=sys.stderr)

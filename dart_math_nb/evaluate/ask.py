@@ -106,7 +106,8 @@ def evaluate_queries(
     rows = read_pool(folder, query_ids=[q.query_id for q in queries])
     rows = rows[(rows["source_id"] == source.source_id) & (rows["trial"] < n_draws)]
     if short := len(queries) * n_draws - len(rows):
-        raise ValueError(f"{folder}: {short} of {len(queries) * n_draws} draws are missing")
+        why = "the model, or the file of a replay, gave fewer than were asked for"
+        raise ValueError(f"{folder}: {short} of {len(queries) * n_draws} draws are missing; {why}")
     return _with_meta(rows, queries)
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #1ca04e8d
