@@ -6,10 +6,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/bias.html.md"""
 
 # %% auto #0
 __all__ = ['FAIL_EDGES', 'UNKNOWN', 'COUNTED', 'FATES', 'MEASURES', 'PUBLISHED', 'MATH_LEVELS', 'fail_bin', 'bias_queries',
-           'level_numbers', 'SetCounts', 'query_names', 'fate_of', 'check_fates', 'count_set', 'count_frame', 'rows_of',
-           'resampled', 'replicates', 'boot_ends', 'group_sums', 'covered', 'group_names', 'group_table', 'gini',
-           'tied', 'easiest_share', 'log_slope', 'difficulty_statistics', 'bias_statistics', 'measure_table',
-           'set_notes', 'bias_notes', 'published_rpq', 'published_table', 'published_measures']
+           'level_numbers', 'run_asked', 'SetCounts', 'query_names', 'fate_of', 'check_fates', 'count_set',
+           'count_frame', 'rows_of', 'resampled', 'replicates', 'boot_ends', 'group_sums', 'covered', 'group_names',
+           'group_table', 'gini', 'tied', 'easiest_share', 'log_slope', 'difficulty_statistics', 'bias_statistics',
+           'measure_table', 'set_notes', 'bias_notes', 'published_rpq', 'published_table', 'published_measures']
 
 # %% ../../nbs/60_report/33_bias.ipynb #2987aa82
 from collections import Counter
@@ -73,6 +73,19 @@ def level_numbers(
     if known.empty or not all(isinstance(v, (int, float, np.integer)) for v in known):
         return None
     return level.astype(float).to_numpy()
+
+# %% ../../nbs/60_report/33_bias.ipynb #f803b127
+def run_asked(
+    levels: pd.DataFrame,  # query_id, level ("none" without one), as from `query_levels`
+    rates: pd.DataFrame,  # query_id, fail_rate; queries without a rate are absent
+) -> pd.DataFrame:  # As from `bias_queries`
+    "The queries of a run, as a set is held against them."
+    frame = levels[["query_id"]].reset_index(drop=True)
+    level = levels["level"].astype(object).tolist()
+    frame["level"] = pd.Series([None if v == "none" else v for v in level], dtype=object)
+    known = rates.set_index("query_id")["fail_rate"]
+    frame["fail_rate"] = known.reindex(frame["query_id"]).to_numpy(float)
+    return frame.assign(fail_bin=fail_bin(frame["fail_rate"]))
 
 # %% ../../nbs/60_report/33_bias.ipynb #188f1b11
 COUNTED = "counted"
@@ -329,7 +342,7 @@ def log_slope(
             slope = np.clip(slope + step, -most, most)
             if not (np.abs(np.nan_to_num(step)) > 1e-9).any():
                 break
-    return np.where(np.abs(slope) >= most, np.sign(slope) * np.inf, slope) / span
+    return np.where(np.abs(slope) >= most, np.copysign(np.inf, slope), slope) / span
 
 # %% ../../nbs/60_report/33_bias.ipynb #a70ceaa6
 MEASURES = {  # Name -> what it says
