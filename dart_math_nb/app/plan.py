@@ -43,7 +43,7 @@ from .train import find_recipe
 from ..data.files import atomic_path, file_facts, read_json, write_json
 from ..data.load import split_source
 from ..data.messages import Refused, check_names, explain, missing_package, nearest
-from ..data.places import file_name
+from ..data.places import file_name, refuse_links
 from ..data.plugins import with_plugins
 from ..data.query_sets import load_sets, read_set, set_text
 from ..data.records import short_hash
@@ -337,6 +337,7 @@ def step_file(
     suffix: str,  # "json" for the record, "yaml" for a recipe
 ) -> Path:
     "A file about a step, in steps/ of the run folder."
+    refuse_links(out, ["steps"])
     name = file_name("-".join(filter(None, (step.stage, step.name))))
     return Path(out) / "steps" / f"{name}.{suffix}"
 

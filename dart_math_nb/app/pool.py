@@ -37,7 +37,8 @@ def check(
     from dart_math_nb.store.check import check_pool
 
     pool = pool_of(run)
-    table = check_pool(pool, repair)
+    if (table := check_pool(pool, repair)).empty:
+        raise FileNotFoundError(f"{pool}: no file of a pool; nothing was drawn or imported here")
     print_table(table, pool)
     if (bad := table["problem"].notna()).any() and not repair:
         raise ValueError(f"{pool}: {bad.sum()} of {len(table)} files are damaged; see above")

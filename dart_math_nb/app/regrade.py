@@ -11,11 +11,11 @@ __all__ = ['with_references', 'regrade']
 from collections import Counter
 from dataclasses import replace
 
-from .queries import Ids, ids_of, kept_queries
+from .queries import Ids, change_lines, ids_of, kept_queries
 from ..data.load import load_queries
 from ..data.records import Query
-from ..sample.regrade import change_text, settle_queries
 from ..sample.regrade import regrade as grade_again
+from ..sample.regrade import settle_queries
 from ..store.known import KEPT, known_queries
 from ..store.run import pool_of
 
@@ -51,6 +51,7 @@ def regrade(
     else:
         now = with_references(kept_queries(f"{run}/{KEPT}"), ids_of(run), queries)
         found = settle_queries(run, now, n_procs=n_procs)
-    print(change_text(found) or "no reference differs from those kept: nothing was graded again")
+    none = ["no reference differs from those kept: nothing was graded again"]
+    print(*(change_lines(run, found) or none), sep="\n")
     print(pool_of(run))
     return found or Counter()

@@ -24,7 +24,7 @@ from ..data.catalog import benchmarks
 from ..data.files import read_json
 from ..data.ids import graded_otherwise, under_ids_of_now
 from ..data.load import load_queries
-from ..data.places import file_name
+from ..data.places import file_name, refuse_links
 from ..data.queries import draw_queries, read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
 from dart_math_nb.engines.protocol import (
@@ -305,6 +305,7 @@ def evaluate_benchmarks(
     Raises ValueError when the folder was made with another configuration, queries or prompts."""
     folder, queries = Path(folder), queries or eval_queries(cfg, folder)
     prompts = prompts or eval_prompts(cfg)
+    refuse_links(folder, queries)
     settle_exams(folder, eval_config(cfg, queries, prompts), queries)
     parts = []
     for name, some in queries.items():

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.files import read_json, read_rows, write_json, write_jsonl
-from ..data.places import file_name
+from ..data.places import file_name, refuse_links
 from ..data.records import Query, Source, short_hash
 from .ask import EvalCfg, PlainPrompt, eval_prompts
 from ..prompts.choose import Prompt
@@ -237,9 +237,10 @@ def write_harness(
     "Write results_<time>.json and samples_<task>_<time>.jsonl."
     when = when or datetime.now()
     folder, time = (
-        Path(folder) / file_name(sanitized(cfg.source.model)),
+        Path(folder) / (model := file_name(sanitized(cfg.source.model))),
         when.isoformat().replace(":", "-"),
     )
+    refuse_links(folder.parent, [model])
     samples, prompts = {}, prompts or eval_prompts(cfg)
     for name, some in queries.items():
         rows = frame[frame["benchmark"].astype(str) == name]

@@ -314,7 +314,7 @@ def pick_queries(
     "Queries that pass all filters. Raises ValueError for a level or benchmark that none has."
     for name, wanted in (("level", set(map(str, level))), ("benchmark", set(map(str, benchmark)))):
         have = table[name].astype(str)
-        check_names("queries", wanted, set(have), name)
+        check_names("queries", wanted, set(have.dropna()), name)
         table = table[have.isin(wanted)] if wanted else table
     marks = pd.DataFrame(index=table.index) if marks is None else marks.loc[table.index]
     table = table[

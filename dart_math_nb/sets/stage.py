@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/stage.html.md"""
 
 # %% auto #0
 __all__ = ['OVERLAP_COLUMNS', 'query_levels', 'sampled_strategies', 'set_card', 'cut_sets', 'write_overlaps', 'read_overlaps',
-           'run_cards', 'plain_strategies', 'main_source']
+           'run_cards', 'plain_strategies', 'main_source', 'refuted_rows']
 
 # %% ../../nbs/45_sets/16_stage.ipynb #f64cffa9
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ import pandas as pd
 
 from ..data.files import read_rows, write_jsonl
 from ..data.queries import read_saved_queries
-from ..data.records import Query
+from ..data.records import KEY, Query
 from ..sample.difficulty import exhausted_queries
 from ..sample.freeze import read_strategy, strategy_config
 from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
-from .card import read_card, write_train_sets
+from .card import read_card, read_train_set, write_train_sets
 from .cut import cut_strategy, dedupe, source_draws
 from .overlap import decontaminate
 from .quotas import known_quotas
@@ -191,3 +191,16 @@ def main_source(
     if not n_draws.sum():
         raise ValueError(f"{pool}: no draws; sample or import some first")
     return str(n_draws.index[0])
+
+# %% ../../nbs/45_sets/16_stage.ipynb #8a056da8
+def refuted_rows(
+    run: str | Path,  # Run folder, with its pool
+) -> dict[str, int]:  # Name to number, of the sets that have any
+    "Rows of the train sets of a run that its pool calls wrong now."
+    folder, found, key = RunFolder(run), {}, list(KEY)
+    draws = read_narrow(folder.path("pool"), ["correct"])
+    wrong = draws.loc[~draws["correct"], key].astype({"query_id": "str", "source_id": "str"})
+    for name in run_cards(run):
+        rows = read_train_set(folder.path("train_set", name))[key]
+        found[name] = len(rows.astype(wrong.dtypes.to_dict()).merge(wrong, on=key))
+    return {name: n for name, n in found.items() if n}
