@@ -33,7 +33,7 @@ FLOORED = {
     "Uniform 40, floor 5": StrategyCfg("uniform", 40, min_yield=5.0),
     "Prop2Diff 192, floor 5": StrategyCfg("prop2diff", 192, min_yield=5.0),
 }
-N_SEEDS = 200  # Pilots per file and size
+N_SEEDS = 100  # Pilots per file and size
 
 
 def rate_files() -> dict[str, np.ndarray]:

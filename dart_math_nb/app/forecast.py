@@ -88,6 +88,10 @@ def difficulty(
     if len(named) != 1:
         need = ", ".join(flags.values())
         raise ValueError(f"{' '.join(named) or 'no difficulty'}; need one of {need}")
+    if not fail_rates_from and (queries or fail_rates_source):
+        raise ValueError("--queries and --fail-rates-source belong to --fail-rates-from")
+    if fail_rates_from and kwargs.get("n_queries"):
+        raise ValueError("--n-queries belongs to --beta or --pass-rates; a pilot has its own")
     return guess(**kwargs) or from_pilot(fail_rates_from, fail_rates_source, queries, seed)
 
 # %% ../../nbs/70_app/66_forecast.ipynb #6caac77c
@@ -135,11 +139,9 @@ def limit_line(
     "The limit that is suggested."
     row = table[table["suggested"]].iloc[0]
     m, asked = int(row["max_trials"]), int(table["max_trials"].iloc[0])
-    if m == asked:
-        return (
-            m,
-            f"{name}: every smaller limit on the ladder of halves of --max-trials {m} loses more than 1% of the rows or half a point of coverage",
-        )
+    if row["draws_saved"] < 0.01:
+        what = f"no smaller limit saves 1% of the draws of --max-trials {asked} and loses"
+        return asked, f"{name}: {what} at most 1% of the rows and half a point of coverage"
     lost = f"{row['rows_lost']:.1%} of the rows and {100 * row['coverage_lost']:.1f} points of coverage"
     return (
         m,

@@ -56,7 +56,8 @@ def join_queries(
         if first.ref_ans != q.ref_ans:
             what = f"{first.benchmark} has the reference {first.ref_ans!r:.40} for a query"
             raise ValueError(
-                f"{what} that has {q.ref_ans!r:.40} in {q.benchmark}: {q.query[:60]!r}; need one"
+                f"{what} that has {q.ref_ans!r:.40} in {q.benchmark}: {q.query[:60]!r}; "
+                "need one, written the same way in both"
             )
         more = {k: v for k, v in q.meta.items() if k != "also_in"}
         found[q.query_id] = also_named(replace(first, meta=more | first.meta), set_names(q))
