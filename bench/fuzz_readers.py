@@ -343,7 +343,7 @@ def one_case(seed: int, base: Path, room: Path, unchanged: str | None = None) ->
     said = err.getvalue().rsplit("dart-math ", 1)[-1] if code == 2 else ""
     found |= {"code": code, "said": said.strip(), "seconds": time.process_time() - start}
     if code not in (0, 2) and "bug" not in found:
-        found["bug"] = err.getvalue()[-3000:]
+        found["bug"] = err.getvalue()[-9000:]
     elif any(not c.isprintable() for c in said.rstrip("\n")):
         found["bug"] = f"control characters, or two lines: {said!r}"
     elif state_of(outside) != before:

@@ -22,8 +22,10 @@ import pandas as pd
 
 from ..data.catalog import benchmarks
 from ..data.files import read_json
+from ..data.gate import as_record, check_types
 from ..data.ids import graded_otherwise, under_ids_of_now
 from ..data.load import load_queries
+from ..data.messages import Refused, refusing
 from ..data.places import file_name, refuse_links
 from ..data.queries import draw_queries, read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
@@ -231,12 +233,20 @@ def read_eval_cfg(
 ) -> EvalCfg:
     "The configuration that an evaluation was made with. Raises ValueError for another file."
     config = read_json(path := Path(folder) / "config.json")
-    try:
-        del config["queries"]
-        config.pop("plugins", None)  # Of the process that drew
-        return EvalCfg(**config | {"source": Source(**config["source"])})
-    except (KeyError, TypeError) as e:
-        raise ValueError(f"{path}: not the configuration of an evaluation ({e})") from None
+    asked = config.pop("queries", None)
+    config.pop("plugins", None)  # Of the process that drew
+    kinds = {"template": str, "prompts": str}
+    for name, found in asked.items() if isinstance(asked, dict) else [("queries", None)]:
+        if not isinstance(found, dict) or not kinds.keys() <= found.keys():
+            what = f"{name}={found!r:.60}"
+            raise Refused(f"{path}: not the configuration of an evaluation ({what})")
+        check_types(found, kinds, path)
+    with refusing(path, KeyError, TypeError, need="the configuration of an evaluation"):
+        check_types(
+            config, {"n_draws": int, "seeds": list, "benchmarks": list, "source": dict}, path
+        )
+        source = as_record(Source, config["source"], path)
+        return EvalCfg(**config | {"source": source})
 
 # %% ../../nbs/55_evaluate/30_ask.ipynb #8eba90b1
 def _asked(name: str, found: dict, cfg: EvalCfg, queries: Sequence[Query]) -> Prompt | PlainPrompt:

@@ -6,17 +6,20 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/freeze.html.md"""
 
 # %% auto #0
 __all__ = ['PRIORS', 'PLAIN', 'BY_QUERY', 'with_prior', 'freeze', 'quota_table', 'strategy_config', 'shown_k', 'save_strategy',
-           'read_strategy']
+           'strategy_from', 'read_strategy']
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #a197e540
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ..data.files import read_json, write_json, write_parquet
+from ..data.gate import check_types
+from ..data.messages import check_names, refusing
 from ..data.records import short_hash
 from ..data.tables import read_frame
 from .estimate import fit_prior
@@ -128,7 +131,7 @@ def shown_k(
 ) -> int | str:
     "What a table shows as the k of a strategy."
     k = config["k"]
-    return f"{k['least']} to {k['most']}" if isinstance(k, Mapping) else k
+    return f"{k.get('least', '?')} to {k.get('most', '?')}" if isinstance(k, Mapping) else k
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #8a72273a
 def save_strategy(
@@ -149,6 +152,21 @@ def save_strategy(
     write_json(folder / "config.json", strategy_config(strategy) | origin)
     return folder
 
+# %% ../../nbs/40_sample/35_freeze.ipynb #d124ae98
+_KINDS = {"name": str, "n_pilot": int, "rounding": str, "cover": bool, "min_yield": float}
+
+
+def strategy_from(
+    values: Mapping[str, Any],  # Fields of a strategy, as JSON has them
+    where: object,  # File, for the message
+) -> StrategyCfg:
+    "A strategy. Raises Refused for fields that are unknown, missing or of another type."
+    check_names(where, values, [f.name for f in fields(StrategyCfg)], "field of a strategy")
+    one = {n: int for n in BY_QUERY if not isinstance(values.get(n), dict | None)}
+    check_types(values, _KINDS | one, where)
+    with refusing(where, TypeError, ValueError, ArithmeticError, LookupError, need="a strategy"):
+        return StrategyCfg(**values)
+
 # %% ../../nbs/40_sample/35_freeze.ipynb #00aee654
 def read_strategy(
     folder: str | Path,  # As `save_strategy` wrote it
@@ -165,10 +183,7 @@ def read_strategy(
     for name in BY_QUERY:
         if isinstance(config.get(name), dict):
             config[name] = _read_column(folder / "quotas.parquet", name, config[name])
-    try:
-        return StrategyCfg(**config)
-    except TypeError as e:
-        raise ValueError(f"{folder / 'config.json'}: not a strategy ({e})") from None
+    return strategy_from(config, folder / "config.json")
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #b025dfd6
 def _read_column(path: Path, name: str, wanted: dict) -> dict[str, int]:
@@ -176,6 +191,6 @@ def _read_column(path: Path, name: str, wanted: dict) -> dict[str, int]:
         raise FileNotFoundError(f"{path}: no such file, but config.json names its quotas")
     column = read_frame(path, {"query_id": str, name: int}).set_index("query_id")[name].dropna()
     found = {str(q): int(n) for q, n in column.items()}
-    if short_hash(sorted(found.items())) != wanted["hash"]:
+    if short_hash(sorted(found.items())) != wanted.get("hash"):
         raise ValueError(f"{path}: other values of {name} than config.json was written with")
     return found

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..data.files import read_json, write_json, write_parquet
+from ..data.gate import check_types
 from ..data.messages import Refused, refusing
 from ..data.plugins import with_plugins
 from ..data.tables import read_frame
@@ -56,6 +57,10 @@ def card_of(
     }
 
 # %% ../../nbs/45_sets/14_card.ipynb #dcb6fd36
+_COUNTED = {"content_sha256": str, "source_ids": list}
+_COUNTED |= dict.fromkeys(("rows", "queries", "distinct_responses"), int)
+
+
 def read_card(
     folder: str | Path,  # Folder of a train set
 ) -> dict:
@@ -65,9 +70,9 @@ def read_card(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; the train set was not written or finished")
     card = read_json(path)
-    for name, kind in (("content_sha256", str), ("rows", int)):
-        if not isinstance(card.get(name), kind):
-            raise Refused(f"{path}: no {name!r}; need the card of a train set")
+    if lacks := [name for name in _COUNTED if name not in card]:
+        raise Refused(f"{path}: no {lacks[0]!r}; need the card of a train set")
+    check_types(card, _COUNTED, path)
     return card
 
 # %% ../../nbs/45_sets/14_card.ipynb #6fdd8194

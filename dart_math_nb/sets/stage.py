@@ -15,10 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.files import read_rows, write_jsonl
+from ..data.gate import check_types
+from ..data.messages import Refused
 from ..data.queries import read_saved_queries
 from ..data.records import KEY, Query
 from ..sample.difficulty import exhausted_queries
-from ..sample.freeze import read_strategy, strategy_config
+from ..sample.freeze import read_strategy, strategy_config, strategy_from
 from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
 from .card import read_card, read_train_set, write_train_sets
 from .cut import cut_strategy, dedupe, source_draws
@@ -152,6 +154,22 @@ def read_overlaps(
     rows = [r | {"set": n} for n, p in paths.items() for r in read_rows(p, OVERLAP_COLUMNS)]
     return pd.DataFrame(rows, columns=columns)
 
+# %% ../../nbs/45_sets/16_stage.ipynb #0835d158
+_COST = dict.fromkeys(("n_queries", "n_trials", "n_accepted", "n_reached", "n_exhausted"), int)
+
+
+def _check_card(card: Mapping, path: Path) -> None:
+    cost, strategy = card["cost"], card["strategy"]
+    if not isinstance(cost, dict) or not _COST.keys() <= cost.keys():
+        raise Refused(f"{path}: cost={cost!r:.60}; need {', '.join(_COST)}")
+    check_types(cost, _COST, path)
+    if not 0 <= cost["n_reached"] <= cost["n_queries"] > 0:
+        what = f"{cost['n_reached']} of {cost['n_queries']} queries reached their quota"
+        raise Refused(f"{path}: {what}; need a part of one or more")
+    if not {"name", "k"} <= strategy.keys():
+        raise Refused(f"{path}: strategy={strategy!r:.60}; need its name and k")
+    check_types(strategy, {"name": str}, path)
+
 # %% ../../nbs/45_sets/16_stage.ipynb #6c00cdde
 def run_cards(
     run: str | Path,  # Run folder
@@ -160,7 +178,10 @@ def run_cards(
     folder = RunFolder(run)
     names = folder.names("train_set", "card.json", STRATEGIES)
     cards = {n: read_card(folder.path("train_set", n)) for n in names}
-    return {n: c for n, c in cards.items() if isinstance(c.get("strategy"), dict) and "cost" in c}
+    cards = {n: c for n, c in cards.items() if isinstance(c.get("strategy"), dict) and "cost" in c}
+    for n, card in cards.items():
+        _check_card(card, folder.path("train_set", n) / "card.json")
+    return cards
 
 # %% ../../nbs/45_sets/16_stage.ipynb #fd613f4e
 def plain_strategies(
@@ -170,9 +191,9 @@ def plain_strategies(
     found = {n: card["strategy"] for n, card in cards.items()}
     names = ("k", "quota", "max_trials", "curve")
     return {
-        n: StrategyCfg(**s)
+        n: strategy_from(s, f"the card of {n}")
         for n, s in found.items()
-        if s["name"] in strategy_names()
+        if s.get("name") in strategy_names()
         and not any(isinstance(s.get(name), (dict, str)) for name in names)
     }
 
