@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/fields.html.md"""
 __all__ = ['USUAL', 'KEPT_IDS', 'META', 'META_FIELDS', 'WORKED', 'WORDS', 'spelled', 'get_field', 'usual_value', 'last_boxed',
            'ref_text', 'level_number', 'tolerance', 'Fields', 'saved_fields', 'parse_fields', 'marks_answer',
            'head_row', 'usual_fields', 'usual_field', 'missing_field', 'find_fields', 'taken_fields', 'look_ahead',
-           'domain_text', 'row_meta', 'row_query', 'row_reference', 'check_marked']
+           'plain_value', 'domain_text', 'row_meta', 'row_query', 'row_reference', 'check_marked']
 
 # %% ../../nbs/10_data/25_fields.ipynb #5ba6178d
 import math
@@ -342,22 +342,32 @@ def look_ahead(
                 raise
 
 # %% ../../nbs/10_data/25_fields.ipynb #d5f56fcb
+def plain_value(
+    value: Any,  # Text, number or truth value
+) -> Any:  # The same
+    "A value to group and to compare by. Raises ValueError for a list or an object."
+    if isinstance(value, list | tuple | Mapping):
+        raise ValueError(f"{value!r:.60}; need a text or a number")
+    return value
+
+
 def domain_text(
     value: Any,  # Text, or a list of them
 ) -> Any:  # Text; another value as it is
-    "A domain, or several, as one text."
+    "A domain, or several, as one text. Raises ValueError for an object."
     listed = isinstance(value, list | tuple)
-    return "; ".join(map(str, value)) if listed else value
+    return "; ".join(str(plain_value(v)) for v in value) if listed else plain_value(value)
 
 
-_READ = {"level": level_number, "abs_tol": tolerance, "rel_tol": tolerance, "domain": domain_text}
+_READ = {"level": level_number, "abs_tol": tolerance, "rel_tol": tolerance}
+_READ |= {"domain": domain_text, "id": plain_value}
 
-
+# %% ../../nbs/10_data/25_fields.ipynb #a2d4d940
 def row_meta(
     row: Mapping,
     fields: Iterable[tuple[str, str]] = META_FIELDS,  # (name in meta, field)
 ) -> dict:
-    "Meta of a query. Raises ValueError when a tolerance is no number."
+    "Meta of a query. Raises Refused for a tolerance that is no number, or an object."
     meta = {}
     for name, field in fields:
         if name not in meta and (value := get_field(row, field)) not in (None, ""):
