@@ -18,6 +18,7 @@ from fastcore.meta import delegates
 from .flags import Many
 from .printing import print_frame
 from ..data.messages import printable, scrub
+from ..data.reading import shown_value
 
 # %% ../../nbs/70_app/62_show.ipynb #a1beb7a9
 def pick(
@@ -50,8 +51,7 @@ def head(
     n: int = 60,  # Most characters
 ) -> str:  # One clean line
     "The beginning of a text."
-    text = printable(" ".join(scrub(text or "").split()))
-    return text if len(text) <= n else f"{text[: n - 3]}..."
+    return shown_value(text or "", n)
 
 
 def whole(

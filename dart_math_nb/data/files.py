@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .gate import json_object, read_bytes, read_lines
+from .gate import json_object, need_file, read_bytes, read_lines
 from .messages import Refused
 from .tables import parquet_rows
 
@@ -179,11 +179,9 @@ def file_facts(
     path: str | Path,  # Any file
 ) -> dict:  # file (its name without folders), sha256 (64 hex digits)
     "What names the content of a file. Raises FileNotFoundError."
-    if not Path(path).is_file():
-        what = "a folder; need a file" if Path(path).is_dir() else "no such file"
-        raise FileNotFoundError(f"{path}: {what}")
+    path = need_file(path)
     with open(path, "rb") as f:
-        return {"file": Path(path).name, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
+        return {"file": path.name, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
 
 # %% ../../nbs/10_data/20_files.ipynb #7aa8100d
 _OF_MODEL = ("config.", "generation_config.", "adapter_", "tokenizer", "special_tokens", "vocab")

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/gate.html.md"""
 
 # %% auto #0
 __all__ = ['LIMITS', 'Record', 'Item', 'Limits', 'utf8_text', 'check_depth', 'json_value', 'json_object', 'is_type',
-           'check_types', 'as_record', 'yaml_value', 'open_bytes', 'read_bytes', 'read_text', 'raw_lines', 'read_lines',
-           'batches']
+           'check_types', 'as_record', 'yaml_value', 'need_file', 'open_bytes', 'read_bytes', 'read_text', 'raw_lines',
+           'read_lines', 'batches']
 
 # %% ../../nbs/10_data/18_gate.ipynb #7da62c10
 import gzip
@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from fastcore.basics import patch
 
-from .messages import Refused, check_names, need, printable
+from .messages import Refused, check_names, need, one_line
 
 # %% ../../nbs/10_data/18_gate.ipynb #cad76746
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def yaml_value(
     except Refused as e:
         raise Refused(f"{where}: {e}") from None
     except Exception as e:
-        why = printable(" ".join(str(e).split()))[:300] or type(e).__name__
+        why = one_line(e, 300) or type(e).__name__
         raise Refused(f"{where}: not YAML ({why}); need 'key: value' lines") from None
     return value
 
@@ -292,15 +292,23 @@ def readinto(self: _Expanded, buffer) -> int:
     return len(data)
 
 # %% ../../nbs/10_data/18_gate.ipynb #1fd079d2
+def need_file(
+    path: str | Path,
+) -> Path:
+    "A regular file. Raises FileNotFoundError for a folder, a pipe or nothing."
+    path = Path(path)
+    if not path.is_file():
+        what = "a folder; need a file" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}")
+    return path
+
+
 @contextmanager
 def open_bytes(
     path: str | Path,  # A regular file
 ) -> Iterator[BinaryIO]:
     "A file to read, expanded where it is compressed. Raises FileNotFoundError, OSError or Refused."
-    path = Path(path)
-    if not path.is_file():
-        what = "a folder; need a file" if path.is_dir() else "no such file"
-        raise FileNotFoundError(f"{path}: {what}")
+    path = need_file(path)
     with open(path, "rb") as file:
         head = file.peek(4)
         named = _ENDINGS.get(path.suffix.lower())

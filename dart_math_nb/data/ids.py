@@ -10,22 +10,31 @@ __all__ = ['text_ids', 'set_names', 'also_named', 'join_queries', 'earlier_ids',
 
 # %% ../../nbs/10_data/13_ids.ipynb #bb82de03
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .records import Query, fold_space, short_hash, text_id
 
 # %% ../../nbs/10_data/13_ids.ipynb #f5e0ad4e
+def _numbered(
+    queries: Sequence[Query],
+    key: Callable[[Query], Any],  # What two queries with one id would share
+    name: Callable[[Any, int], str],  # Id of a key and the number of its copy
+) -> list[str]:
+    ids, n = [""] * len(queries), Counter()
+    for i in sorted(range(len(queries)), key=lambda i: queries[i].ref_ans):
+        what = key(queries[i])
+        n[what] += 1
+        ids[i] = name(what, n[what])
+    return ids
+
+
 def text_ids(
     queries: Sequence[Query],  # Of one set
 ) -> list[str]:
     "Ids that follow from the texts, each once."
-    ids, n = [""] * len(queries), Counter()
-    for i in sorted(range(len(queries)), key=lambda i: queries[i].ref_ans):
-        folded = fold_space(queries[i].query)
-        n[folded] += 1
-        ids[i] = text_id(folded, n[folded])
-    return ids
+    return _numbered(queries, lambda q: fold_space(q.query), text_id)
 
 # %% ../../nbs/10_data/13_ids.ipynb #bc611072
 def set_names(
@@ -64,16 +73,15 @@ def join_queries(
     return list(found.values())
 
 # %% ../../nbs/10_data/13_ids.ipynb #6fa07a92
+def _earlier_id(parts: tuple[str, str], copy: int) -> str:
+    return short_hash(*parts) if copy == 1 else short_hash(*parts, copy)
+
+
 def earlier_ids(
     queries: Sequence[Query],  # Of one set
 ) -> list[str]:
     "Ids as they were when they followed from the name of the set and the exact text."
-    ids, n = [""] * len(queries), Counter()
-    for i in sorted(range(len(queries)), key=lambda i: queries[i].ref_ans):
-        parts = (queries[i].benchmark, queries[i].query)
-        n[parts] += 1
-        ids[i] = short_hash(*parts) if n[parts] == 1 else short_hash(*parts, n[parts])
-    return ids
+    return _numbered(queries, lambda q: (q.benchmark, q.query), _earlier_id)
 
 
 def has_earlier_ids(

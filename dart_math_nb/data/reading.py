@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from fastcore.basics import patch
 
 from .files import read_rows, write_jsonl
-from .messages import Refused, printable
+from .messages import Refused, one_line
 
 # %% ../../nbs/10_data/22_reading.ipynb #f8ac673b
 REASONS = {
@@ -125,8 +125,8 @@ def shown_value(
     value: Any,
     most: int = 60,  # Characters
 ) -> str:
-    "A value on one short line that cannot steer a terminal."
-    text = printable(" ".join(str(value).split()))
+    "A value on one short line that cannot steer a terminal, without secrets."
+    text = one_line(value, most + 1)
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

@@ -8,9 +8,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/turns.html.md"""
 __all__ = ['ROLES', 'is_turn', 'turn_text', 'is_conversation', 'question_of', 'answers_of', 'says', 'as_object', 'cell_value']
 
 # %% ../../nbs/10_data/24_turns.ipynb #a6f0188e
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from .gate import json_value
+from .messages import Refused
 
 # %% ../../nbs/10_data/24_turns.ipynb #3104da84
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -122,8 +124,8 @@ def cell_value(
     "What a cell of a text table holds."
     if text[:1] in ("{", "[") and text[1:].lstrip()[:1] in ('"', "{", "["):
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = json_value(text, "a cell")
+        except Refused:
             return text
         return text if isinstance(found, list) and _numbers(found) else found
     return text

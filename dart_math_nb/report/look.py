@@ -20,12 +20,12 @@ import pandas as pd
 
 from ..data.messages import check_names, one_line
 from ..data.queries import read_saved_queries
-from ..data.records import ERRORS, Query, Source
+from ..data.records import ERRORS, Query, Source, fold_space
 from ..data.tables import read_frame
 from ..evaluate.metrics import wilson
 from ..evaluate.votes import vote_keys
+from ..sample.boundary import rate_interval
 from ..sample.difficulty import exhausted_queries
-from ..sample.estimate import fail_interval
 from ..sample.standing import fail_rates
 from ..sample.state import read_forms, result_table
 from ..sample.strategy import STRATEGIES, StrategyCfg, pilot_size
@@ -167,10 +167,9 @@ def look_rates(
             {"n_rated": rates["n_resp"], "pass_rate": 1 - rates["fail_rate"], **ends}
         )
     points = points[points["n_trials"] > 0]
-    n, wrong = points["n_trials"], points["n_trials"] - points["n_correct"]
-    full = (points["stop"] == "quota") & (points["quota"] >= 1) & (n > 1)
-    low = 1 - fail_interval(wrong, n)[1]
-    high = 1 - fail_interval(wrong, n - full)[0]
+    n = points["n_trials"]
+    full = (points["stop"] == "quota") & (points["quota"] >= 1)
+    low, high = rate_interval(n, points["n_correct"], full)
     rates = {"n_rated": n, "pass_rate": points["pass_rate"], "low": low, "high": high}
     return pd.DataFrame(rates, points.index)
 
@@ -301,7 +300,7 @@ def folded(
     text: str,
 ) -> str:
     "A text for searching: one space for each run of white space, no case."
-    return " ".join(text.casefold().split())
+    return fold_space(text.casefold())
 
 
 def pick_queries(
