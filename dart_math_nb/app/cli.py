@@ -24,6 +24,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "run":        ("run.run",                   "Run the stages of a file, from queries to a report; resumable."),
     "benchmarks": ("data.benchmarks",           "List the benchmarks that are known by name."),
     "plan":       ("forecast.plan",             "What strategies will cost and bring, with intervals, or what a budget buys; nothing is drawn."),
+    "temperature": ("temperature.temperature",  "What a response costs at several temperatures, with intervals, and the cheapest; resumable."),
     "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
     "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
@@ -44,7 +45,7 @@ STAGES = {  # Name -> module and function in this room, line of help
 # fmt: on
 TOPICS = {  # Of the overview -> stages, in the order of a project
     "start": "demo run benchmarks",
-    "responses": "plan sample status grade import show",
+    "responses": "temperature plan sample status grade import show",
     "pools": "check regrade push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",

@@ -9,7 +9,7 @@ __all__ = ['FIRST', 'LOOKS', 'READ', 'PROBE', 'SearchCfg', 'look_sizes', 'search
            'drawn_of', 'complete', 'check_listens', 'far_apart', 'Found', 'Search', 'unit_of', 'rows_of', 'count_all',
            'in_the_race', 'look', 'probe', 'race', 'result_of', 'search_settings']
 
-# %% ../../nbs/40_sample/72_search.ipynb #5f72b664
+# %% ../../nbs/40_sample/72_search.ipynb #6c7131a7
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from dart_math_nb.sample.tuning import (
 )
 from ..store.pool import Pool, is_truncated, open_pool, read_pool
 
-# %% ../../nbs/40_sample/72_search.ipynb #fb45b459
+# %% ../../nbs/40_sample/72_search.ipynb #1b381084
 @dataclass(frozen=True)
 class SearchCfg:
     "How to search. Raises Refused for what makes no sense."
@@ -54,7 +54,7 @@ class SearchCfg:
         if not 0 < self.error < 1:
             raise Refused(f"error={self.error}; need a number between 0 and 1")
 
-# %% ../../nbs/40_sample/72_search.ipynb #0997f530
+# %% ../../nbs/40_sample/72_search.ipynb #51b377d3
 FIRST, LOOKS = 25, 4  # Queries of the first look, at least; looks, at most
 
 
@@ -68,7 +68,7 @@ def look_sizes(
         sizes.insert(0, sizes[0] // 2)
     return sizes
 
-# %% ../../nbs/40_sample/72_search.ipynb #b0987a3c
+# %% ../../nbs/40_sample/72_search.ipynb #54013a29
 def search_order(
     queries: Sequence[Query],
     n: int | None = None,  # How many; all when None, or when there are fewer
@@ -77,7 +77,7 @@ def search_order(
     "Queries in the order in which they are searched."
     return sorted(queries, key=lambda q: short_hash(seed, q.query_id))[:n]
 
-# %% ../../nbs/40_sample/72_search.ipynb #d3adea36
+# %% ../../nbs/40_sample/72_search.ipynb #796f8c2a
 def source_at(
     source: Source,
     setting: Setting,
@@ -93,7 +93,7 @@ def draws_at(
     "Draws that are made of each query."
     return 1 if setting.temperature == 0 else n_draws
 
-# %% ../../nbs/40_sample/72_search.ipynb #2540fed7
+# %% ../../nbs/40_sample/72_search.ipynb #c21008b9
 READ = (*KEY, "correct", "finish_reason", "error", "n_tokens", "response")  # Columns of the pool
 
 
@@ -110,7 +110,7 @@ def read_draws_of(
     form = rows["response"].where(ok, None).map(response_form, na_action="ignore")
     return rows.assign(ok=ok, cut=cut, form=form)
 
-# %% ../../nbs/40_sample/72_search.ipynb #42cec836
+# %% ../../nbs/40_sample/72_search.ipynb #ba5dc305
 def drawn_of(
     rows: pd.DataFrame,  # From `read_draws_of`, of one source
     query_ids: Sequence[str],
@@ -137,7 +137,7 @@ def complete(
     n = rows.groupby("query_id").size()
     return set(n.index[n == n_made])
 
-# %% ../../nbs/40_sample/72_search.ipynb #11c7f9d9
+# %% ../../nbs/40_sample/72_search.ipynb #e72c5b54
 PROBE = 8  # Queries that are tried first
 
 
@@ -164,7 +164,7 @@ def far_apart(
     warm = [s for s in settings if s.temperature > 0]
     return (min(warm), max(warm)) if len(warm) > 1 else None
 
-# %% ../../nbs/40_sample/72_search.ipynb #71b964a1
+# %% ../../nbs/40_sample/72_search.ipynb #65b5580d
 class Found(NamedTuple):
     "Result of a search."
 
@@ -188,7 +188,7 @@ class Search:
     out: dict[int, int]  # Place of a setting -> queries after which it was left
     gone: set[str]  # Queries that lack draws
 
-# %% ../../nbs/40_sample/72_search.ipynb #a1d1e90d
+# %% ../../nbs/40_sample/72_search.ipynb #17003f9e
 def unit_of(
     by: str | None,  # As asked
     drawn: Sequence[Drawn],
@@ -199,7 +199,7 @@ def unit_of(
         raise Refused("the engine does not say how many tokens it drew; need --by draws")
     return by or ("tokens" if known else "draws")
 
-# %% ../../nbs/40_sample/72_search.ipynb #c4d71f04
+# %% ../../nbs/40_sample/72_search.ipynb #d73b5d2c
 def rows_of(
     search: Search,
     size: int,  # Queries, in order
@@ -216,7 +216,7 @@ def rows_of(
         found.append(part)
     return found
 
-
+# %% ../../nbs/40_sample/72_search.ipynb #2ac3aa44
 def count_all(
     search: Search,
     size: int,  # Queries, in order
@@ -233,7 +233,7 @@ def count_all(
         found.append(drawn_of(part, mine, draws_at(setting, cfg.n_draws), cfg.n_draws))
     return found
 
-# %% ../../nbs/40_sample/72_search.ipynb #639eb674
+# %% ../../nbs/40_sample/72_search.ipynb #edf0792d
 def in_the_race(
     search: Search,
 ) -> list[int]:  # Places of settings
@@ -256,7 +256,7 @@ def look(
     search.out |= {i: size for i, bad in zip(left, dear, strict=True) if bad}
     return drawn
 
-# %% ../../nbs/40_sample/72_search.ipynb #bcf2854f
+# %% ../../nbs/40_sample/72_search.ipynb #141ab8ab
 def probe(
     search: Search,
 ) -> None:
@@ -282,7 +282,7 @@ def race(
             break
     return drawn
 
-# %% ../../nbs/40_sample/72_search.ipynb #dfcf0da7
+# %% ../../nbs/40_sample/72_search.ipynb #372b476e
 def result_of(
     search: Search,
     drawn: list[Drawn],
@@ -296,7 +296,7 @@ def result_of(
     kept = [q.query_id for q in search.queries if q.query_id not in search.gone]
     return Found(table, drawn, kept[:n], cfg.by, sorted(search.gone))
 
-
+# %% ../../nbs/40_sample/72_search.ipynb #612404d6
 def search_settings(
     queries: Sequence[Query],  # In the order of the search, as from `search_order`
     engine: Engine,

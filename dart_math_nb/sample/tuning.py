@@ -9,7 +9,7 @@ __all__ = ['HOTTEST', 'TARGETS', 'UNITS', 'FEWEST', 'MEASURES', 'Setting', 'sett
            'share_of', 'cost_range', 'cost_of', 'influence', 'log_ratio', 'dearer', 'surely_dearer', 'times_range',
            'shares', 'spread_out', 'setting_row', 'setting_table']
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #53786c7d
+# %% ../../nbs/40_sample/46_tuning.ipynb #fe7fb336
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ..data.messages import Refused
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #95a1e121
+# %% ../../nbs/40_sample/46_tuning.ipynb #9fb12610
 class Setting(NamedTuple):
     "How to draw."
 
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
         "Short, for lines and pictures."
         return f"T={self.temperature:g}" + (f", top_p={self.top_p:g}" if self.top_p < 1 else "")
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #973e2b65
+# %% ../../nbs/40_sample/46_tuning.ipynb #5ca72253
 HOTTEST = 5.0  # Highest temperature that is tried
 
 
@@ -57,7 +57,7 @@ def settings_grid(
             raise Refused(f"{name}={twice:g} comes twice; need each once")
     return [Setting(float(t), float(q)) for t in sorted(temperatures) for q in sorted(top_ps)]
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #320c39fa
+# %% ../../nbs/40_sample/46_tuning.ipynb #ce0ceb9a
 class Drawn(NamedTuple):
     "Draws of one setting."
 
@@ -71,7 +71,7 @@ class Drawn(NamedTuple):
         "The first n queries."
         return Drawn(self.n_draws, *(None if x is None else x[:n] for x in self[1:]))
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #e1aee21b
+# %% ../../nbs/40_sample/46_tuning.ipynb #cc21b16c
 TARGETS = {"accepted": "accepted response", "covered": "covered query"}
 UNITS = ("draws", "tokens")
 
@@ -93,7 +93,7 @@ def gained(
         return (drawn.n_accepted > 0).astype(float), 1
     return drawn.n_accepted.astype(float), drawn.n_draws
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #9e3a6f61
+# %% ../../nbs/40_sample/46_tuning.ipynb #d0ae6138
 class Range(NamedTuple):
     "A number and its interval; NaN ends with fewer than two queries."
 
@@ -120,7 +120,7 @@ def share_of(
     low, high = proportion_confint(s * size, size, 2 * tail, "wilson")
     return Range(s, float(low) if s else 0.0, float(high) if s < 1 else 1.0)
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #e1232713
+# %% ../../nbs/40_sample/46_tuning.ipynb #f9c2912e
 def _log_ends(x: np.ndarray, level: float) -> float:
     "Half width of the interval of a mean's logarithm."
     t = stats.t.isf((1 - level) / 2, len(x) - 1)
@@ -147,7 +147,7 @@ def cost_range(
     value = unit / share.value
     return Range(float(value), float(value * math.exp(-below)), float(value * math.exp(above)))
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #0183a71b
+# %% ../../nbs/40_sample/46_tuning.ipynb #acc558b3
 def cost_of(
     drawn: Drawn,
     target: str = "accepted",  # One of TARGETS
@@ -157,7 +157,7 @@ def cost_of(
     "What one accepted response, or one covered query, costs."
     return cost_range(spent(drawn, by), *gained(drawn, target), level)
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #62e043f1
+# %% ../../nbs/40_sample/46_tuning.ipynb #a0ffeb3a
 def influence(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # [n], sum 0
     "How much each query moves the logarithm of a cost."
     return x / x.mean() - y / y.mean()
@@ -181,7 +181,7 @@ def log_ratio(
     spread = (influence(xa, ya) - influence(xb, yb)).std(ddof=1)
     return value, float(spread / math.sqrt(n)), n
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #8fd16a7c
+# %% ../../nbs/40_sample/46_tuning.ipynb #4e8c8e59
 FEWEST = 10  # Queries below which no setting is surely dearer
 
 
@@ -212,7 +212,7 @@ def surely_dearer(
     each = error / max(1, len(drawn) - 1)
     return [any(dearer(a, b, target, by, each) for b in drawn if b is not a) for a in drawn]
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #6e702b28
+# %% ../../nbs/40_sample/46_tuning.ipynb #1328acf7
 def times_range(
     a: Drawn,
     best: Drawn,
@@ -229,7 +229,7 @@ def times_range(
     half = spread * stats.t.isf((1 - level) / 2, n - 1)
     return Range(*(math.exp(v) for v in (value, value - half, value + half)))
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #1fd132f8
+# %% ../../nbs/40_sample/46_tuning.ipynb #2fec9b6e
 MEASURES = ("pass_rate", "coverage", "truncated", "distinct")  # Shares
 
 
@@ -258,7 +258,7 @@ def spread_out(
     ends = {"": 0, "_low": 1, "_high": 2}
     return {f"{k}{end}": r[i] for k, r in found.items() for end, i in ends.items()}
 
-# %% ../../nbs/40_sample/46_tuning.ipynb #0f153d5c
+# %% ../../nbs/40_sample/46_tuning.ipynb #b7d4ccf3
 def setting_row(
     setting: Setting,
     drawn: Drawn,
@@ -272,7 +272,7 @@ def setting_row(
     row["tokens_per_draw"] = math.nan if drawn.tokens is None else float(drawn.tokens.sum() / n)
     return row | spread_out(costs | shares(drawn, level))
 
-
+# %% ../../nbs/40_sample/46_tuning.ipynb #6a4fac95
 def setting_table(
     settings: Sequence[Setting],
     drawn: Sequence[Drawn],
@@ -294,5 +294,5 @@ def setting_table(
             "high": cost.high,
         }
         row |= spread_out({"times": times_range(d, best, target, by, 1 - error)})
-        rows.append(row | {"cheapest": d is best, "maybe_best": not x})
+        rows.append(row | {"cheapest": d is best and cost.value < math.inf, "maybe_best": not x})
     return pd.DataFrame(rows)
