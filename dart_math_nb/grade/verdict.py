@@ -266,12 +266,15 @@ def grade_response(
     abs_tol: float | None = None,  # Absolute tolerance of the benchmark
     finish_reason: str | None = None,  # "length" when the response was cut off
     in_thought: bool = False,  # Take an answer from the thought where none follows it
+    reasoning: str | None = None,  # Thought that came apart from the response
 ) -> Verdict:
     """Find the answer in a response and compare it with the reference.
     Raises TypeError when an argument is not text, ValueError when a plugin fails."""
     _check_text(response="" if response is None else response, ref_ans=ref_ans, query=query)
     new_budget()
     final = final_part(response or "", in_thought)
+    if reasoning and not (response or "").strip():  # no answer ends the thought
+        final = None
     found = find_answer(final, strict) if final and finish_reason != "length" else None
     if found is None:
         return Verdict(False, None, "none", _why_none(final, finish_reason))
