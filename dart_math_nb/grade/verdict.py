@@ -250,6 +250,13 @@ def _same_words(response: str, ref: Reference) -> bool:
     return response.strip() == ref.text or () != token_key(response) == token_key(ref.text)
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #7d0c11a4
+def _answering(response: str, reasoning: str | None, in_thought: bool) -> str | None:
+    "The part that answers; None when the thought does not end."
+    if reasoning and not response.strip():  # it came apart, and no answer ends it
+        return None
+    return final_part(response, in_thought)
+
+
 def _why_none(final: str | None, finish_reason: str | None) -> str:
     if final is None:
         return "unfinished_thought"
@@ -272,9 +279,7 @@ def grade_response(
     Raises TypeError when an argument is not text, ValueError when a plugin fails."""
     _check_text(response="" if response is None else response, ref_ans=ref_ans, query=query)
     new_budget()
-    final = final_part(response or "", in_thought)
-    if reasoning and not (response or "").strip():  # no answer ends the thought
-        final = None
+    final = _answering(response or "", reasoning, in_thought)
     found = find_answer(final, strict) if final and finish_reason != "length" else None
     if found is None:
         return Verdict(False, None, "none", _why_none(final, finish_reason))
