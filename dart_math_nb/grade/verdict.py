@@ -284,8 +284,7 @@ def grade_response(
     if found is None:
         return Verdict(False, None, "none", _why_none(final, finish_reason))
     tol = {"rel_tol": rel_tol, "abs_tol": abs_tol}
-    found = _main_number(found, final, query)
-    ref = read_reference(ref_ans)
+    found, ref = _main_number(found, final, query), read_reference(ref_ans)
     if _is_bare(final, found) and _same_words(final, ref):
         return Verdict(True, final, "same_text")
     return _judged(_meant(final, found, ref, query), ref_ans, ref, query, False, tol)
