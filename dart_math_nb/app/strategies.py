@@ -46,7 +46,9 @@ def refuse_no_cover(
     found = list(strategies)
     if found and not any(s.cover or pilot_size(s) or s.quota for s in found):
         names, what = " ".join(s.name for s in found), "have no quota that follows from a fail rate"
-        raise Refused(f"--no-cover with --strategy {names}: these {what}; need prop2diff or a curve")
+        raise Refused(
+            f"--no-cover with --strategy {names}: these {what}; need prop2diff or a curve"
+        )
 
 # %% ../../nbs/70_app/12_strategies.ipynb #f6d3cfb9
 @delegates(strategy_fields)
