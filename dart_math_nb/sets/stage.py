@@ -191,11 +191,11 @@ def plain_strategies(
 ) -> dict[str, StrategyCfg]:  # Those that are numbers alone
     "Strategies that their cards tell whole; frozen quotas lie in a file."
     found = {n: card["strategy"] for n, card in cards.items()}
-    names = ("k", "quota", "max_trials", "curve")
+    names, here = ("k", "quota", "max_trials"), strategy_names()
     return {
         n: strategy_from(s, f"the card of {n}")
         for n, s in found.items()
-        if s.get("name") in strategy_names()
+        if (isinstance(s.get("curve"), dict) or s.get("name") in here and not s.get("curve"))
         and not any(isinstance(s.get(name), (dict, str)) for name in names)
     }
 
