@@ -65,6 +65,7 @@ EXAMPLES = {  # Stage -> a line
     "temperature": "dart-math temperature --queries runs/demo/queries.jsonl --engine simulated --temperature 0.6 1.0 1.4 --n-queries 50 --out runs/search",
     "curate": "dart-math curate runs/dice --dedupe",
     "evaluate": "dart-math evaluate --benchmarks runs/demo/queries.jsonl --engine simulated --out runs/dice",
+    "difficulty show": "dart-math difficulty show runs/dice",
     "bias": "dart-math bias runs/dice/train_set/prop2diff --queries runs/demo/queries.jsonl --fail-rates-from runs/dice",
     "train": "dart-math train tiny --set train_set=runs/demo/train_set/uniform out=runs/tiny",
 }
