@@ -208,7 +208,9 @@ def _of(query_id: str | None) -> str:
 def _check_budget(s: StrategyCfg) -> None:
     if (s.name == BUDGET) != (s.budget is not None):
         what = "has no budget" if s.name == BUDGET else "has a budget"
-        raise ValueError(f"strategy {s.name}: {what}; the strategy {BUDGET} needs one, no other has")
+        raise ValueError(
+            f"strategy {s.name}: {what}; the strategy {BUDGET} needs one, no other has"
+        )
     if s.budget is None and s.level is not None:
         raise ValueError(f"strategy {s.name}: level={s.level}; only {BUDGET} has one")
     if s.budget is None:
