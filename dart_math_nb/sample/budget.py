@@ -225,7 +225,10 @@ def more_buys(
     share: float = 0.1,  # Of the budget
 ) -> pd.DataFrame:  # band -> n_queries, n_correct so far; draws, rows, covered to come
     "What more of the budget is expected to buy."
-    (amount, unit), points = counted_in(strategy.budget), progress_table(draws, strategy, query_ids, exhausted)
+    (amount, unit), points = (
+        counted_in(strategy.budget),
+        progress_table(draws, strategy, query_ids, exhausted),
+    )
     open_ = (points.stop == "budget").to_numpy()
     cost = draw_costs(draws, points, unit).cost.to_numpy()
     stand = stand_of(points.n_trials, points.n_correct, cost * open_)

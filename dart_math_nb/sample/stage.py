@@ -28,6 +28,7 @@ from dart_math_nb.sample.freeze import (
 )
 from .loop import sample_pool
 from .record import read_rates
+from .rounds import spend
 from .strategy import StrategyCfg, free_curve, pilot_size
 from ..store.folder import alone_in, check_changes, config_changes, keep_old, made_with
 from ..store.pool import open_pool
@@ -46,6 +47,7 @@ KEPT = (
     "quota",
     "quota_distinct",
     "min_yield",
+    "budget",
     "rates_from",
     "asked_prior",
     "queries",
@@ -82,6 +84,7 @@ def was_asked(
         return None
     decided = ("quota", "prior") if "rates_from" in config else ()
     decided += ("quota",) if "curve" in config else ()
+    decided += ("level", "rounds")
     return {name: value for name, value in config.items() if name not in decided}
 
 # %% ../../nbs/40_sample/70_stage.ipynb #27e6ded6
@@ -148,16 +151,21 @@ def sample_strategy(
     shard: tuple[int, int] = (0, 1),  # Share of the queries, from 0, and number of shares
     reuse: bool = False,  # Go on with other settings where the draws can be used
     store: Mapping[str, object] = {},  # noqa: B006  Of `open_pool`: keep_wrong, sync_every
+    wait: float = 0.0,  # Under a budget: seconds to wait for other shares at the end of a round
     **options,  # Of `sample_pool`: source, params, prompt_of, grade, progress ...
 ) -> pd.DataFrame:  # As from `sample_pool`, for the queries of the share
     "Decide the quotas, fill them, and write down where each query stopped."
     mine, how = shard_queries(list(queries), *shard), {"source": options["source"], **rates}
     strategy, prior = plain_prior(strategy, prior, rates_from)
+    _check_own(strategy, rates_from, prior)
     with open_pool(pool_folder, shard_name(*shard), **store) as pool:
         if rates_from is None and prior is not None:
             refuse_changes(folder, asked_config(strategy, pool.folder, prior), reuse)
             rates_from, how = own_pilot(mine, engine, pool, strategy, prior, shard, **options)
         done = decide(folder, strategy, queries, rates_from, prior, reuse, **how)
+        if strategy.budget is not None:
+            options |= {"wait": wait, "keep": lambda t, s: keep_result(folder, t, s, shard)}
+            return spend(folder, pool, queries, mine, engine, **options)[0]
         table = sample_pool(mine, engine, pool, strategy=done, **options)
     return keep_result(folder, table, done, shard)
 
@@ -167,6 +175,13 @@ def plain_prior(strategy, prior, rates_from) -> tuple[StrategyCfg, str | Sequenc
     if rates_from is not None or prior is None or isinstance(prior, str):
         return strategy, prior
     return replace(strategy, prior=tuple(prior)), None
+
+
+def _check_own(strategy: StrategyCfg, rates_from, prior) -> None:
+    "A budget fits its prior to its own pilot, or takes two numbers."
+    if strategy.budget is not None and (rates_from is not None or prior is not None):
+        what = f"rates_from={rates_from}, prior={prior!r}"
+        raise ValueError(f"strategy {strategy.name}: {what}; it draws its own pilot and fits a Beta")
 
 
 def own_pilot(queries, engine, pool, strategy, prior, shard, **options) -> tuple[Path, dict]:

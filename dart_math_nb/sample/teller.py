@@ -62,6 +62,7 @@ def status(self: Teller, state: str = "running", error: BaseException | str = ""
         n_aside=queue.n_aside,
         n_too_long=queue.n_too_long,
         n_ungraded=grader.n_ungraded,
+        predicted=getattr(queue.strategy.level, "predicted", 0.0),
         error=f"{type(error).__name__}: {one_line(error)}" if error else "",
         started=self.begun[0],
     )
@@ -94,6 +95,9 @@ def words(self: Teller) -> str:
     if self.exam:
         n = len(queue.states) * queue.strategy.k - round(queue.need)
         return f"{queue.n_accepted / max(1, n):.1%} right"
+    if queue.strategy.budget is not None:
+        done, n = queue.n_reached / len(queue.states), queue.n_accepted
+        return f"{done:.1%} of queries at the level, {n:,} correct, {queue.n_open:,} open"
     reached, found = queue.n_reached / len(queue.states), queue.n_accepted / max(1, queue.n_wanted)
     return f"{reached:.1%} of quotas reached, {found:.1%} of responses found, {queue.n_open:,} open"
 
