@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/budget.html.md"""
 
 # %% auto #0
 __all__ = ['FIRST', 'LATER', 'NEAR', 'BANDS', 'ahead_at', 'Stand', 'stand_of', 'price', 'find_level', 'draw_levels',
-           'fitting_level', 'draw_costs', 'next_level', 'more_buys']
+           'fitting_level', 'draw_costs', 'too_small', 'next_level', 'more_buys']
 
 # %% ../../nbs/40_sample/28_budget.ipynb #8a034bbc
 from collections.abc import Iterable, Sequence
@@ -178,6 +178,17 @@ def draw_costs(
     mean = spent / points.n_trials.where(points.n_trials > 0)
     return pd.DataFrame({"cost": mean.fillna(mean.mean()), "spent": spent.astype(float)})
 
+# %% ../../nbs/40_sample/28_budget.ipynb #d0f18a33
+def too_small(
+    strategy: StrategyCfg,  # With a budget
+    n_queries: int,
+    cost: float,  # Of the pilot
+) -> str:
+    "What is said of a budget that does not pay for the pilot."
+    amount, unit = counted_in(strategy.budget)
+    what = f"the pilot of {strategy.n_pilot} draws for each of {n_queries:,} queries costs"
+    return f"budget of {amount:,.0f} {unit}: {what} {cost:,.0f}; need that at least"
+
 # %% ../../nbs/40_sample/28_budget.ipynb #d82ba9d8
 def next_level(
     strategy: StrategyCfg,  # With a budget; with the level that the queries have reached
@@ -193,8 +204,7 @@ def next_level(
     costs = draw_costs(draws, points, unit)
     spent, level = float(costs.spent.sum()), strategy.level or _first_level(strategy, points)
     if strategy.level is None and spent > amount:
-        what = f"the pilot of {strategy.n_pilot} draws for each of {len(points):,} queries costs"
-        raise ValueError(f"budget of {amount:,.0f} {unit}: {what} {spent:,.0f}; need that at least")
+        raise ValueError(too_small(strategy, len(points), spent))
     if spent > amount:
         return replace(strategy, level=replace(fitting_level(draws, strategy), final=True))
     left = amount - spent
@@ -206,7 +216,7 @@ def next_level(
     full = price(stand, replace(strategy, level=level)) if level.value == 0 else target
     return replace(strategy, level=replace(level, predicted=round(spent + full, 3)))
 
-
+# %% ../../nbs/40_sample/28_budget.ipynb #018445d4
 def _first_level(strategy: StrategyCfg, points: pd.DataFrame) -> Level:
     "The prior, from the pilots of all queries or as it was given; any draw is worth more."
     n, c = points.n_trials, points.n_correct
@@ -240,7 +250,7 @@ def more_buys(
     frame = pd.DataFrame({"n_queries": 1, "n_correct": points.n_correct.to_numpy(), **found})
     return frame.groupby(band, observed=False).sum().rename_axis("pass_rate")
 
-
+# %% ../../nbs/40_sample/28_budget.ipynb #f4d65b23
 def _gains(stand: Stand, strategy: StrategyCfg) -> dict[str, np.ndarray]:
     "Draws, rows and chances of a first success to come, of a query in each state."
     level, p = strategy.level, stand.pass_rates[:, None]

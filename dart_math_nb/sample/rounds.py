@@ -35,7 +35,10 @@ def budget_draws(
     queries: Sequence[Query],
 ) -> pd.DataFrame:  # query_id, trial, correct, finish_reason, n_tokens
     "Draws that count for a budget."
-    frame, ids = read_narrow(pool, ["correct", "finish_reason", "n_tokens"]), {q.query_id for q in queries}
+    frame, ids = (
+        read_narrow(pool, ["correct", "finish_reason", "n_tokens"]),
+        {q.query_id for q in queries},
+    )
     return frame[(frame.source_id == source_id) & frame.query_id.isin(ids)]
 
 
@@ -51,6 +54,12 @@ def spent_so_far(
         return {"counted": 0.0, "drawn": 0.0}
     points = progress_table(draws, strategy, query_ids)
     return {"counted": float(draw_costs(draws, points, unit).spent.sum()), "drawn": float(drawn)}
+
+
+def _round(strategy: StrategyCfg, draws: pd.DataFrame, query_ids: Sequence[str]) -> dict:
+    "A round as it is written down."
+    level = {n: getattr(strategy.level, n, None) for n in ("value", "part", "predicted")}
+    return level | spent_so_far(strategy, draws, query_ids)
 
 # %% ../../nbs/40_sample/68_rounds.ipynb #7e53cff9
 def read_rounds(
@@ -76,17 +85,12 @@ def advance(
         after = next_level(strategy, draws, ids, exhausted_queries(run_of(pool)))
         if after is None:
             return None
-        level = strategy.level
-        row = {"value": level and level.value, "part": level and level.part}
-        row |= {"predicted": level and level.predicted, **spent_so_far(strategy, draws, ids)}
+        rounds = [*config.get("rounds", []), _round(strategy, draws, ids)]
         origin = {n: config[n] for n in ("plugins",) if n in config}
-        save_strategy(folder, after, rounds=[*config.get("rounds", []), row], **origin)
+        save_strategy(folder, after, rounds=rounds, **origin)
     return after
 
 # %% ../../nbs/40_sample/68_rounds.ipynb #65dbd44b
-PAUSE = 2.0  # Seconds between two looks at what other shares have done
-
-
 def spend(
     folder: str | Path,  # Stage folder, with the strategy that was asked
     pool: Pool,  # Open pool
@@ -104,10 +108,19 @@ def spend(
         strategy = read_strategy(folder)
         table = sample_pool(mine, engine, pool, strategy=strategy, **options)
         keep(table, strategy)
-        if strategy.level is not None and strategy.level.final:
+        done = strategy.level is not None and strategy.level.final
+        if done or not _go_on(wait, folder, pool.folder, queries, source_id, strategy):
             return table, strategy
-        end = time.monotonic() + wait
-        while advance(folder, pool.folder, queries, source_id, strategy) is None:
-            if time.monotonic() > end:
-                return table, strategy
-            time.sleep(min(PAUSE, max(0.0, end - time.monotonic())))
+
+# %% ../../nbs/40_sample/68_rounds.ipynb #923700ef
+PAUSE = 2.0  # Seconds between two looks at what other shares have done
+
+
+def _go_on(wait: float, *where) -> bool:
+    "Is the next level decided, perhaps after waiting?"
+    end = time.monotonic() + wait
+    while advance(*where) is None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(min(PAUSE, max(0.0, end - time.monotonic())))
+    return True

@@ -167,18 +167,20 @@ def stop_points(
     last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial.reindex(ids)
     full = np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
     limit = pd.Series(limit_of(ids, max_trials), ids)
-    poor = _poor_points(rows, min_yield, limit, n_pilot).reindex(ids)
-    if spending is not None:
-        poor = _spent_points(rows, spending, n_pilot).reindex(ids)
+    poor = _early_points(rows, spending, min_yield, limit, n_pilot).reindex(ids)
     poor = poor.where((poor < limit) & ~(full <= poor))
     done = [poor.notna(), full.notna(), n_seen >= limit, ids.isin(set(exhausted))]
     early = "yield" if spending is None else "budget"
     stop = np.select(done, [early, "quota", "max_trials", "exhausted"], default="")
     n_trials = np.fmin(poor.fillna(full), n_seen).astype(int)
-    out = pd.DataFrame({"quota": quota, "n_trials": n_trials})
-    return _found(out, rows, np.where(stop == "", None, stop))
+    return _found(pd.DataFrame({"quota": quota, "n_trials": n_trials}), rows, stop)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #64292f88
+def _early_points(rows: pd.DataFrame, spending, *floor) -> pd.Series:
+    "First number of draws at which a query ends early, for those that do."
+    return _poor_points(rows, *floor) if spending is None else _spent_points(rows, spending)
+
+
 def _poor_points(rows: pd.DataFrame, min_yield: float, limit: pd.Series, n_pilot: int) -> pd.Series:
     "First number of draws at which a query gives up, for those that do."
     if not min_yield or not len(rows):
@@ -194,10 +196,11 @@ def _found(points: pd.DataFrame, rows: pd.DataFrame, stop: np.ndarray) -> pd.Dat
     n_correct = upto.groupby("query_id").counts.sum().reindex(points.index, fill_value=0)
     points = points.assign(n_correct=n_correct.astype(int))
     points["n_accepted"] = np.minimum(n_correct, points.quota.fillna(0)).astype(int)
+    stop = np.where(stop == "", None, stop)
     return points.assign(stop=pd.Series(stop, points.index, dtype=object))
 
 # %% ../../nbs/40_sample/25_standing.ipynb #4ebb7f33
-def _spent_points(rows: pd.DataFrame, strategy: StrategyCfg, n_pilot: int) -> pd.Series:
+def _spent_points(rows: pd.DataFrame, strategy: StrategyCfg) -> pd.Series:
     "First number of draws at which the next one is not worth the level, for those that stop."
     level, limit = strategy.level, strategy.max_trials
     part = 0.0 if level is None else level.part
@@ -208,7 +211,7 @@ def _spent_points(rows: pd.DataFrame, strategy: StrategyCfg, n_pilot: int) -> pd
         mine = rows[lower == equal]
         n, c = mine.trial + 1, np.minimum(mine.n_ok.to_numpy(), len(first))
         out = (n < np.array([*first, limit])[c]) | (n >= np.array([*end, 0])[c])
-        stops[mine.index] = out & (n >= n_pilot)
+        stops[mine.index] = out & (n >= strategy.n_pilot)
     return rows[stops].groupby("query_id").trial.min() + 1
 
 # %% ../../nbs/40_sample/25_standing.ipynb #034d47ce

@@ -120,11 +120,7 @@ class StrategyCfg:
 
     def __post_init__(self):
         object.__setattr__(self, "prior", None if self.prior is None else tuple(self.prior))
-        for field_name, kind in (("budget", Budget), ("level", Level)):
-            if isinstance(value := getattr(self, field_name), dict):  # as JSON has it
-                object.__setattr__(self, field_name, kind(**value))
-        known = (*STRATEGIES, BUDGET)
-        if self.curve is None and self.quota is None and self.name not in known:
+        if self.curve is None and self.quota is None and self.name not in (*STRATEGIES, BUDGET):
             object.__setattr__(self, "curve", named_curve(self.name))
         _check_numbers(self)
         _check_budget(self)
@@ -206,6 +202,9 @@ def _of(query_id: str | None) -> str:
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #3a6e791d
 def _check_budget(s: StrategyCfg) -> None:
+    for name, kind in (("budget", Budget), ("level", Level)):
+        if isinstance(value := getattr(s, name), dict):  # as JSON has it
+            object.__setattr__(s, name, kind(**value))
     if (s.name == BUDGET) != (s.budget is not None):
         what = "has no budget" if s.name == BUDGET else "has a budget"
         raise ValueError(
