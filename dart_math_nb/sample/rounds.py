@@ -55,7 +55,7 @@ def spent_so_far(
     points = progress_table(draws, strategy, query_ids)
     return {"counted": float(draw_costs(draws, points, unit).spent.sum()), "drawn": float(drawn)}
 
-
+# %% ../../nbs/40_sample/68_rounds.ipynb #168ccbd8
 def _round(strategy: StrategyCfg, draws: pd.DataFrame, query_ids: Sequence[str]) -> dict:
     "A round as it is written down."
     level = {n: getattr(strategy.level, n, None) for n in ("value", "part", "predicted")}
