@@ -16,10 +16,10 @@ import pandas as pd
 from fastcore.meta import delegates
 
 from .flags import Many, NeededInt, Out, read_prior
-from .printing import print_cards, print_frame, print_table
+from .printing import cut_and_print, print_frame, print_table
 from .queries import ids_of, keep_queries
 from .setup import Setup, connect, open_setup, set_setup
-from .strategies import sampled, strategy_fields
+from .strategies import refuse_no_cover, sampled, strategy_fields
 from ..data.fields import Fields
 from ..data.query_sets import LoadedSets
 from ..data.records import Query
@@ -30,8 +30,8 @@ from dart_math_nb.sample.stage import (
     refuse_changes,
     sample_strategy,
 )
-from ..sample.strategy import StrategyCfg, with_numbers
-from ..sets.stage import cut_sets, query_levels
+from ..sample.strategy import StrategyCfg, check_curve, with_numbers
+from ..sets.stage import query_levels
 from ..store.folder import enter
 from ..store.run import RunFolder
 from ..store.shards import parse_shard
@@ -71,13 +71,15 @@ def set_table(
 def strategy_setup(
     k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
     *,
-    strategy: str = "prop2diff",  # vrt, uniform or prop2diff
+    strategy: str = "prop2diff",  # vrt, uniform, prop2diff, or by fail rate: fail**2, band(0.2,0.8)
     **kwargs,
 ) -> tuple[StrategyCfg, dict]:
     "What to collect, and the flags of what it is drawn from."
     own = strategy_fields.__kwdefaults__.keys() & kwargs.keys()
     fields = strategy_fields(**{name: kwargs.pop(name) for name in own})
-    return StrategyCfg(strategy, k, **fields), kwargs
+    cfg = StrategyCfg(strategy, k, **fields)
+    refuse_no_cover([cfg])
+    return cfg, kwargs
 
 # %% ../../nbs/70_app/30_sample.ipynb #44ed12c7
 @delegates(strategy_setup)
@@ -133,6 +135,7 @@ def asked_sampling(
     options, cfg, flags = sampling_setup(k, **kwargs)
     sets, fields, flags = set_setup(ids=ids_of(out), **flags)
     cfg = with_numbers(cfg, [q.query_id for q in sets.queries], sets.numbers)
+    check_curve(cfg)
     check_stage(out, cfg, options)
     return options, cfg, sets, fields, flags
 
@@ -157,7 +160,7 @@ def cut_finished(
     if done < n_shares:
         print(f"{done} of {n_shares} shares are finished; the last one cuts the train set")
         return
-    print_cards(run, cut_sets(run, {name: sampled(run)[name]}))
+    cut_and_print(run, {name: sampled(run)[name]})
 
 # %% ../../nbs/70_app/30_sample.ipynb #d2acf6ee
 def sample_into(

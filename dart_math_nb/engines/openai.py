@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/openai.html.md"""
 
 # %% auto #0
 __all__ = ['KEY', 'FIELDS', 'OURS', 'SERVERS', 'ENDS', 'PASSING', 'TOO_LONG', 'FILTERED', 'LIMIT', 'PROMPT', 'PATIENCE', 'Server',
-           'Connection', 'clean_url', 'find_key', 'said', 'check_fields', 'OpenAIEngine', 'chat_text', 'tokens_of',
+           'Connection', 'clean_url', 'find_key', 'said', 'check_fields', 'OpenAIEngine', 'chat_parts', 'tokens_of',
            'retry_after', 'prompt_fits', 'refusal', 'read_limited', 'client_timeout']
 
 # %% ../../nbs/35_engines/30_openai.ipynb #c7f7eb8d
@@ -133,7 +133,6 @@ class OpenAIEngine:
     base_urls: str | Sequence[str] = "http://127.0.0.1:8000/v1"  # One address or several
     chat: bool = False  # Ask for chat completions: the server applies the model's template
     system: str = ""  # System message of a chat; none when empty
-    think: tuple[str, str] = ("<think>\n", "\n</think>\n\n")  # Around the reasoning of a chat
     key_from: str | None = None  # Environment variable with the key; None: KEY, for https alone
     max_in_flight: int = 256  # Draws at once, over all servers
     timeout: float | None = None  # Seconds for one attempt; 600 when not given
@@ -193,16 +192,15 @@ def request_body(self: OpenAIEngine, draw: Draw, params: SampleParams) -> dict:
 ENDS = {"stop": "stop", "eos": "stop", "stop_sequence": "stop", "end_turn": "stop"}
 
 
-def chat_text(
+def chat_parts(
     message: Mapping[str, Any],  # Of a chat choice
-    think: tuple[str, str],  # Marks around the reasoning
-) -> str:
-    "Reasoning and answer as one text."
+) -> tuple[str, str | None]:  # None: it has no reasoning
+    "Answer and reasoning. Raises TypeError where one of them is no text."
     answer = message.get("content") or ""
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
-    if not reasoning:
-        return answer
-    return think[0] + reasoning + (think[1] + answer if answer else "")
+    reasoning = message.get("reasoning") or message.get("reasoning_content") or None
+    if not isinstance(answer, str) or not isinstance(reasoning, str | None):
+        raise TypeError("a message that is no text")
+    return answer, reasoning
 
 # %% ../../nbs/35_engines/30_openai.ipynb #6eb3895f
 @patch
@@ -211,14 +209,14 @@ def read_reply(self: OpenAIEngine, url: str, data: bytes) -> Completion:
     try:
         reply = json_value(data, url)
         choice = reply["choices"][0]
-        text = chat_text(choice["message"], self.think) if self.chat else choice["text"]
+        text, thought = chat_parts(choice["message"]) if self.chat else (choice["text"], None)
         reason = str(choice.get("finish_reason") or "none")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         what = said(data[:2000].decode(errors="replace"), find_key(url, self.key_from), 80)
         raise ServerFault(f"{url}: no completion in the reply, which begins {what!r}") from None
     if not isinstance(text, str) or reason in ("abort", "error", "none"):
         raise ServerFault(f"{url}: the server gave the request up ({said(reason, n=80)})")
-    return Completion(text, ENDS.get(reason, "length"), tokens_of(reply))
+    return Completion(text, ENDS.get(reason, "length"), tokens_of(reply), thought)
 
 # %% ../../nbs/35_engines/30_openai.ipynb #aa0cbe5e
 def tokens_of(

@@ -69,7 +69,8 @@ def sampling_rules(
     folder, found = RunFolder(run), {}
     for name in folder.names("sample", "config.json"):
         config = read_json(folder.path("sample", name) / "config.json")
-        own = bool(config.get("curve")) or _is_own(config.get("rates_from"), Path(run))
+        own = bool(config.get("curve")) and "rates_from" not in config
+        own = own or _is_own(config.get("rates_from"), Path(run))
         found[name] = rule_of(read_strategy(folder.path("sample", name)), own)
     return found
 

@@ -22,6 +22,7 @@ from ..data.gate import check_types
 from ..data.messages import check_names, refusing
 from ..data.records import short_hash
 from ..data.tables import read_frame
+from .curve import Curve
 from .estimate import fit_prior
 from .prior import free_prior, posterior_interval, posterior_mean
 from .standing import rate_table
@@ -122,7 +123,9 @@ def strategy_config(
     for name in ("budget", "level"):
         found[name] = None if found[name] is None else asdict(found[name])
     found["curve"] = free_curve(strategy)
-    if found["curve"] is not None:
+    if isinstance(strategy.curve, Curve):
+        found["curve"] = asdict(strategy.curve)
+    elif found["curve"] is not None:
         found["curve"] = getattr(found["curve"], "__name__", "function")
     found = {n: v for n, v in found.items() if n in PLAIN or v != default[n]}
     return json.loads(json.dumps(found))
@@ -180,7 +183,8 @@ def read_strategy(
     config = read_json(folder / "config.json")
     known = {f.name for f in fields(StrategyCfg)}
     config = {n: v for n, v in config.items() if n in known}
-    if "curve" in config and config.pop("curve") and "quota" not in config:
+    function = isinstance(config.get("curve"), str) and config.pop("curve")
+    if function and "quota" not in config:
         what = "its quotas follow from a Python function that is not stored"
         raise ValueError(f"{folder}: {what}; freeze them, or use the strategy from Python")
     for name in BY_QUERY:

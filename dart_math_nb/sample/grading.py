@@ -35,7 +35,7 @@ def grade_completion(
 ) -> Verdict:
     "Verdict of the project's grader, with the tolerances of the query where it has some."
     how = {name: query.meta.get(name) for name in ("rel_tol", "abs_tol")}
-    how["finish_reason"] = completion.finish_reason
+    how |= {"finish_reason": completion.finish_reason, "reasoning": completion.reasoning}
     return grade_response(completion.text, query.ref_ans, query.query, **how)
 
 # %% ../../nbs/40_sample/57_grading.ipynb #3e4d7d16
@@ -101,8 +101,8 @@ def graded_row(
         raise TypeError(
             f"query {key[0]}, trial {key[2]}: the engine gave {done!r:.80}; need a Completion with a text"
         )
-    response = Response(*key, done.text, done.finish_reason, done.n_tokens, draw.seed)
-    return pool_row(response, verdict)
+    how = (done.finish_reason, done.n_tokens, draw.seed, done.reasoning)
+    return pool_row(Response(*key, done.text, *how), verdict)
 
 # %% ../../nbs/40_sample/57_grading.ipynb #2422f4ee
 MIN_BROKEN = 10  # Responses on all of which a grader has to fail before the run ends

@@ -18,8 +18,9 @@ from numbers import Real
 
 import numpy as np
 
-from ..data.messages import nearest, one_line
+from ..data.messages import Refused, one_line
 from ..data.plugins import registered, with_registered
+from .curve import Curve, curve_name, read_curve
 from .estimate import check_counts, fail_estimate, yield_stops
 from .worth import Budget, Level
 
@@ -90,13 +91,11 @@ def strategy_names() -> tuple[str, ...]:
 
 
 def named_curve(
-    name: str,  # That a plugin registered
+    name: str,  # That a plugin registered, or an expression such as fail**2
 ) -> Callable[[Fraction], float]:
-    "The curve of a name. Raises ValueError for an unknown one."
-    names = strategy_names()
-    if name not in names:
-        what = nearest(str(name), names)
-        raise ValueError(f"strategy {name!r}: {what}; a curve in a file of yours comes with --use")
+    "The curve of a name or of an expression. Raises Refused for what is neither."
+    if name in (*STRATEGIES, BUDGET) or name not in strategy_names():
+        return read_curve(str(name), strategy_names())
     return registered("strategy")[name]
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #c9a96b1f
@@ -104,7 +103,7 @@ def named_curve(
 class StrategyCfg:
     "Which correct responses to collect. Raises ValueError when the numbers make no sense."
 
-    name: str  # vrt, uniform, prop2diff, or a curve that a plugin registered
+    name: str  # vrt, uniform, prop2diff, an expression (fail**2), or what a plugin registered
     k: int | Mapping[str, int]  # Draws (vrt), responses (uniform) or those of the hardest query
     max_trials: int | Mapping[str, int] = 2048  # Most draws per query, or by query id; vrt draws k
     n_pilot: int = 32  # Draws that fix the fail rate of a query; not for vrt and uniform
@@ -120,11 +119,21 @@ class StrategyCfg:
 
     def __post_init__(self):
         object.__setattr__(self, "prior", None if self.prior is None else tuple(self.prior))
-        if self.curve is None and self.quota is None and self.name not in (*STRATEGIES, BUDGET):
-            object.__setattr__(self, "curve", named_curve(self.name))
+        _set_curve(self)
         _check_numbers(self)
         _check_budget(self)
         _check_limits(self)
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #a9f185d4
+def _set_curve(s: StrategyCfg) -> None:
+    if isinstance(s.curve, Mapping):
+        if set(s.curve) != {"expression"}:
+            raise Refused(f"strategy {s.name}: curve={s.curve!r:.80}; need its expression")
+        object.__setattr__(s, "curve", Curve(**s.curve))
+    if s.curve is None and s.quota is None and s.name not in (*STRATEGIES, BUDGET):
+        object.__setattr__(s, "curve", named_curve(s.name))
+        if isinstance(s.curve, Curve):
+            object.__setattr__(s, "name", curve_name(s.curve))
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #29041a21
 def number_of(
@@ -283,10 +292,15 @@ def query_quota(
 def check_curve(
     strategy: StrategyCfg,
 ) -> None:
-    "Raise ValueError when the curve has no quota for some pilot."
+    "Raise ValueError when the curve has no quota for some pilot, or wants nothing for any."
     n, query_id = pilot_size(strategy), next(iter(_each(strategy.k)))
-    for n_correct in range(n + 1 if strategy.curve else 0):
+    counts = range(n + 1 if strategy.curve else 0)
+    for n_correct in counts:
         query_quota(strategy, n_correct, n, query_id)
+    rates = [fail_estimate(n - c, n, strategy.prior) for c in counts]
+    if rates and not any(curve_share(strategy, rate) for rate in rates):
+        what = f"curve of {strategy.name}: 0 at each fail rate that {n} draws can show"
+        raise ValueError(f"{what}; need one that keeps some queries")
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #78fabf82
 def with_numbers(
@@ -307,7 +321,7 @@ def with_numbers(
 def free_curve(
     strategy: StrategyCfg,
 ) -> Callable[[Fraction], float] | None:
-    "The curve of a strategy, unless its name stands for it."
-    if strategy.curve is None or registered("strategy").get(strategy.name) is strategy.curve:
-        return None
-    return strategy.curve
+    "The curve of a strategy, unless its name or its text stands for it."
+    known = registered("strategy").get(strategy.name)
+    stored = isinstance(strategy.curve, Curve) or known is strategy.curve
+    return None if stored else strategy.curve
