@@ -228,7 +228,7 @@ def times_range(
     level: float = 0.95,
 ) -> Range:
     "How many times as dear as the cheapest."
-    if a is best:
+    if a is best and a.n_accepted.any():
         return Range(1.0, math.nan, math.nan)
     value, spread, n = log_ratio(a, best, target, by)
     if math.isnan(value):
