@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import pandas as pd
 from fastcore.meta import delegates
 
-from .flags import Out
+from .flags import Many, ManyInts, Out
 from .printing import print_frame, tell
 from .queries import ids_of, keep_queries
 from .setup import Setup, connect, open_setup, set_setup
@@ -272,31 +272,33 @@ def print_search(
 # %% ../../nbs/70_app/68_temperature.ipynb #7f491327
 def search_fields(
     *,
-    n_draws: int = 8,  # Of each query at each setting
-    target: str = "accepted",  # What is paid for: accepted (responses) or covered (queries)
-    by: str = None,  # What is paid: draws or tokens; tokens where they are known
-    halve: bool = False,  # Stop settings that are surely dearer on a half, quarter ... of the queries
-    error: float = 0.05,  # Chance of losing the cheapest; 1 less it is the level of intervals
+    n_draws: Annotated[int, "Draws of each query at each setting"] = 8,
+    target: Annotated[str, "Paid for: accepted (responses) or covered (queries)"] = "accepted",
+    by: Annotated[str, "Paid: draws or tokens; tokens where they are known"] = None,
+    halve: Annotated[
+        bool, "Stop what is surely dearer on a half, quarter ... of the queries"
+    ] = False,
+    error: Annotated[float, "Chance of losing the cheapest; 1 less it is the level"] = 0.05,
 ) -> SearchCfg:
     "A search from flags."
     return SearchCfg(n_draws, target, by, halve, error)
 
 # %% ../../nbs/70_app/68_temperature.ipynb #a519bcf8
 def asked_search(
+    strategy: Sequence[str] | None,  # To price
+    k: Sequence[int] | None,
     kwargs: dict,  # Flags of the command; those of the search and of strategies are taken out
-) -> tuple[SearchCfg, list]:  # And each `StrategyCfg` to price; none when none is named
+) -> tuple[SearchCfg, list]:  # And each `StrategyCfg`; none when none is named
     "What is asked, before a model is loaded. Raises ValueError."
-
-    def taken(*names: str) -> dict:
-        return {n: kwargs.pop(n) for n in names if n in kwargs}
-
-    cfg = search_fields(**taken(*search_fields.__kwdefaults__))
-    strategies = pick_strategies(**taken("strategy", "k", *strategy_fields.__kwdefaults__))
-    return cfg, list(strategies.values())
+    taken = []
+    for fields in (search_fields, strategy_fields):
+        taken.append({n: kwargs.pop(n) for n in fields.__kwdefaults__ if n in kwargs})
+    strategies = pick_strategies(strategy, k, **taken[1])
+    return search_fields(**taken[0]), list(strategies.values())
 
 # %% ../../nbs/70_app/68_temperature.ipynb #a53b09d5
 @delegates(set_setup, but=["ids", "n_queries", "query_seed", "temperature", "top_p"])
-@delegates(pick_strategies, keep=True)
+@delegates(strategy_fields, keep=True)
 @delegates(search_fields, keep=True)
 def temperature(
     *,
@@ -305,13 +307,15 @@ def temperature(
     top_p: ManyFloats = (1.0,),  # Nucleus masses in (0, 1] to try with each of them
     n_queries: int = 200,  # Queries to take at random; all when there are fewer
     query_seed: int = 0,  # Of that choice
+    strategy: Many = None,  # Strategies whose cost is forecast at each setting
+    k: ManyInts = None,  # One for all of them, or one for each
     retries: int = None,  # Further attempts for a draw that failed; the engine's policy when absent
     timeout: float = None,  # Seconds for one attempt; the engine's policy when absent
     json: bool = False,  # A line of JSON for each setting
     **kwargs,
 ) -> pd.DataFrame:  # A row per setting
     "What a response costs at several temperatures, with intervals, and the cheapest; resumable."
-    grid, (cfg, priced) = settings_grid(temperature, top_p), asked_search(kwargs)
+    grid, (cfg, priced) = settings_grid(temperature, top_p), asked_search(strategy, k, kwargs)
     setup = search_setup(out, grid, **kwargs)
     how = {"tell": tell, "retries": retries, "timeout": timeout}
     found = search_into(out, setup, grid, cfg, (n_queries, query_seed), **how)

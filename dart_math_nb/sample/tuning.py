@@ -111,19 +111,18 @@ class Range(NamedTuple):
 
 def share_of(
     part: np.ndarray,  # [n] of each query
-    whole: np.ndarray,  # [n] of each query, at least `part`
+    whole: np.ndarray,  # [n] of each query, at least `part`; those with none tell nothing
     level: float = 0.95,
 ) -> Range:  # NaN when there is nothing
     "Share of all, with an interval over queries."
+    part, whole = part[whole > 0], whole[whole > 0]
     n, total, tail = len(part), whole.sum(), (1 - level) / 2
-    if not total:
-        return Range(math.nan, math.nan, math.nan)
-    s = float(part.sum() / total)
+    s = float(part.sum() / total) if n else math.nan
     if n < 2:
         return Range(s, math.nan, math.nan)
     spread = float(np.var(part - s * whole, ddof=1)) * n / total**2
-    size = s * (1 - s) / spread if spread > 0 else np.count_nonzero(whole)
-    size = min(size, total) * (stats.norm.isf(tail) / t_above(tail, n - 1)) ** 2
+    size = min(s * (1 - s) / spread, total) if spread > 0 else n
+    size *= (stats.norm.isf(tail) / t_above(tail, n - 1)) ** 2
     low, high = proportion_confint(s * size, size, 2 * tail, "wilson")
     return Range(s, float(low) if s else 0.0, float(high) if s < 1 else 1.0)
 
