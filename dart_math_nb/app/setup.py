@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/setup.html.md"""
 
 # %% auto #0
 __all__ = ['simulated_engine', 'check_place', 'open_model', 'server_writes', 'find_prompts', 'prompts_name', 'Setup',
-           'check_engine', 'bare_prompts', 'stand_in', 'called', 'named_source', 'attach_model', 'open_setup',
-           'template_note', 'connect', 'hub_setup', 'set_setup', 'draw_setup']
+           'check_engine', 'bare_prompts', 'stand_in', 'called', 'named_source', 'server_facts', 'attach_model',
+           'server_options', 'open_setup', 'template_note', 'connect', 'hub_setup', 'set_setup', 'draw_setup']
 
 # %% ../../nbs/70_app/10_setup.ipynb #f4d46736
 import json
@@ -231,6 +231,16 @@ def named_source(
     name = called("", model)
     return replace(how, model=name, revision=at, template=template, options=text)
 
+# %% ../../nbs/70_app/10_setup.ipynb #5cd9144a
+def server_facts(
+    engine: Engine,
+    params: SampleParams,
+) -> dict[str, Any]:  # For a source; empty for an engine without servers
+    "What servers make of the parameters. Raises ValueError for one that could have no effect."
+    if hasattr(engine, "check_params"):
+        engine.check_params(params)
+    return engine.facts() if hasattr(engine, "facts") else {}
+
 # %% ../../nbs/70_app/10_setup.ipynb #fa599c79
 def attach_model(
     queries: Sequence[Query],
@@ -252,15 +262,27 @@ def attach_model(
     if prompts is None:
         tokenizer = getattr(engine, "tokenizer", None)
         prompts = find_prompts(how.template, model, tokenizer, queries, n_shots)
+    stop = next(iter(prompts.values())).stop
+    options |= server_facts(engine, params_of(how, stop))
     source = named_source(how, model, options, prompts_name(prompts))
-    params = params_of(source, next(iter(prompts.values())).stop)
-    return Setup(list(queries), engine, source, params, prompts)
+    return Setup(list(queries), engine, source, params_of(source, stop), prompts)
 
 # %% ../../nbs/70_app/10_setup.ipynb #896a5b8e
 def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
     if model[0] in ("replay", "simulated"):
-        return stand_in(queries, how, *stored)
-    return attach_model(queries, how, *model)
+        setup = stand_in(queries, how, *stored)
+    else:
+        setup = attach_model(queries, how, *model)
+    return replace(setup, reading=stored[-1] or Reading())
+
+# %% ../../nbs/70_app/10_setup.ipynb #0e6b1977
+def server_options(
+    base_url: Sequence[str] | None,  # Addresses
+    dialect: str | None,  # Name or file
+) -> dict[str, Any]:  # Of `make_engine`
+    "Options that say which servers there are and how they are spoken to."
+    found = {"base_urls": list(base_url)} if base_url else {}
+    return found | ({} if dialect is None else {"dialect": dialect})
 
 # %% ../../nbs/70_app/10_setup.ipynb #b5a69ca8
 def open_setup(
@@ -272,6 +294,7 @@ def open_setup(
     model: str = None,  # Folder or hub id of the model, or the name that a server knows
     responses: str = None,  # Responses for replay: a file, a folder or a data set of the hub
     base_url: Many = None,  # Addresses of servers, for openai (http://127.0.0.1:8000/v1)
+    dialect: str = None,  # Dialect of servers: vllm, sglang, openai ... or mine.yaml; by address
     option: Many = None,  # Further options of the engine as name=value, such as dtype=bfloat16
     template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
     n_shots: int = None,  # Worked examples in the prompt; auto takes some for known base models
@@ -282,12 +305,11 @@ def open_setup(
     seed: int = 0,  # Seed of the run
 ) -> Setup:
     "An engine for queries, from the flags of a command."
-    options = read_options(option or ()) | ({"base_urls": list(base_url)} if base_url else {})
+    options = read_options(option or ()) | server_options(base_url, dialect)
     check_engine(engine, model, responses, options)
     options |= {} if max_in_flight is None else {"max_in_flight": max_in_flight}
     how = Source("", "", template, temperature, top_p, max_tokens, seed)
-    setup = _opened(queries, how, (engine, model, options, n_shots), (responses, fields, reading))
-    return replace(setup, reading=reading or Reading())
+    return _opened(queries, how, (engine, model, options, n_shots), (responses, fields, reading))
 
 # %% ../../nbs/70_app/10_setup.ipynb #91995e6a
 def template_note(
@@ -306,7 +328,8 @@ def connect(
     Raises ConnectionError or ValueError."""
     if hasattr(setup.engine, "open"):
         run_async(setup.engine.open())
-    if note := template_note(setup):
+    server_note = setup.engine.note() if hasattr(setup.engine, "note") else ""
+    for note in filter(None, (template_note(setup), server_note)):
         print(note, file=sys.stderr)
 
 # %% ../../nbs/70_app/10_setup.ipynb #fd5f1bb1

@@ -227,13 +227,19 @@ def request_body(self: OpenAIEngine, draw: Draw, params: SampleParams) -> dict:
 def facts(self: OpenAIEngine) -> dict[str, Any]:
     "What a source has to say of the servers' dialect; empty where all is sent and honored."
     found = dialect_facts(self.speaks)
-    return {"dialect": found} if found else {}
+    return {"server": found} if found else {}
 
 
 @patch
 def note(self: OpenAIEngine) -> str:
     "A line for a person; empty where all is sent and honored."
     return dialect_note(self.speaks)
+
+
+@patch
+def check_params(self: OpenAIEngine, params: SampleParams) -> None:
+    "Raise ValueError for parameters that could have no effect on these servers."
+    self.request_body(Draw("", 0, "", 0), params)
 
 # %% ../../nbs/35_engines/30_openai.ipynb #5b6c9f4a
 def chat_parts(
