@@ -304,14 +304,14 @@ def asked(
     *,
     template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
     n_shots: int = None,  # Worked examples in the prompt; auto takes some for known base models
-    system: str = None,  # System message of a chat
+    system_message: str = None,  # System message of a chat
     instruction: str = None,  # boxed, none, or own words; absent: boxed in a chat, else the template's
     instruction_in: str = "user",  # Where it goes: user (behind the query) or system
     chat_template_kwargs: str = None,  # Switches of a chat template, as {"enable_thinking": false}
 ) -> tuple[str, int | None, Asking]:  # Template, worked examples, and what is said besides
     "How a model is asked, from flags. Raises Refused."
     switches = read_switches(chat_template_kwargs)
-    return template, n_shots, Asking(instruction, instruction_in, system or "", switches)
+    return template, n_shots, Asking(instruction, instruction_in, system_message or "", switches)
 
 # %% ../../nbs/70_app/10_setup.ipynb #b5a69ca8
 @delegates(asked)

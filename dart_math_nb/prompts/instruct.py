@@ -82,7 +82,7 @@ def in_frame(
     asking: Asking,
 ) -> Template:
     "A template with the instruction. Raises Refused for what only a chat can have."
-    named = {"--system": asking.system, "--chat-template-kwargs": asking.template_kwargs}
+    named = {"--system-message": asking.system, "--chat-template-kwargs": asking.template_kwargs}
     named["--instruction-in system"] = asking.place == "system"
     for flag, given in named.items():
         if given:

@@ -40,6 +40,9 @@ def begin(self: Teller) -> None:
     self.begun = self.told = (time.time(), self.grader.n_drawn)
 
 # %% ../../nbs/40_sample/58_teller.ipynb #621603a3
+_COUNTED = ("n_drawn", "n_ungraded", "n_thought", "n_unfinished", "n_thought_tokens")
+
+
 @patch
 def status(self: Teller, state: str = "running", error: BaseException | str = "") -> Status:
     "How far the run is now."
@@ -54,14 +57,13 @@ def status(self: Teller, state: str = "running", error: BaseException | str = ""
         n_reached=queue.n_reached,
         n_wanted=queue.n_wanted,
         n_accepted=queue.n_accepted,
-        n_drawn=grader.n_drawn,
         n_left=round(queue.need),
         n_flying=queue.flying,
         draws_per_s=round((grader.n_drawn - before) / max(now - since, 1e-3), 1),
         n_failed=queue.n_failed,
         n_aside=queue.n_aside,
         n_too_long=queue.n_too_long,
-        n_ungraded=grader.n_ungraded,
+        **{name: round(getattr(grader, name)) for name in _COUNTED},
         error=f"{type(error).__name__}: {one_line(error)}" if error else "",
         started=self.begun[0],
     )
