@@ -38,6 +38,7 @@ from dart_math_nb.evaluate.ask import (
 )
 from ..evaluate.tables import write_results
 from ..store.run import RunFolder
+from ..store.stale import StaleSet
 
 # %% ../../nbs/70_app/55_evaluate.ipynb #a0fadc91
 def model_name(
@@ -207,4 +208,7 @@ def print_report(
             raise
         print(f"no report: {line}")
         return
-    print(write_run_report(run))
+    try:
+        print(write_run_report(run))
+    except StaleSet as e:
+        print(f"no report: {e}")

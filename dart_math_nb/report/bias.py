@@ -30,6 +30,7 @@ from ..data.responses import Item, read_responses, response_fields
 from ..data.source import set_name
 from ..evaluate.paper import paper_frame
 from ..sample.estimate import fail_interval
+from ..store.stale import current_set
 
 # %% ../../nbs/60_report/33_bias.ipynb #3a18c0d3
 FAIL_EDGES = (0, 0.2, 0.4, 0.6, 0.8, 1)  # Each bin from its lower edge on; the last with both
@@ -150,7 +151,9 @@ def count_set(
     reading: Reading | None = None,  # Takes what is bad; None drops it with a warning
     correct_only: bool = False,  # Only responses that the file marks as correct
 ) -> SetCounts:
-    "Count a set. Raises Refused when it is empty, or has no response to any of the queries."
+    """Count a set.
+    Raises Refused when it is empty or stale, or has no response to any of the queries."""
+    current_set(source)
     need = ("response", "label") if correct_only else ("response",)
     found = replace(response_fields(source, fields, need), ref_ans=None, level=None, model=None)
     by_id = found.query is None
