@@ -22,6 +22,7 @@ from fastcore.meta import delegates
 
 from ..data.records import Query, Source
 from dart_math_nb.engines.protocol import (
+    Completion,
     Draw,
     Engine,
     Exhausted,
@@ -94,8 +95,7 @@ async def draw_one(self: Run, state: State) -> None:
     state.tasks = tasks = state.tasks or set()
     tasks.add(task)
     try:
-        done = as_kept(await self.ask(draw), draw.prompt, self.split_thought)
-        self.grader.file(state, draw, done)
+        self.grader.file(state, draw, await self.ask(draw))
         queue.n_row = 0
         return
     except Exhausted as e:
@@ -115,10 +115,11 @@ async def draw_one(self: Run, state: State) -> None:
 
 # %% ../../nbs/40_sample/60_loop.ipynb #6e416c6b
 @patch
-def ask(self: Run, draw: Draw):  # Coroutine of a completion
-    "One draw, asked for as often as the policy says."
+async def ask(self: Run, draw: Draw) -> Completion:
+    "One draw, asked for as often as the policy says, as the pool keeps it."
     how = (self.params, self.queue.policy, self.failed, *self.queue.allowance(draw))
-    return draw_with_retries(self.engine, draw, *how)
+    done = await draw_with_retries(self.engine, draw, *how)
+    return as_kept(done, draw.prompt, self.split_thought)
 
 
 @patch
@@ -284,15 +285,13 @@ async def sample_pool_async(
     split_thought: bool = False,  # Keep thoughts between marks apart from answers
     **told,
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop, n_drawn, rates
-    """Draw until each query has its quota or cannot get it; continue where the pool is.
-    Raises ValueError for a bad request, RuntimeError when draws keep failing."""
+    "Draw until no query wants more. Raises ValueError, or RuntimeError when draws keep failing."
     check_request(queries, engine, source, params or params_of(source), strategy)
     how = {"params": params, "prompt_of": prompt_of, "grade": grade, "grade_in": grade_in}
     how["policy"] = policy_of(engine, retries=retries, wait=retry_wait, timeout=timeout)
     how["split_thought"] = split_thought
     states = load_states(queries, pool, pool.add_source(source), strategy)
-    run = make_run(states, engine, pool, source, strategy, **how)
-    return await sample_states(run, **told)
+    return await sample_states(make_run(states, engine, pool, source, strategy, **how), **told)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #0c2bbb91
 @delegates(sample_pool_async)
