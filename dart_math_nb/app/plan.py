@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .cli import check_words, find_command, read_flags
-from .evaluate import asked_exam, plain_name
+from .evaluate import asked_exam, exam_setup, plain_name
 from .queries import avoided_queries
 from .sample import asked_sampling, sampling_setup
 from dart_math_nb.app.sections import (
@@ -601,8 +601,9 @@ def evaluate_problems(flags: dict, job: Job) -> list[str]:
     first = [flags[name] for name in named]
     first[named.index("where")] = flags["where"] or ()
     rest = {k: v for k, v in flags.items() if k not in (*named, "out", "name", "paper", "lm_eval")}
-    found = engine_problems(flags, job) + source_problems(flags["benchmarks"], flags)
-    return found + said(asked_exam, *first, **rest)[1]
+    apart, bad = said(exam_setup, **rest)
+    found = bad + engine_problems(flags, job) + source_problems(flags["benchmarks"], flags)
+    return found + (said(asked_exam, *first, **apart[1])[1] if apart else [])
 
 # %% ../../nbs/70_app/94_plan.ipynb #6297ed6f
 def curate_problems(flags: dict, job: Job) -> list[str]:
