@@ -61,7 +61,7 @@ def budget_fields(
     return None
 
 # %% ../../nbs/70_app/13_budgets.ipynb #c5fd326d
-PILOT = 8  # Draws of each query before a budget decides, when nothing is said
+PILOT = 4  # Draws of each query before a budget decides, when nothing is said
 
 
 def strategy_of(

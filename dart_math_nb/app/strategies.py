@@ -22,7 +22,7 @@ from ..sets.stage import sampled_strategies
 
 # %% ../../nbs/70_app/12_strategies.ipynb #51dd88f9
 _HELP = docments(StrategyCfg)  # Field -> its comment
-_PILOT = f"{StrategyCfg.n_pilot}, or 8 under a budget,"
+_PILOT = f"{StrategyCfg.n_pilot}, or 4 under a budget,"
 
 
 def strategy_fields(
