@@ -39,7 +39,7 @@ CHAT = (
 PACKAGES = {  # Trainer -> what pip installs into its environment; "" before a name: without what it needs
     "trl": ["trl==1.16.0"],
     "verl": ["verl==0.9.1"],
-    "openrlhf": ["--no-deps", "openrlhf==0.11.2", "pylatexenc"],  # flash-attn needs CUDA to build
+    "openrlhf": ["--no-deps", "pylatexenc", "openrlhf==0.11.2"],  # flash-attn needs CUDA to build
     "prime-rl": ["verifiers==0.4.0"],
     "open-instruct": "litellm rich tiktoken langdetect immutabledict nltk beaker-py ray wandb".split(),
     "nemo-rl": ["soundfile", "ray", "hydra-core", "omegaconf"],
@@ -47,7 +47,7 @@ PACKAGES = {  # Trainer -> what pip installs into its environment; "" before a n
 HOW = {
     "trl": "installed",
     "verl": "installed",
-    "openrlhf": "its wheel without flash-attn, deepspeed, ray and vLLM",
+    "openrlhf": "its wheel, without flash-attn (needs CUDA), deepspeed, ray and vLLM",
     "prime-rl": "verifiers installed; prime-rl itself needs vLLM and Python 3.12",
     "open-instruct": "its modules from a checkout; on no index",
     "nemo-rl": "its modules from a checkout; needs Python 3.13",
@@ -390,6 +390,35 @@ def run_inside(name: str, folder: Path) -> None:
     print(*wrong[:5], sep="\n")
 
 
+def real() -> dict:
+    "Does a chat template around real problems move a verdict, as where a trainer passes the prompt?"
+    import random
+
+    from dart_math_nb.data.files import read_rows
+    from dart_math_nb.data.load import data_folder
+    from dart_math_nb.grade import grade_response
+
+    if (folder := data_folder()) is None:
+        return {"skipped": "no data folder"}
+    system, found = r"Please reason step by step, and put your final answer within \boxed{}.", {}
+    forms = {
+        "openrlhf, nemo-rl": f"<|im_start|>system\n{system}{END}\n<|im_start|>user\nTEXT{END}\n<|im_start|>assistant\n",
+        "open-instruct": f"system: {system}\nuser: TEXT",
+        "no problem text": "",
+    }
+    for name in ("zeroeval_math_l5", "zeroeval_gsm"):
+        rows = [r for r in read_rows(folder / "responses" / f"{name}.jsonl.gz") if r["resp"]]
+        counts = dict.fromkeys(forms, 0)
+        for r in random.Random(0).sample(rows, 4000):
+            is_right = grade_response(r["resp"], str(r["ref"]), r["query"], strict=True).correct
+            for form, text in forms.items():
+                around = text.replace("TEXT", r["query"])
+                said = grade_response(r["resp"], str(r["ref"]), around, strict=True).correct
+                counts[form] += said != is_right
+        found[name] = {"responses": 4000, "moved": counts}
+    return found
+
+
 # --- outside
 
 
@@ -442,6 +471,7 @@ def main(words: list[str]) -> None:
             f"need a folder, then any of {', '.join(INSIDE)}; got {wrong if plain else words}"
         )
     old = json.loads(OUT.read_text()) if OUT.exists() else {"trainers": {}}
+    old["real"] = real()
     for name in plain[1:] or INSIDE:
         old["trainers"][name] = measure(name, Path(plain[0]).resolve(), sources.get(name))
         print(name, old["trainers"][name], flush=True)

@@ -6,20 +6,23 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/band.html.md"""
 
 # %% auto #0
 __all__ = ['UNDECIDED', 'PLACES', 'ORDERS', 'Band', 'in_band', 'kept_places', 'tenths', 'choose_band', 'in_order', 'read_parts',
-           'same_words', 'part_of', 'check_apart']
+           'same_words', 'part_of', 'check_apart', 'texts_in']
 
 # %% ../../nbs/45_sets/33_band.ipynb #1f78a0be
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..data.fields import Fields, head_row, row_query, usual_field
 from ..data.messages import Refused, nearest
 from ..data.places import file_name
 from ..data.records import Query, fold_space, short_hash
+from ..data.source import source_rows
 from .overlap import tokens
 
 # %% ../../nbs/45_sets/33_band.ipynb #92e3b264
@@ -107,7 +110,7 @@ ORDERS: dict[str, Callable | None] = {  # Name -> key of a query, its pass rate 
     "random": lambda q, rate, seed: short_hash(seed, "order", q.query_id),
 }
 
-
+# %% ../../nbs/45_sets/33_band.ipynb #420e9bcc
 def in_order(
     queries: Sequence[Query],
     rates: Mapping[str, float],  # query_id -> pass rate, NaN without one
@@ -180,3 +183,22 @@ def check_apart(
         if both := mine & {same_words(text) for text in texts}:
             how = "need sets that share none: cut both from the parts of one split"
             raise Refused(f"{name}: {len(both):,} of {len(mine):,} of {what} are in it; {how}")
+
+# %% ../../nbs/45_sets/33_band.ipynb #da7b5c39
+def texts_in(
+    source: str | Path,  # File, folder or data set of the hub: a set, responses, prompts
+) -> Iterator[str]:
+    "Problem texts of a source, one per row. Raises Refused naming the row without one."
+    rows = list(source_rows(source))
+    head = head_row(r.row for r in rows[:20] if r.row is not None)
+    name = usual_field(head, "query") or ("input" if "input" in head else None)
+    if name is None:
+        have = ", ".join(map(str, head))[:200] or "nothing"
+        raise Refused(f"{source}: no field for the problem text; it has: {have}")
+    for row in rows:
+        if row.row is None:
+            raise Refused(f"{source}, row {row.number}: {row.why}")
+        try:
+            yield row_query(row.row, Fields(query=name))
+        except ValueError as e:
+            raise Refused(f"{source}, row {row.number}: {e}") from None

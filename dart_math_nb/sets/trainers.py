@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import pandas as pd
 import pyarrow as pa
@@ -27,7 +27,7 @@ from ..data.plugins import with_registered
 from ..data.records import Query
 from ..grade.reward import trace_reward
 from ..grade.verdict import read_reference
-from .band import Band, choose_band, in_order, part_of
+from .band import Band, check_apart, choose_band, in_order, part_of
 
 # %% ../../nbs/45_sets/34_trainers.ipynb #a0137236
 RATE_FIELDS = {  # Field of a row -> column of rates
@@ -287,33 +287,40 @@ def choose_prompts(
     queries: Sequence[Query],
     rates: pd.DataFrame | None,  # As from `read_rates`; None where nothing is known
     cfg: PromptCfg,
+    apart: Mapping[str, Iterable[str]] = MappingProxyType({}),  # Name -> texts that must not be in it
 ) -> Chosen:
-    "Queries for a trainer. Raises Refused when none is left, or the order says nothing of them."
-    trainer = get_trainer(cfg.trainer)
-    why = [(q, why_not(q, trainer)) for q in queries]
-    left_out, places = Counter(w for _, w in why if w), {}
-    found = [q for q, w in why if w is None]
-    if not found:
-        said = ", ".join(f"{w}: {n:,}" for w, n in left_out.items()) or "there are none"
-        raise Refused(f"no query of {len(queries):,} can be a prompt for {cfg.trainer}; {said}")
+    "Queries for a trainer. Raises Refused when none is left, the order says nothing, or sets overlap."
+    found, left_out = _usable(queries, cfg.trainer)
+    places = {}
     if cfg.band is not None:
         found, places = _banded(found, rates, cfg.band, left_out)
     rate = {} if rates is None else rates["pass_rate"].to_dict()
-    names = (
-        {"": 1.0}
-        if cfg.parts is None
-        else {n: s for n, s in cfg.parts.items() if cfg.part in (None, n)}
-    )
-    parts = {
-        n: [q for q in found if not n or part_of(q.query, cfg.parts, cfg.seed) == n] for n in names
-    }
-    if empty := [n for n, part in parts.items() if not part]:
-        raise Refused(
-            f"part {empty[0]!r} gets none of {len(found):,} queries; need more, or another seed"
-        )
-    return Chosen(
-        {n: in_order(p, rate, cfg.order, cfg.seed) for n, p in parts.items()}, left_out, places
-    )
+    split = _split(found, cfg)
+    for name, part in split.items():
+        check_apart(part, apart, f"part {name!r}" if name else "the queries")
+    parts = {n: in_order(p, rate, cfg.order, cfg.seed) for n, p in split.items()}
+    return Chosen(parts, left_out, places)
+
+# %% ../../nbs/45_sets/34_trainers.ipynb #c151ec1f
+def _usable(queries: Sequence[Query], name: str) -> tuple[list[Query], Counter]:
+    why = [(q, why_not(q, get_trainer(name))) for q in queries]
+    left_out = Counter(reason for _, reason in why if reason)
+    if len(left_out) and left_out.total() == len(queries) or not queries:
+        said = ", ".join(f"{reason}: {n:,}" for reason, n in left_out.items()) or "there are none"
+        raise Refused(f"no query of {len(queries):,} can be a prompt for {name}; {said}")
+    return [q for q, reason in why if not reason], left_out
+
+
+def _split(queries: list[Query], cfg: PromptCfg) -> dict[str, list[Query]]:
+    if cfg.parts is None:
+        return {"": queries}
+    of = [(q, part_of(q.query, cfg.parts, cfg.seed)) for q in queries]
+    names = cfg.parts if cfg.part is None else [cfg.part]
+    parts = {name: [q for q, part in of if part == name] for name in names}
+    if empty := [name for name, part in parts.items() if not part]:
+        what = f"part {empty[0]!r} gets none of {len(queries):,} queries"
+        raise Refused(f"{what}; need more, or another seed")
+    return parts
 
 # %% ../../nbs/45_sets/34_trainers.ipynb #38704f41
 def _banded(queries: list[Query], rates, band: Band, left_out: Counter) -> tuple[list, dict]:
@@ -416,29 +423,34 @@ def export_prompts(
     queries: Sequence[Query],
     rates: pd.DataFrame | None,  # As from `read_rates`; None where nothing is known
     cfg: PromptCfg,
-    facts: Mapping | None = None,  # For the card: where queries and rates come from
+    apart: Mapping[str, Iterable[str]] = MappingProxyType({}),  # Name -> texts that must not be in it
+    facts: Mapping = MappingProxyType({}),  # For the card: where queries and rates come from
 ) -> Exported:
     "Write prompts for a trainer. Raises Refused for another ending, a file that exists, or no prompt."
     out, trainer = Path(out), get_trainer(cfg.trainer)
     if out.suffix not in trainer.endings:
-        raise Refused(
-            f"{out}: {cfg.trainer} reads {' or '.join(trainer.endings)}; need such a name"
-        )
-    chosen = choose_prompts(queries, rates, cfg)
+        endings = " or ".join(trainer.endings)
+        raise Refused(f"{out}: {cfg.trainer} reads {endings}; need such a name")
+    chosen = choose_prompts(queries, rates, cfg, apart)
     files = {n: part_path(out, n if cfg.part is None else "") for n in chosen.parts}
-    beside = [reward_path(p) for p in files.values()] if trainer.reward else []
-    if there := [p for p in [*files.values(), *beside] if p.exists()]:
-        raise Refused(f"{there[0]}: exists; need a new name")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_new(files.values(), trainer)
     for name, path in files.items():
         prompts = prompts_of(chosen.parts[name], rates, cfg.system, name)
         _write(path, [trainer.row(p) for p in prompts])
-        _write_beside(path, trainer, _card(cfg, chosen, name, facts or {}))
+        _write_beside(path, trainer, _card(cfg, chosen, name, facts))
     rows = {n: len(part) for n, part in chosen.parts.items()}
     use = [line for path in files.values() for line in how_to_use(path, cfg)]
     return Exported(files, rows, list(dict.fromkeys(use)), chosen)
 
 # %% ../../nbs/45_sets/34_trainers.ipynb #50471f0a
+def _check_new(files: Iterable[Path], trainer: Trainer) -> None:
+    for path in files:
+        for new in (path, reward_path(path))[: 1 + bool(trainer.reward)]:
+            if new.exists():
+                raise Refused(f"{new}: exists; need a new name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _card(cfg: PromptCfg, chosen: Chosen, part: str, facts: Mapping) -> dict:
     how = asdict(cfg) | {"part": part or None, "rows": len(chosen.parts[part])}
     how |= {"places": chosen.places, "left_out": dict(chosen.left_out), **facts}
