@@ -27,7 +27,7 @@ from ..data.plugins import with_registered
 from ..data.records import Query
 from ..grade.reward import trace_reward
 from ..grade.verdict import read_reference
-from .band import Band, check_apart, choose_band, in_order, part_of
+from .band import PLACES, Band, check_apart, choose_band, in_order, part_of
 
 # %% ../../nbs/45_sets/34_trainers.ipynb #a0137236
 RATE_FIELDS = {  # Field of a row -> column of rates
@@ -287,7 +287,9 @@ def choose_prompts(
     queries: Sequence[Query],
     rates: pd.DataFrame | None,  # As from `read_rates`; None where nothing is known
     cfg: PromptCfg,
-    apart: Mapping[str, Iterable[str]] = MappingProxyType({}),  # Name -> texts that must not be in it
+    apart: Mapping[str, Iterable[str]] = MappingProxyType(
+        {}
+    ),  # Name -> texts that must not be in it
 ) -> Chosen:
     "Queries for a trainer. Raises Refused when none is left, the order says nothing, or sets overlap."
     found, left_out = _usable(queries, cfg.trainer)
@@ -330,7 +332,7 @@ def _banded(queries: list[Query], rates, band: Band, left_out: Counter) -> tuple
     lost = place[~kept]
     left_out.update(Counter({f"pass rate: {n}": int(c) for n, c in lost.value_counts().items()}))
     stay = [q for q, ok in zip(queries, kept, strict=True) if ok]
-    return stay, {n: int(c) for n, c in place.value_counts().items()}
+    return stay, {n: c for n in PLACES if (c := int(place.eq(n).sum()))}
 
 # %% ../../nbs/45_sets/34_trainers.ipynb #f707aabf
 def prompts_of(
@@ -378,7 +380,8 @@ def part_path(
 ) -> Path:
     "The file of a part: its name stands before the ending."
     path = Path(path)
-    return path.with_name(f"{path.stem}.{part}{path.suffix}") if part else path
+    stem = path.with_suffix("").stem if path.suffix == ".gz" else path.stem
+    return path.with_name(f"{stem}.{part}{path.name[len(stem) :]}") if part else path
 
 
 def reward_path(
@@ -423,7 +426,9 @@ def export_prompts(
     queries: Sequence[Query],
     rates: pd.DataFrame | None,  # As from `read_rates`; None where nothing is known
     cfg: PromptCfg,
-    apart: Mapping[str, Iterable[str]] = MappingProxyType({}),  # Name -> texts that must not be in it
+    apart: Mapping[str, Iterable[str]] = MappingProxyType(
+        {}
+    ),  # Name -> texts that must not be in it
     facts: Mapping = MappingProxyType({}),  # For the card: where queries and rates come from
 ) -> Exported:
     "Write prompts for a trainer. Raises Refused for another ending, a file that exists, or no prompt."
