@@ -122,20 +122,15 @@ def export(
     **kwargs,
 ) -> list[Path]:  # What was written
     "Write a train set, a pool or prompts for reinforcement learning in the form of other trainers."
-    asked = prompt_flags(**kwargs)
+    asked, whole = prompt_flags(**kwargs), counts or difficulty
     if trainer is not None:
-        check_alone(
-            form=form != "messages", keep=keep, wrong=wrong, counts=counts, difficulty=difficulty
-        )
+        check_alone(form=form != "messages", keep=keep, wrong=wrong, whole=whole)
         return export_for(source, out, trainer, system, asked)
-    check_asked(asked, counts or difficulty)
+    check_asked(asked, whole)
     files = parts_of(out, asked)
     for path, wanted in files.items():
-        if counts or difficulty:
-            export_difficulty(source, path, counts)
-        else:
-            export_responses(source, path, form, system, keep or (), wrong, wanted)
-        print(path)
+        how = (form, system, keep or (), wrong, wanted)
+        print(export_difficulty(source, path, counts) if whole else export_responses(source, path, *how))
     return list(files)
 
 # %% ../../nbs/70_app/45_exchange.ipynb #6bb73f0e
