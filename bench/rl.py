@@ -431,7 +431,7 @@ def environment(name: str, place: Path) -> tuple[Path, float]:
     site = next((place / "lib").glob("python3*")) / "site-packages"
     (site / "zz_base.pth").write_text(f"{here}\n")
     subprocess.run(
-        [place / "bin/python", "-m", "pip", "install", "-q", *PACKAGES[name]], check=True
+        [place / "bin/python", "-m", "pip", "install", "-qq", *PACKAGES[name]], check=True
     )
     return place / "bin/python", round(time.perf_counter() - start, 1)
 
@@ -471,7 +471,8 @@ def main(words: list[str]) -> None:
             f"need a folder, then any of {', '.join(INSIDE)}; got {wrong if plain else words}"
         )
     old = json.loads(OUT.read_text()) if OUT.exists() else {"trainers": {}}
-    old["real"] = real()
+    if len(plain) == 1:
+        old["real"] = real()
     for name in plain[1:] or INSIDE:
         old["trainers"][name] = measure(name, Path(plain[0]).resolve(), sources.get(name))
         print(name, old["trainers"][name], flush=True)

@@ -68,8 +68,7 @@ def check_alone(
 ) -> None:
     "Raise Refused for flags of responses where there is a --for."
     if wrong := [name for name, value in given.items() if value]:
-        name = "counts, --difficulty" if wrong[0] == "whole" else wrong[0]
-        raise Refused(f"--{name}: prompts for a trainer have none; need --for without it")
+        raise Refused(f"--{wrong[0]}: prompts for a trainer have none; need --for without it")
 
 # %% ../../nbs/70_app/43_trainers.ipynb #8a3de649
 def prompt_queries(
