@@ -90,10 +90,11 @@ class Response:
     query_id: str  # Of the query
     source_id: str  # Of the source
     trial: int  # 0, 1, 2 ... for this query and source
-    response: str  # Model text
+    response: str  # Model text; the answer alone where the thought stands in `reasoning`
     finish_reason: str  # "stop", or "length" when max_tokens cut it
-    n_tokens: int  # Tokens drawn
+    n_tokens: int  # Tokens drawn, thought included
     seed: int  # Seed of this draw
+    reasoning: str | None = None  # What it thought, where that came apart; else None
 
 
 KEY = ("query_id", "source_id", "trial")  # Names a draw for ever

@@ -1,4 +1,4 @@
-"""A class with three members is an engine: prompt, seed and parameters in; text, finish reason and token count out.
+"""A class with three members is an engine: prompt, seed and parameters in; text, finish reason, token count and perhaps a thought out.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/protocol.html.md"""
 
@@ -32,9 +32,10 @@ class Draw:
 class Completion:
     "What an engine returns for one draw."
 
-    text: str  # Model text
+    text: str  # Model text; the answer alone where the thought stands in `reasoning`
     finish_reason: str  # "stop", or "length" when max_tokens cut it
-    n_tokens: int  # Tokens drawn; 0 when not known
+    n_tokens: int  # Tokens drawn, thought included; 0 when not known
+    reasoning: str | None = None  # What it thought, where that is told apart; else None
 
 # %% ../../nbs/35_engines/10_protocol.ipynb #b81b6295
 def draw_for(

@@ -26,7 +26,7 @@ from ..data.workers import Workers
 from .verdict import grade_response
 
 # %% ../../nbs/20_grade/52_batch.ipynb #c64f0bae
-_OPTIONAL = ("query", "finish_reason", "rel_tol", "abs_tol")
+_OPTIONAL = ("query", "finish_reason", "rel_tol", "abs_tol", "reasoning")
 _TEXTS = ("response", "ref_ans", "query")
 
 
@@ -35,6 +35,8 @@ def _arguments(i: int, row: dict, fields: dict[str, str]) -> dict:
     for name in ("response", "ref_ans", *_OPTIONAL):
         field = fields.get(name, name)
         if field in row and (row[field] is not None or name == "response"):
+            if name == "reasoning" and not isinstance(row[field], str):
+                continue  # a column of this name may be anything
             args[name] = row[field]
             if name in _TEXTS and not isinstance(row[field], str) and row[field] is not None:
                 args[name] = _number(f"row {i}: {field!r}", row[field], name == "ref_ans")

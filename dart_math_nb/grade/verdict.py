@@ -250,6 +250,13 @@ def _same_words(response: str, ref: Reference) -> bool:
     return response.strip() == ref.text or () != token_key(response) == token_key(ref.text)
 
 # %% ../../nbs/20_grade/50_verdict.ipynb #7d0c11a4
+def _answering(response: str, reasoning: str | None, in_thought: bool) -> str | None:
+    "The part that answers; None when the thought does not end."
+    if reasoning and not response.strip():  # it came apart, and no answer ends it
+        return None
+    return final_part(response, in_thought)
+
+
 def _why_none(final: str | None, finish_reason: str | None) -> str:
     if final is None:
         return "unfinished_thought"
@@ -266,18 +273,18 @@ def grade_response(
     abs_tol: float | None = None,  # Absolute tolerance of the benchmark
     finish_reason: str | None = None,  # "length" when the response was cut off
     in_thought: bool = False,  # Take an answer from the thought where none follows it
+    reasoning: str | None = None,  # Thought that came apart from the response
 ) -> Verdict:
     """Find the answer in a response and compare it with the reference.
     Raises TypeError when an argument is not text, ValueError when a plugin fails."""
     _check_text(response="" if response is None else response, ref_ans=ref_ans, query=query)
     new_budget()
-    final = final_part(response or "", in_thought)
+    final = _answering(response or "", reasoning, in_thought)
     found = find_answer(final, strict) if final and finish_reason != "length" else None
     if found is None:
         return Verdict(False, None, "none", _why_none(final, finish_reason))
     tol = {"rel_tol": rel_tol, "abs_tol": abs_tol}
-    found = _main_number(found, final, query)
-    ref = read_reference(ref_ans)
+    found, ref = _main_number(found, final, query), read_reference(ref_ans)
     if _is_bare(final, found) and _same_words(final, ref):
         return Verdict(True, final, "same_text")
     return _judged(_meant(final, found, ref, query), ref_ans, ref, query, False, tol)

@@ -22,6 +22,7 @@ from ..data.gate import check_types
 from ..data.messages import check_names, refusing
 from ..data.records import short_hash
 from ..data.tables import read_frame
+from .curve import Curve
 from .estimate import fit_prior
 from .prior import free_prior, posterior_interval, posterior_mean
 from .standing import rate_table
@@ -65,6 +66,9 @@ def freeze(
 # %% ../../nbs/40_sample/35_freeze.ipynb #c6d10c76
 def _counts_of(rates: pd.DataFrame, prior, free: bool) -> tuple[pd.Series, pd.Series]:
     "Responses and correct ones that a quota follows from."
+    if (free or prior is not None) and "combined" in rates:
+        what = "rates that were combined are estimates already"
+        raise ValueError(f"{what}, and take no prior; leave --prior out")
     if free:
         fails = posterior_mean(free_prior(rates.n_wrong, rates.n_resp), rates.n_wrong, rates.n_resp)
         pairs = [(f.denominator, f.denominator - f.numerator) for f in fails]
@@ -119,8 +123,12 @@ def strategy_config(
             found[name] = {"n_queries": len(pairs), "hash": short_hash(pairs)}
             if name == "k":
                 found[name] |= {"least": min(n for _, n in pairs), "most": max(n for _, n in pairs)}
+    for name in ("budget", "level"):
+        found[name] = None if found[name] is None else asdict(found[name])
     found["curve"] = free_curve(strategy)
-    if found["curve"] is not None:
+    if isinstance(strategy.curve, Curve):
+        found["curve"] = asdict(strategy.curve)
+    elif found["curve"] is not None:
         found["curve"] = getattr(found["curve"], "__name__", "function")
     found = {n: v for n, v in found.items() if n in PLAIN or v != default[n]}
     return json.loads(json.dumps(found))
@@ -154,6 +162,7 @@ def save_strategy(
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #d124ae98
 _KINDS = {"name": str, "n_pilot": int, "rounding": str, "cover": bool, "min_yield": float}
+_KINDS |= {"budget": dict, "level": dict}
 
 
 def strategy_from(
@@ -177,7 +186,8 @@ def read_strategy(
     config = read_json(folder / "config.json")
     known = {f.name for f in fields(StrategyCfg)}
     config = {n: v for n, v in config.items() if n in known}
-    if "curve" in config and config.pop("curve") and "quota" not in config:
+    function = isinstance(config.get("curve"), str) and config.pop("curve")
+    if function and "quota" not in config:
         what = "its quotas follow from a Python function that is not stored"
         raise ValueError(f"{folder}: {what}; freeze them, or use the strategy from Python")
     for name in BY_QUERY:

@@ -26,7 +26,7 @@ from ..store.schema import files_of
 from ..store.shards import lock_all
 
 # %% ../../nbs/40_sample/65_regrade.ipynb #50cb769d
-_COLUMNS = (*KEY, "response", "finish_reason", *VERDICT)
+_COLUMNS = (*KEY, "response", "reasoning", "finish_reason", *VERDICT)
 
 
 def _tolerances(query: Query) -> dict:
@@ -67,7 +67,8 @@ def _verdicts(
             held.append(row)
             if row["response"] is not None:
                 texts = {"response": row["response"], "ref_ans": q.ref_ans, "query": q.query}
-                yield texts | {"finish_reason": row["finish_reason"]} | _tolerances(q)
+                how = {name: row[name] for name in ("finish_reason", "reasoning")}
+                yield texts | how | _tolerances(q)
 
     head = list(islice(texts := feed(), MIN_PARALLEL))
     few = len(head) < MIN_PARALLEL
