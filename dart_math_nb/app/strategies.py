@@ -22,19 +22,21 @@ from ..sets.stage import sampled_strategies
 
 # %% ../../nbs/70_app/12_strategies.ipynb #51dd88f9
 _HELP = docments(StrategyCfg)  # Field -> its comment
+_PILOT = f"{StrategyCfg.n_pilot}, or 4 under a budget,"
 
 
 def strategy_fields(
     *,
     max_trials: Annotated[int, _HELP["max_trials"]] = StrategyCfg.max_trials,
-    n_pilot: Annotated[int, _HELP["n_pilot"]] = StrategyCfg.n_pilot,
+    n_pilot: Annotated[int, f"{_HELP['n_pilot']}; {_PILOT} when absent"] = None,
     rounding: Annotated[str, _HELP["rounding"]] = StrategyCfg.rounding,
     no_cover: Annotated[bool, "No quota for a query that never fails; prop2diff only"] = False,
     distinct: Annotated[bool, _HELP["quota_distinct"]] = StrategyCfg.quota_distinct,
     min_yield: Annotated[float, _HELP["min_yield"]] = StrategyCfg.min_yield,
 ) -> dict[str, Any]:
     "Fields of a `StrategyCfg` from flags."
-    found = {"max_trials": max_trials, "n_pilot": n_pilot, "rounding": rounding}
+    found = {"max_trials": max_trials, "rounding": rounding}
+    found |= {} if n_pilot is None else {"n_pilot": n_pilot}
     found |= {"cover": not no_cover, "quota_distinct": distinct, "min_yield": min_yield}
     return found
 

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/state.html.md"""
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'WRONG', 'OK', 'REPEAT', 'FEW', 'State', 'mark', 'settle', 'early_stops', 'ends_early', 'read_one',
-           'read_on', 'read_many', 'budget_need', 'expected_need', 'room', 'take_trial', 'Lines', 'read_forms',
-           'read_draws', 'load_states', 'enter_codes', 'result_table', 'pilot_right']
+           'read_on', 'read_many', 'budget_need', 'sure_end', 'expected_need', 'room', 'take_trial', 'Lines',
+           'read_forms', 'read_draws', 'load_states', 'enter_codes', 'result_table', 'pilot_right']
 
 # %% ../../nbs/40_sample/55_state.ipynb #f6ce14cc
 import math
@@ -25,7 +25,7 @@ from ..data.records import Query
 from .estimate import gives_up, yield_stops
 from .standing import response_form, with_rates
 from .strategy import StrategyCfg, pilot_size, query_quota, trial_limit
-from .worth import draws_ahead, is_spent, query_cells
+from .worth import draws_ahead, draws_sure, is_spent, query_cells
 from ..store.pool import Pool, read_narrow
 from ..store.rows import iter_pool
 from ..store.trials import CUT, each_query, read_trials
@@ -187,6 +187,18 @@ def budget_need(
     n, c = state.n_graded, min(state.n_good, ahead.shape[1] - 1)
     return float(ahead[n, c]) if n < len(ahead) else 0.0
 
+
+def sure_end(
+    state: State,  # With its pilot, and not stopped
+    strategy: StrategyCfg,  # With a budget
+) -> int:  # Draws
+    "Up to where a query is drawn, whatever comes of the draws that are not graded yet."
+    limit = trial_limit(strategy, state.query.query_id)
+    sure = draws_sure(strategy.budget, strategy.level, limit, strategy.k)
+    if state.n >= len(sure) or state.n_ok >= sure.shape[1]:
+        return state.n + 1
+    return state.n + max(1, int(sure[state.n, state.n_ok]))
+
 # %% ../../nbs/40_sample/55_state.ipynb #7c1e9be1
 def expected_need(
     state: State,
@@ -225,6 +237,8 @@ def room(
         return 0
     if state.quota is None:
         return pilot_size(strategy) - state.next
+    if strategy.budget is not None:
+        return min(sure_end(state, strategy), end) - state.next
     need = expected_need(state, strategy)
     if need > 0 or state.next < len(known):
         return min(max(1, int(need)) - state.pending, end - state.next)
@@ -281,11 +295,11 @@ def read_forms(
 ) -> dict[str, dict[int, int]]:  # Query id to trial to form
     "Forms of the acceptable responses of a pool."
     good = pc.field("correct") & (pc.field("finish_reason") != "length")
-    columns, found = ["query_id", "source_id", "trial", "response"], {}
+    columns, found = ["query_id", "source_id", "trial", "response", "reasoning"], {}
     for table in iter_pool(folder, columns, query_ids, good):
-        for q, s, t, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
+        for q, s, t, *texts in zip(*(c.to_pylist() for c in table.columns), strict=True):
             if s == source_id:
-                found.setdefault(q, {}).setdefault(t, response_form(text))
+                found.setdefault(q, {}).setdefault(t, response_form(*texts))
     return found
 
 # %% ../../nbs/40_sample/55_state.ipynb #9062043e
