@@ -69,6 +69,7 @@ EXAMPLES = {  # Stage -> a line
     "curate": "dart-math curate runs/dice --dedupe",
     "evaluate": "dart-math evaluate --benchmarks runs/demo/queries.jsonl --engine simulated --out runs/dice",
     "difficulty show": "dart-math difficulty show runs/dice",
+    "difficulty combine": "dart-math difficulty combine runs/dice runs/theirs --out combined.jsonl",
     "bias": "dart-math bias runs/dice/train_set/prop2diff --queries runs/demo/queries.jsonl --fail-rates-from runs/dice",
     "train": "dart-math train tiny --set train_set=runs/demo/train_set/uniform out=runs/tiny",
 }
