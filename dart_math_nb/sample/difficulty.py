@@ -23,9 +23,15 @@ from ..data.files import read_json
 from ..data.records import Query, Source
 from ..data.tables import read_frame
 from .boundary import rate_columns
-from .estimate import yield_stops
 from .freeze import read_strategy
-from .strategy import StrategyCfg, k_of, pilot_size, query_quota, trial_limit
+from dart_math_nb.sample.strategy import (
+    StrategyCfg,
+    k_of,
+    pilot_size,
+    query_quota,
+    stops_of,
+    trial_limit,
+)
 from ..store.folder import made_with
 from ..store.pool import read_sources
 from ..store.run import RunFolder, pool_of, run_of
@@ -57,7 +63,7 @@ def sure_draws(
         return k_of(rule.strategy, query_id)
     if rule.n_pilot or not rule.strategy.quota_distinct:
         return rule.n_pilot
-    stops = yield_stops(rule.strategy.min_yield, trial_limit(rule.strategy, query_id))
+    stops = stops_of(rule.strategy, trial_limit(rule.strategy, query_id))
     return min([query_quota(rule.strategy, 0, 0, query_id), *stops[:1]])
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #c3b67f3a
@@ -93,6 +99,7 @@ class Ends(NamedTuple):
     quota: int | None = None  # Correct responses wanted
     max_trials: int | None = None  # Limit of draws
     min_yield: float = 0.0  # Correct per 1,000 draws below which the rule gives up
+    give_up: int = 0  # Draws without a correct one at which it gives up; 0 never
     n_pilot: int = 0  # Draws among them that were settled beforehand; the rate is read from these
     n_pilot_correct: int = 0  # Correct ones among those
 
@@ -102,7 +109,7 @@ def ends_at(
     n: int,  # Draws that count
     stop: str,  # One of `boundary.STOPS`
     n_pilot: int = 0,  # Draws that were settled beforehand
-    **rule,  # quota, max_trials, min_yield
+    **rule,  # quota, max_trials, min_yield, give_up
 ) -> Ends:
     "Counts of the first draws of a query."
     good, part, n_pilot = codes[:n] == CORRECT, codes[:n], min(n, n_pilot)
@@ -135,15 +142,17 @@ def query_ends(
         return ends_at(codes, len(codes), "open", sure)
     right = np.concatenate([[0], (codes == CORRECT).cumsum()])
     quota = query_quota(s, int(right[sure]), sure, query_id)
-    n, stop = _first_end(right, quota, limit, sure, s.min_yield)
-    how = {"quota": quota, "max_trials": limit, "min_yield": s.min_yield}
-    if n <= n_least <= len(every) and (sure or not s.min_yield) and stop != "open":
+    n, stop = _first_end(right, quota, limit, sure, stops_of(s, limit))
+    how = {"quota": quota, "max_trials": limit}
+    how |= {"min_yield": s.min_yield, "give_up": s.give_up}
+    early = s.min_yield or 0 < s.give_up <= n_least
+    if n <= n_least <= len(every) and (sure or not early) and stop != "open":
         return ends_at(every, n_least, "fixed" if not sure else stop, n_least, **how)
     return ends_at(codes, n, stop, max(sure, n_least if sure else 0), **how)
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #823cc625
-def _first_end(right: np.ndarray, quota: int, limit: int, sure: int, floor: float):
-    n, stops = len(right) - 1, np.array([*yield_stops(floor, limit), np.inf])
+def _first_end(right: np.ndarray, quota: int, limit: int, sure: int, stops: tuple):
+    n, stops = len(right) - 1, np.array([*stops, np.inf])
     full = max(int(np.searchsorted(right, quota)), sure) if right[-1] >= quota else n + 1
     poor = np.arange(n + 1) >= stops[np.minimum(right, len(stops) - 1)]
     poor[: max(sure, 1)] = False
@@ -222,10 +231,11 @@ def with_rate(
     out = frame.assign(rate_trials=0, rate_correct=0, pass_rate=np.nan, low=np.nan, high=np.nan)
     out = out.astype({"rate_trials": object, "rate_correct": object})
     floor = frame["min_yield"].where(~pilot, 0.0).fillna(0.0)
-    for one in floor.unique():
-        at = floor == one
+    gone = frame["give_up"].where(~pilot, 0).fillna(0)
+    for least, most in set(zip(floor, gone, strict=True)):
+        at = (floor == least) & (gone == most)
         rule = (n[at], c[at], stop[at], frame["quota"][at], frame["max_trials"][at])
-        for name, values in rate_columns(*rule, float(one), level).items():
+        for name, values in rate_columns(*rule, float(least), int(most), level).items():
             out.loc[at, name] = values
     return out
 
@@ -289,7 +299,8 @@ def finished(
         for name, value in _NONE.items():
             found[name] = found[name] if value is None else found[name].fillna(value)
     whole = {n: "int64" for n, v in _NONE.items() if type(v) is int}
-    limits = {"quota": "Int64", "max_trials": "Int64", "min_yield": "float64", "stop": "object"}
+    limits = {"min_yield": "float64", "stop": "object"}
+    limits |= dict.fromkeys(("quota", "max_trials", "give_up"), "Int64")
     found = with_rate(found.astype(whole | limits).reset_index(drop=True), level)
     for name in ABOUT_SOURCE:
         found[name] = [sources.get(s, {}).get(name) for s in found["source_id"]]

@@ -156,7 +156,8 @@ def save_strategy(
     return folder
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #d124ae98
-_KINDS = {"name": str, "n_pilot": int, "rounding": str, "cover": bool, "min_yield": float}
+_KINDS = {"name": str, "n_pilot": int, "rounding": str, "cover": bool}
+_KINDS |= {"min_yield": float, "give_up": int}
 
 
 def strategy_from(

@@ -46,6 +46,7 @@ KEPT = (
     "quota",
     "quota_distinct",
     "min_yield",
+    "give_up",
     "rates_from",
     "asked_prior",
     "queries",

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..data.files import whole_text
 from .boundary import rate_columns
-from .estimate import fail_interval, yield_stops
+from .estimate import early_stops, fail_interval
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
     at_least_one,
@@ -156,6 +156,7 @@ def stop_points(
     exhausted: Iterable[str] = (),  # Queries without any further draw
     distinct: bool = False,  # Count only different responses
     min_yield: float = 0.0,  # Correct responses per 1,000 draws below which a query ends
+    give_up: int = 0,  # Draws without a correct response that end a query; 0 never
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop
     "Where each query stops, and what it has by then."
     rows = graded_prefix(draws, distinct)
@@ -165,7 +166,7 @@ def stop_points(
     last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial.reindex(ids)
     full = np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
     limit = pd.Series(limit_of(ids, max_trials), ids)
-    poor = _poor_points(rows, min_yield, limit, n_pilot).reindex(ids)
+    poor = _poor_points(rows, (min_yield, give_up), limit, n_pilot).reindex(ids)
     poor = poor.where((poor < limit) & ~(full <= poor))
     done = [poor.notna(), full.notna(), n_seen >= limit, ids.isin(set(exhausted))]
     stop = np.select(done, ["yield", "quota", "max_trials", "exhausted"], default="")
@@ -174,11 +175,11 @@ def stop_points(
     return _found(out, rows, np.where(stop == "", None, stop))
 
 # %% ../../nbs/40_sample/25_standing.ipynb #64292f88
-def _poor_points(rows: pd.DataFrame, min_yield: float, limit: pd.Series, n_pilot: int) -> pd.Series:
+def _poor_points(rows: pd.DataFrame, early: tuple, limit: pd.Series, n_pilot: int) -> pd.Series:
     "First number of draws at which a query gives up, for those that do."
-    if not min_yield or not len(rows):
+    if not any(early) or not len(rows):
         return pd.Series(dtype=float)
-    stops = np.array([*yield_stops(min_yield, int(limit.max())), np.inf])
+    stops = np.array([*early_stops(*early, int(limit.max())), np.inf])
     n, c = rows.trial + 1, np.minimum(rows.n_ok.to_numpy(), len(stops) - 1)
     poor = rows[(n >= stops[c]) & (n >= n_pilot)]
     return poor.groupby("query_id").trial.min() + 1
@@ -201,8 +202,8 @@ def progress_table(
     "Where each query stands under a strategy."
     gone, n_pilot = list(exhausted), pilot_size(strategy)
     quota = quotas(draws, strategy, query_ids, gone)
-    how = (trial_limit(strategy), n_pilot, gone, strategy.quota_distinct, strategy.min_yield)
-    out = stop_points(draws, quota, *how)
+    how = (trial_limit(strategy), n_pilot, gone, strategy.quota_distinct)
+    out = stop_points(draws, quota, *how, strategy.min_yield, strategy.give_up)
     n_drawn = draws.query_id.astype(str).value_counts()
     out["n_drawn"] = n_drawn.reindex(out.index, fill_value=0)
     n, c = out.n_trials, out.n_correct
@@ -223,7 +224,8 @@ def with_rates(
     if not pilot_size(strategy) and strategy.name != "vrt":
         limit = limit_of(points.index, trial_limit(strategy))
         stop = points.stop.astype(object).where(points.stop.notna(), "open")
-        found = rate_columns(n, c, stop, points.quota, limit, strategy.min_yield)
+        early = (strategy.min_yield, strategy.give_up)
+        found = rate_columns(n, c, stop, points.quota, limit, *early)
         rate = pd.Series(found["pass_rate"], points.index)
     return points.assign(pass_rate=rate, fail_rate=1 - rate)
 
@@ -253,7 +255,7 @@ def strategy_draws(
     gone = list(exhausted)
     quota = quotas(draws, strategy, query_ids, gone)
     limit, distinct = trial_limit(strategy), strategy.quota_distinct
-    how = (pilot_size(strategy), gone, distinct, strategy.min_yield)
+    how = (pilot_size(strategy), gone, distinct, strategy.min_yield, strategy.give_up)
     points = stop_points(draws, quota, limit, *how)
     n = points.n_trials.where(points.stop == "yield", limit_of(points.index, limit))
     return accepted(draws, quota, n.to_dict(), distinct)

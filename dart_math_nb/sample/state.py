@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from fastcore.basics import patch
 
 from ..data.records import Query
-from .estimate import gives_up, yield_stops
+from .estimate import gives_up
 from .standing import response_form, with_rates
-from .strategy import StrategyCfg, pilot_size, query_quota, trial_limit
+from .strategy import StrategyCfg, pilot_size, query_quota, stops_of, trial_limit
 from ..store.pool import Pool, read_narrow
 from ..store.rows import iter_pool
 from ..store.trials import CUT, each_query, read_trials
@@ -83,7 +83,7 @@ def settle(
     "Read the graded prefix; fix the quota and the stop as soon as it allows."
     query_id, pilot, state.need = state.query.query_id, pilot_size(strategy), -1.0
     limit = trial_limit(strategy, query_id)
-    stops = yield_stops(strategy.min_yield, limit) if strategy.min_yield else ()
+    stops = stops_of(strategy, limit)
     while state.stop is None:
         more = state.n < min(limit, len(state.known)) and state.known[state.n] != UNKNOWN
         out = state.gone is not None and state.n >= state.gone and not more
@@ -98,7 +98,10 @@ def settle(
         elif out:
             state.stop = "exhausted"
         elif more:
-            read_on(state, pilot if state.quota is None else limit, bool(stops))
+            end = pilot if state.quota is None else limit
+            if state.n_ok < len(stops):  # no sooner can it be given up
+                end = min(end, max(stops[state.n_ok], pilot, state.n + 1))
+            read_on(state, end)
         else:
             return
 
@@ -128,10 +131,9 @@ FEW = 64  # Draws that are read one by one
 def read_on(
     state: State,  # Trial `n` is graded
     end: int,  # Draw before which to stop
-    careful: bool,  # Does every draw decide?
 ) -> None:
     "Read one graded draw, or as many as decide nothing."
-    if careful or state.forms or len(state.known) - state.n < FEW:
+    if state.forms or len(state.known) - state.n < FEW:
         read_one(state)
     else:
         read_many(state, end)
