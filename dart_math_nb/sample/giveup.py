@@ -6,7 +6,7 @@
 __all__ = ['GIVE_UP_PRIOR', 'N_RATES', 'GIVE_UP_SHARE', 'expected_found', 'expected_cost', 'quotas_at', 'longest_limit',
            'give_up_cost', 'hopeless_quota', 'give_up_draws']
 
-# %% ../../nbs/40_sample/39_giveup.ipynb #7293e7ad
+# %% ../../nbs/40_sample/39_giveup.ipynb #bae33525
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -24,7 +24,7 @@ from dart_math_nb.sample.strategy import (
     trial_limit,
 )
 
-# %% ../../nbs/40_sample/39_giveup.ipynb #c243c00d
+# %% ../../nbs/40_sample/39_giveup.ipynb #f860e276
 def expected_found(
     quota: np.ndarray,  # [g] correct responses at which a query ends
     n: int,  # Draws at most
@@ -42,7 +42,7 @@ def expected_cost(
     "Draws that a query is expected to take."
     return np.where(p > 0, expected_found(quota, n, p) / np.where(p > 0, p, 1), n)
 
-# %% ../../nbs/40_sample/39_giveup.ipynb #ad3722fb
+# %% ../../nbs/40_sample/39_giveup.ipynb #56c5753e
 def quotas_at(
     strategy: StrategyCfg,
     p: np.ndarray,  # [g] pass rates
@@ -64,7 +64,7 @@ def longest_limit(
     limit = trial_limit(strategy)
     return limit if isinstance(limit, int) else max(limit.values())
 
-# %% ../../nbs/40_sample/39_giveup.ipynb #940e064b
+# %% ../../nbs/40_sample/39_giveup.ipynb #51e0fdd3
 GIVE_UP_PRIOR = (0.1, 0.5)  # Beta of pass rates, where none is known: many hopeless, few easy
 N_RATES = 512  # Points by which a Beta is summed
 
@@ -89,7 +89,7 @@ def give_up_cost(
 def _spread(prior: Sequence[float] = GIVE_UP_PRIOR) -> np.ndarray:
     return beta.ppf((np.arange(N_RATES) + 0.5) / N_RATES, *prior)
 
-# %% ../../nbs/40_sample/39_giveup.ipynb #34c892ed
+# %% ../../nbs/40_sample/39_giveup.ipynb #cbaf7019
 def hopeless_quota(
     strategy: StrategyCfg,
 ) -> int:
@@ -99,7 +99,7 @@ def hopeless_quota(
     k = strategy.k if isinstance(strategy.k, int) else min(strategy.k, key=strategy.k.get)
     return query_quota(strategy, 0, n, None if isinstance(k, int) else k)
 
-# %% ../../nbs/40_sample/39_giveup.ipynb #1b0690a1
+# %% ../../nbs/40_sample/39_giveup.ipynb #ae4b31e6
 GIVE_UP_SHARE = 0.01  # Of the accepted responses
 
 
@@ -107,11 +107,11 @@ def give_up_draws(
     strategy: StrategyCfg,  # Its own `give_up` is not looked at
     share: float = GIVE_UP_SHARE,  # Of accepted responses that may be lost, in (0, 1)
     prior: Sequence[float] = GIVE_UP_PRIOR,  # a, b of a Beta distribution of pass rates
-) -> int:  # Draws; 0 for vrt, and where nothing would be saved within the limit
+) -> int:  # Draws; 0 for vrt and budget, and where nothing would be saved within the limit
     "After how many draws without a correct response to give up. Raises ValueError for a bad share."
     if not 0 < share < 1:
         raise ValueError(f"share={share}; need a number between 0 and 1")
-    if strategy.name == "vrt":
+    if strategy.name == "vrt" or strategy.budget is not None:
         return 0
     low, high, p = max(pilot_size(strategy), 1) - 1, longest_limit(strategy), _spread(prior)
     while high - low > 1:
