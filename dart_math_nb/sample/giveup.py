@@ -74,7 +74,10 @@ def give_up_cost(
     pass_rates: Sequence[float] | None = None,  # Of queries; spread as GIVE_UP_PRIOR when None
 ) -> dict[str, float]:  # rows_lost, draws_saved, queries_lost: shares of what there is without
     "What giving up hopeless queries costs and saves, in expectation. Needs no draw."
-    p, limit = np.asarray(_spread() if pass_rates is None else pass_rates, float), longest_limit(strategy)
+    p, limit = (
+        np.asarray(_spread() if pass_rates is None else pass_rates, float),
+        longest_limit(strategy),
+    )
     quota, own = quotas_at(strategy, p), np.full(len(p), hopeless_quota(strategy))
     n = max(strategy.give_up, pilot_size(strategy)) if strategy.give_up else limit
     gone, rest = (1 - p) ** n if n < limit else np.zeros(len(p)), max(limit - n, 1)

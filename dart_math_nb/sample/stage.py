@@ -55,6 +55,7 @@ KEPT = (
     "queries",
     "n_queries",
     "engine",
+    "split_thought",
 )  # A change of these leaves draws usable
 
 

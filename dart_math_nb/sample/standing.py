@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.files import whole_text
+from ..data.thought import join_thought
 from .boundary import rate_columns
 from .estimate import early_stops, fail_interval
 from dart_math_nb.sample.strategy import (
@@ -39,8 +40,10 @@ def normalize_response(
 
 def response_form(
     text: str,  # Of a model
+    reasoning: str | None = None,  # Its thought, where that came apart
 ) -> int:  # In [0, 2**63)
-    "Equal for responses that are equal after normalization."
+    "Equal for responses that are equal after normalization, thought and all."
+    text = join_thought(text, reasoning)
     try:
         data = normalize_response(text).encode()
     except UnicodeEncodeError:  # half a character; the journal keeps U+FFFD in its place
@@ -77,7 +80,12 @@ def _repeats(rows: pd.DataFrame, ok: pd.Series) -> pd.Series:
     if not {"form", "response"} & set(rows):
         raise ValueError(f"distinct: draws need the column form or response, not {list(rows)}")
     good = rows[ok]
-    form = good["form"] if "form" in good else good["response"].map(response_form)
+    if "form" in good:
+        form = good["form"]
+    else:
+        thoughts = good["reasoning"] if "reasoning" in good else pd.Series(None, good.index, object)
+        pairs = zip(good["response"], thoughts.where(thoughts.notna(), None), strict=True)
+        form = pd.Series([response_form(*pair) for pair in pairs], good.index)
     again = good[["query_id"]].assign(form=form).duplicated()
     return again.reindex(rows.index, fill_value=False)
 

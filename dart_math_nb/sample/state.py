@@ -284,11 +284,11 @@ def read_forms(
 ) -> dict[str, dict[int, int]]:  # Query id to trial to form
     "Forms of the acceptable responses of a pool."
     good = pc.field("correct") & (pc.field("finish_reason") != "length")
-    columns, found = ["query_id", "source_id", "trial", "response"], {}
+    columns, found = ["query_id", "source_id", "trial", "response", "reasoning"], {}
     for table in iter_pool(folder, columns, query_ids, good):
-        for q, s, t, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
+        for q, s, t, *texts in zip(*(c.to_pylist() for c in table.columns), strict=True):
             if s == source_id:
-                found.setdefault(q, {}).setdefault(t, response_form(text))
+                found.setdefault(q, {}).setdefault(t, response_form(*texts))
     return found
 
 # %% ../../nbs/40_sample/55_state.ipynb #9062043e
