@@ -179,7 +179,7 @@ def path_interval(
     low = np.where(place == len(ways) - 1, 0.0, low)
     return low[back], np.where(place == 0, 1.0, high)[back]
 
-
+# %% ../../nbs/40_sample/22_boundary.ipynb #ff3db1a2
 def _root(above, n: int) -> np.ndarray:
     "Where a rising function of [n] rates passes its level."
     low, high = np.zeros(n), np.ones(n)

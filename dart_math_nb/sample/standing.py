@@ -171,10 +171,8 @@ def stop_points(
     "Where each query stops, and what it has by then."
     rows = graded_prefix(draws, distinct)
     rows = rows[rows.trial < limit_of(rows.query_id, max_trials)]
-    ids, wanted = quota.index, rows.query_id.map(quota.to_dict())
+    ids, full = quota.index, _full_points(rows, quota, n_pilot)
     n_seen = rows.groupby("query_id").size().reindex(ids, fill_value=0)
-    last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial.reindex(ids)
-    full = np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
     limit = pd.Series(limit_of(ids, max_trials), ids)
     poor = _early_points(rows, spending, (min_yield, give_up), limit, n_pilot).reindex(ids)
     poor = poor.where((poor < limit) & ~(full <= poor))
@@ -183,6 +181,14 @@ def stop_points(
     stop = np.select(done, [early, "quota", "max_trials", "exhausted"], default="")
     n_trials = np.fmin(poor.fillna(full), n_seen).astype(int)
     return _found(pd.DataFrame({"quota": quota, "n_trials": n_trials}), rows, stop)
+
+# %% ../../nbs/40_sample/25_standing.ipynb #db45e462
+def _full_points(rows: pd.DataFrame, quota: pd.Series, n_pilot: int) -> pd.Series:
+    "Number of draws at which a query has its quota, for those that do."
+    wanted = rows.query_id.map(quota.to_dict())
+    last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial
+    last = last.reindex(quota.index)
+    return np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
 
 # %% ../../nbs/40_sample/25_standing.ipynb #64292f88
 def _early_points(rows: pd.DataFrame, spending, *floor) -> pd.Series:
