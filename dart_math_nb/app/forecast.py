@@ -155,18 +155,10 @@ def read_budget(
     "A budget from words. Raises ValueError."
     if words is None:
         return None
-    from dart_math_nb.data.messages import check_names
+    from dart_math_nb.app.budgets import read_amount
     from dart_math_nb.sample.forecast import UNITS
 
-    said = f"--budget {' '.join(words)}"
-    if len(words) != 2:
-        raise ValueError(f"{said}; need a number and one of {', '.join(UNITS)}")
-    try:
-        number = float(words[0].replace(",", "").replace("_", ""))
-    except ValueError:
-        raise ValueError(f"{said}; need a number before the unit") from None
-    check_names("--budget", [words[1]], UNITS, "unit")
-    return number, words[1]
+    return read_amount(words, tuple(UNITS))
 
 # %% ../../nbs/70_app/66_forecast.ipynb #e57190de
 def asked_strategies(strategy, k, budget: tuple | None, given: Given, **fields) -> list:

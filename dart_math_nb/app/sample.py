@@ -11,11 +11,13 @@ __all__ = ['GIVES_UP', 'sample_table', 'set_table', 'strategy_setup', 'kept_setu
 # %% ../../nbs/70_app/30_sample.ipynb #a5241f0c
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 from fastcore.meta import delegates
 
-from .flags import Many, NeededInt, Out, read_prior
+from .budgets import budget_fields, check_fits, print_rounds, strategy_of
+from .flags import Many, Out, read_prior
 from .printing import cut_and_print, print_frame, print_table, tell
 from .queries import ids_of, keep_queries
 from .setup import Setup, connect, open_setup, set_setup
@@ -69,18 +71,21 @@ def set_table(
 # %% ../../nbs/70_app/30_sample.ipynb #be764355
 @delegates(set_setup, but=["ids"])
 @delegates(strategy_fields, keep=True)
+@delegates(budget_fields, keep=True)
 def strategy_setup(
-    k: int,  # Draws (vrt), responses (uniform) or those of the hardest query
+    k: int | None,  # Draws (vrt), responses (uniform) or those of the hardest query
     *,
-    strategy: str = "prop2diff",  # vrt, uniform, prop2diff, or by fail rate: fail**2, band(0.2,0.8)
+    strategy: str = "prop2diff",  # vrt, uniform, prop2diff, budget, or by fail rate: fail**2, band(0.2,0.8)
     **kwargs,
 ) -> tuple[StrategyCfg, dict]:
     "What to collect, and the flags of what it is drawn from."
     own = strategy_fields.__kwdefaults__.keys() & kwargs.keys()
     fields = strategy_fields(**{name: kwargs.pop(name) for name in own})
-    cfg = StrategyCfg(strategy, k, **fields)
+    own = budget_fields.__kwdefaults__.keys() & kwargs.keys()
+    budget = budget_fields(**{name: kwargs.pop(name) for name in own})
+    cfg = strategy_of(strategy, k, budget, **fields)
     refuse_no_cover([cfg])
-    return cfg, kwargs
+    return cfg, kwargs | ({} if budget is None or cfg.budget is not None else {"cap": budget})
 
 # %% ../../nbs/70_app/30_sample.ipynb #9bd5cfa9
 @delegates(strategy_setup)
@@ -109,6 +114,7 @@ def sampling_setup(
     reuse: bool = False,  # Go on in a folder with other settings where its draws can be used
     retries: int = None,  # Further attempts for a draw that failed; the engine's policy when absent
     timeout: float = None,  # Seconds for one attempt; the engine's policy when absent
+    wait: float = 0.0,  # Under a budget: seconds to wait for other shares at the end of a round
     **kwargs,
 ) -> tuple[dict, StrategyCfg, dict]:  # Options of `sample_into`; what to collect; other flags
     "How a process goes about it, apart from the rest."
@@ -116,7 +122,7 @@ def sampling_setup(
     how |= {"rates": {"source_id": fail_rates_source, "foreign": foreign}}
     how |= {"prior": read_prior(prior), "retries": retries, "timeout": timeout}
     kept, *rest = kept_setup(k, **kwargs)
-    return how | {"shard": parse_shard(shard)} | kept, *rest
+    return how | {"shard": parse_shard(shard), "wait": wait} | kept, *rest
 
 # %% ../../nbs/70_app/30_sample.ipynb #b42766a1
 GIVES_UP = "a query without a correct response after {} draws ends (--give-up 0 draws on)"
@@ -126,7 +132,9 @@ GIVES_UP = "a query without a correct response after {} draws ends (--give-up 0 
 def sample(
     *,
     out: Out,  # Run folder; continued when it exists
-    k: NeededInt,  # Draws (vrt), responses (uniform) or those of the hardest query
+    k: Annotated[
+        int, {"opt": True}
+    ] = None,  # Draws (vrt), responses (uniform) or those of the hardest query; not needed for budget
     cut: bool = False,  # Then cut the train set too; with shards, the last to finish does it
     **kwargs,
 ) -> pd.DataFrame:  # Where each query stopped
@@ -138,6 +146,8 @@ def sample(
     result = sample_into(out, cfg, setup, **options)
     if len(sets.table) > 1:
         print_frame(set_table(result, sets))
+    if cfg.budget is not None:
+        print_rounds(out, setup.source.source_id, setup.queries)
     print_table(sample_table(result, setup.queries), RunFolder(out).path("pool"))
     if cut:
         cut_finished(out, cfg.name, options["shard"][1])
@@ -157,8 +167,15 @@ def asked_sampling(
     before = None if before is None else before.get("give_up", 0)
     cfg = with_stop(cfg, kwargs.get("give_up"), before)
     check_curve(cfg)
+    ids, rates = [q.query_id for q in sets.queries], options["rates_from"]
+    check_fits(cfg, flags.pop("cap", None), ids, rates or _own_rates(out), sets.queries)
     check_stage(out, cfg, options)
     return options, cfg, sets, fields, flags
+
+
+def _own_rates(out: str | Path) -> Path | None:
+    "The run, where it has a pool that may tell pass rates."
+    return Path(out) if RunFolder(out).path("pool").is_dir() else None
 
 # %% ../../nbs/70_app/30_sample.ipynb #e97ac497
 def check_stage(
@@ -178,10 +195,14 @@ def cut_finished(
 ) -> None:
     "Cut the set of a strategy once all shares are sampled, and print what it holds."
     done = len(list(RunFolder(run).path("sample", name).glob("result*.parquet")))
+    strategy = sampled(run)[name]
+    if strategy.budget is not None and (strategy.level is None or not strategy.level.final):
+        print("the budget is not spent yet; the share that spends it cuts the train set")
+        return
     if done < n_shares:
         print(f"{done} of {n_shares} shares are finished; the last one cuts the train set")
         return
-    cut_and_print(run, {name: sampled(run)[name]})
+    cut_and_print(run, {name: strategy})
 
 # %% ../../nbs/70_app/30_sample.ipynb #d2acf6ee
 def sample_into(

@@ -27,12 +27,13 @@ from ..store.run import RunFolder
 # %% ../../nbs/70_app/12_strategies.ipynb #51dd88f9
 _HELP = docments(StrategyCfg)  # Field -> its comment
 _GIVE_UP = "Draws without a correct response that end a query; 0 never; costs < 1 % when absent"
+_PILOT = f"{StrategyCfg.n_pilot}, or 4 under a budget,"
 
 
 def strategy_fields(
     *,
     max_trials: Annotated[int, _HELP["max_trials"]] = StrategyCfg.max_trials,
-    n_pilot: Annotated[int, _HELP["n_pilot"]] = StrategyCfg.n_pilot,
+    n_pilot: Annotated[int, f"{_HELP['n_pilot']}; {_PILOT} when absent"] = None,
     rounding: Annotated[str, _HELP["rounding"]] = StrategyCfg.rounding,
     no_cover: Annotated[bool, "No quota for a query that never fails; prop2diff only"] = False,
     distinct: Annotated[bool, _HELP["quota_distinct"]] = StrategyCfg.quota_distinct,
@@ -40,7 +41,8 @@ def strategy_fields(
     give_up: Annotated[int, _GIVE_UP] = None,
 ) -> dict[str, Any]:
     "Fields of a `StrategyCfg` from flags; `give_up` only when it was said."
-    found = {"max_trials": max_trials, "n_pilot": n_pilot, "rounding": rounding}
+    found = {"max_trials": max_trials, "rounding": rounding}
+    found |= {} if n_pilot is None else {"n_pilot": n_pilot}
     found |= {"cover": not no_cover, "quota_distinct": distinct, "min_yield": min_yield}
     return found | ({} if give_up is None else {"give_up": give_up})
 
