@@ -326,7 +326,9 @@ def exhausted_queries(
     "Queries that the engine had no further draw for, whichever strategy asked."
     files = sorted(RunFolder(run).path("sample").glob("*/result*.parquet"))
     tables = [read_frame(f, {"query_id": str, "stop": str}) for f in files]
-    return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
+    return sorted(
+        {q for t in tables for q in t.loc[t["stop"].isin(["exhausted", "refused"]), "query_id"]}
+    )
 
 
 def imported_sources(
