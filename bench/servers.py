@@ -1,23 +1,44 @@
-"""Processor time of a test server per request: the one of `testing.fake_server` beside aiohttp's.
+"""Servers on bad days, and what a test server costs: `python bench/servers.py [PART ...]`.
 
-Both answer every request with the same completion, each in a process of its own; one client keeps 64 requests
-in flight. Writes bench/results/servers.json.
+cost      processor time of the test server of `testing.fake_server` per request, beside aiohttp's
+outage    256 draws in flight; the only server is killed for a minute, or stopped so that it hangs; the
+          same run without: time, and the set
+dead      one of four servers is killed, or stopped, in mid-run and never comes back
+limit     a service that takes 20 requests a second and says `Retry-After`, in several ways of counting
+
+Runs take the product's own sampling loop over real sockets, servers in processes of their own; seeds are
+fixed. All parts when none is named; each writes its entry of bench/results/servers.json.
 """
 
+import argparse
 import asyncio
-import json
 import os
 import platform
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 import aiohttp
 
+from dart_math_nb.data.files import read_json, write_json
+from dart_math_nb.data.records import Source, make_query
+from dart_math_nb.engines.openai import OpenAIEngine
+from dart_math_nb.engines.protocol import run_async
+from dart_math_nb.sample.loop import sample_pool
+from dart_math_nb.sample.standing import accepted
+from dart_math_nb.sample.strategy import StrategyCfg
+from dart_math_nb.store.pool import open_pool, read_pool
+from dart_math_nb.testing.fake_server import free_port, json_reply, null_reply, serve, sums_reply
+
 RESULTS = Path(__file__).parent / "results" / "servers.json"
 OWN = "import asyncio, dart_math_nb.testing.fake_server as s; asyncio.run(s._serve_null())"
+SUMS = "import asyncio, dart_math_nb.testing.fake_server as s; asyncio.run(s._serve_sums({}, {}))"
 AIOHTTP = """
 import asyncio
 from aiohttp import web
@@ -47,7 +68,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def ask(url: str, n: int) -> float:
+async def post_many(url: str, n: int) -> float:
     "Seconds for `n` requests."
     body, numbers = b'{"prompt": "1+1=?"}' + b" " * 400, iter(range(n))
     async with aiohttp.ClientSession() as session:
@@ -62,32 +83,231 @@ async def ask(url: str, n: int) -> float:
         return time.perf_counter() - begin
 
 
+@contextmanager
+def child(code: str):
+    "A process, and the first line that it says."
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as one:
+        try:
+            yield one, one.stdout.readline().strip()
+        finally:
+            one.kill()
+
+
 def measure(name: str, code: str, n: int = 6000) -> dict:
     "Time of one server."
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-        try:
-            url = child.stdout.readline().strip()
-            asyncio.run(ask(url, 200))
-            before = cpu_seconds(child.pid)
-            wall = asyncio.run(ask(url, n))
-            cpu = cpu_seconds(child.pid) - before
-        finally:
-            child.terminate()
+    with child(code) as (process, url):
+        asyncio.run(post_many(url, 200))
+        before = cpu_seconds(process.pid)
+        wall = asyncio.run(post_many(url, n))
+        cpu = cpu_seconds(process.pid) - before
     return {"server": name, "requests": n, "per_s": round(n / wall), "cpu_us": round(1e6 * cpu / n)}
 
 
-if __name__ == "__main__":
+def cost() -> dict:
+    "Processor time per request, the better of two."
     rows = [measure(*who) for _ in range(2) for who in (("own", OWN), ("aiohttp", AIOHTTP))]
-    best = [
-        min((r for r in rows if r["server"] == s), key=lambda r: r["cpu_us"])
+    best = {
+        s: min((r for r in rows if r["server"] == s), key=lambda r: r["cpu_us"])
         for s in ("own", "aiohttp")
-    ]
-    found = {
-        "date": date.today().isoformat(),
-        "cores": os.cpu_count(),
-        "aiohttp": aiohttp.__version__,
     }
-    RESULTS.write_text(
-        json.dumps(found | {"python": platform.python_version(), "rows": best}, indent=2) + "\n"
+    return {"aiohttp": aiohttp.__version__, "rows": list(best.values())}
+
+
+def sums(n: int) -> list:
+    "Queries that the server of sums solves now and then."
+    pairs = [(a, b) for a in range(11, 99) for b in range(11, 99)][:n]
+    return [make_query("sums", f"What is {a}*{b}?", str(a * b), level=1) for a, b in pairs]
+
+
+def one_run(urls: list[str], n_queries: int, k: int = 2, most: int = 16, **options) -> dict:
+    "A run: its seconds, its set, what the servers' tallies say."
+    engine = OpenAIEngine("sums", urls, **options)
+    cfg, queries = StrategyCfg("uniform", k=k, max_trials=most), sums(n_queries)
+    how = {"source": Source("sums"), "strategy": cfg, "progress": False}
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as tmp:
+        with open_pool(tmp) as pool:
+            sample_pool(queries, engine, pool, **how)
+        seconds = time.monotonic() - start
+        run_async(engine.close())
+        rows = read_pool(tmp)
+    found = accepted(rows, {q.query_id: k for q in queries}, most)
+    found = found.merge(rows[["query_id", "trial", "response"]])
+    texts = sorted(map(tuple, found[["query_id", "trial", "response"]].values.tolist()))
+    tally = engine.tally()
+    told = {"requests": tally.n_requests, "draws": len(rows), "failures": dict(tally.failures)}
+    return {"seconds": round(seconds, 1), "accepted": len(texts), "set": texts} | told
+
+
+class Sums:
+    "Servers of sums on ports of their own, that can be killed, stopped and started."
+
+    def __init__(self, n: int, seconds: float):
+        self.seconds, self.ports, self.running = seconds, [free_port() for _ in range(n)], {}
+
+    def __enter__(self):
+        for port in self.ports:
+            self.start(port)
+        return self
+
+    def __exit__(self, *error):
+        for one in self.running.values():
+            one.kill()
+            one.wait()
+
+    def start(self, port: int) -> None:
+        "Start one."
+        command = [sys.executable, "-c", SUMS.format(self.seconds, port)]
+        one = self.running[port] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        one.stdout.readline()
+
+    def away(self, port: int, how: str, seconds: float | None) -> None:
+        "Kill or stop one, for a time or for ever."
+        one = self.running[port]
+        one.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        if how == "killed":
+            one.wait()
+        if seconds is None:
+            return
+        time.sleep(seconds)
+        if how == "killed":
+            self.start(port)
+        else:
+            one.send_signal(signal.SIGCONT)
+
+    @property
+    def urls(self) -> list[str]:
+        "Their addresses."
+        return [f"http://127.0.0.1:{port}" for port in self.ports]
+
+
+def beside(servers: Sums, how: str, after: float, seconds: float | None, **options) -> dict:
+    "A run during which the first server goes away."
+    port = servers.ports[0]
+    timer = threading.Timer(after, servers.away, (port, how, seconds))
+    timer.start()
+    found = one_run(servers.urls, **options)
+    timer.cancel()
+    timer.join()
+    return found
+
+
+def outage(n_queries: int = 500, away: float = 60.0) -> list[dict]:
+    "The only server is away for a minute."
+    rows = []
+    with Sums(1, 2.0) as servers:
+        well = one_run(servers.urls, n_queries)
+        for how in ("killed", "stopped"):
+            found = beside(servers, how, 10.0, away, n_queries=n_queries)
+            row = {"server": how, "away_s": away, "healthy_s": well["seconds"]} | found
+            row["share"] = round(found["seconds"] / (well["seconds"] + away), 3)
+            row["same_set"] = row.pop("set") == well["set"]
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def dead(n_queries: int = 500) -> list[dict]:
+    "One of four servers goes away for ever; beside it a run with three from the start."
+    rows = []
+    for how in ("killed", "stopped"):
+        with Sums(4, 2.0) as servers:
+            well = one_run(servers.urls, n_queries)
+            found = beside(servers, how, 10.0, None, n_queries=n_queries)
+        row = {"server": how, "healthy_s": well["seconds"]} | found
+        row["share"] = round(found["seconds"] / well["seconds"], 3)
+        row["same_set"] = row.pop("set") == well["set"]
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+class Limit:
+    "A service that takes `rate` requests a second."
+
+    def __init__(self, rate: float, burst: float, window: bool, exact: bool):
+        self.rate, self.burst, self.window, self.exact = rate, burst, window, exact
+        self.room, self.at, self.done, self.rejected = burst, time.monotonic(), 0, 0
+        self.first = self.last = 0.0
+
+    def wait(self) -> float:
+        "Seconds to wait; 0 when it answers."
+        now = time.monotonic()
+        if self.window:
+            if int(now) != int(self.at):
+                self.room = self.rate
+            need = 1 - now % 1
+        else:
+            self.room = min(self.burst, self.room + (now - self.at) * self.rate)
+            need = (1 - self.room) / self.rate
+        self.at = now
+        if self.room >= 1:
+            self.room -= 1
+            return 0.0
+        return need if self.exact else 1.0
+
+    async def __call__(self, request):
+        if request.method == "GET":
+            return null_reply(model="sums")
+        if wait := self.wait():
+            self.rejected += 1
+            return json_reply({"error": {"message": "slow down"}}, 429, retry_after=f"{wait:.3f}")
+        self.done, self.last = self.done + 1, time.monotonic()
+        self.first = self.first or self.last
+        await asyncio.sleep(0.3)
+        return sums_reply(request.body)
+
+
+async def limited(limit: Limit, n_queries: int) -> dict:
+    "A run against it."
+    async with serve(limit) as url:
+        found = await asyncio.to_thread(one_run, [url], n_queries, 2, 16)
+    return found
+
+
+def limit(n_queries: int = 130) -> list[dict]:
+    "One row for each way to count."
+    rows = []
+    ways = {
+        "bucket of 20, whole seconds": (20, 20, False, False),
+        "bucket of 20, exact": (20, 20, False, True),
+        "20 in each second, whole seconds": (20, 20, True, False),
+        "20 in each second, exact": (20, 20, True, True),
+        "no burst, exact": (20, 1, False, True),
+    }
+    for name, how in ways.items():
+        one = Limit(*how)
+        found = asyncio.run(limited(one, n_queries))
+        row = {"counts": name, "seconds": found["seconds"], "answered": one.done}
+        row["answered_per_s"] = round(one.done / (one.last - one.first), 2)
+        row["rejected"] = round(one.rejected / (one.done + one.rejected), 4)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+PARTS = {"cost": cost, "outage": outage, "dead": dead, "limit": limit}
+
+
+def main() -> None:
+    "Command line."
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    print(rows)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
+    wanted = parser.parse_args().parts or list(PARTS)
+    if unknown := set(wanted) - PARTS.keys():
+        parser.error(f"unknown part {min(unknown)!r}; need some of {', '.join(PARTS)}")
+    for name in wanted:
+        start = time.monotonic()
+        found = PARTS[name]()
+        result = read_json(RESULTS) if RESULTS.exists() else {}
+        result |= {"date": date.today().isoformat(), "cores": os.cpu_count()}
+        result |= {"python": platform.python_version()}
+        result |= found if name == "cost" else {name: found}
+        result.setdefault("seconds", {})[name] = round(time.monotonic() - start)
+        write_json(RESULTS, result)
+
+
+if __name__ == "__main__":
+    main()

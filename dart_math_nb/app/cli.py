@@ -25,6 +25,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "run":        ("run.run",                   "Run the stages of a file, from queries to a report; resumable."),
     "benchmarks": ("data.benchmarks",           "List the benchmarks that are known by name."),
     "plan":       ("forecast.plan",             "What strategies will cost and bring, with intervals, or what a budget buys; nothing is drawn."),
+    "temperature": ("temperature.temperature",  "What a response costs at several temperatures, with intervals, and the cheapest; resumable."),
     "difficulty show": ("difficulty.show_record", "What a record, a pool or a run says of how hard queries are, by level and by what ended their draws."),
     "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
@@ -47,7 +48,7 @@ STAGES = {  # Name -> module and function in this room, line of help
 GROUPS = {"difficulty": "Records of how hard queries are."}  # First word of several stages -> help
 TOPICS = {  # Of the overview -> stages and groups, in the order of a project
     "start": "demo run benchmarks",
-    "responses": "plan sample difficulty status grade import show",
+    "responses": "temperature plan sample difficulty status grade import show",
     "pools": "check regrade push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",

@@ -8,10 +8,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/plan.html.md"""
 __all__ = ['TOP', 'FILL', 'ENGINE_NEEDS', 'TRAIN_NEEDS', 'PATHS', 'LOOKS', 'Step', 'Job', 'read_run_file', 'each_of', 'said',
            'top_problems', 'fill_sample', 'fill_import', 'fill_curate', 'sets_before', 'fill_train', 'fill_export',
            'fill_evaluate', 'fill_grade', 'fill_report', 'fill', 'read_job', 'blame', 'add_section', 'read_sets',
-           'same_place', 'step_file', 'step_words', 'command_line', 'run_step', 'files_of', 'record_of', 'Planned',
-           'how_far', 'record_key', 'keep_record', 'lacking', 'is_made', 'lost_files', 'is_hub_id', 'engine_problems',
-           'server_problems', 'source_problems', 'sample_problems', 'evaluate_problems', 'curate_problems',
-           'train_problems', 'step_problems', 'plan_steps', 'all_problems', 'lost_inputs']
+           'same_place', 'step_file', 'step_words', 'command_line', 'run_step', 'exported_set', 'settle_export',
+           'grading_record', 'files_of', 'record_of', 'Planned', 'how_far', 'record_key', 'keep_record', 'lacking',
+           'is_made', 'lost_files', 'is_hub_id', 'engine_problems', 'server_problems', 'source_problems',
+           'sample_problems', 'evaluate_problems', 'curate_problems', 'train_problems', 'step_problems', 'plan_steps',
+           'all_problems', 'lost_inputs']
 
 # %% ../../nbs/70_app/94_plan.ipynb #3b966c7e
 import importlib.util
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .cli import check_words, find_command, read_flags
-from .evaluate import asked_exam, plain_name
+from .evaluate import asked_exam, exam_setup, plain_name
 from .queries import avoided_queries
 from .sample import asked_sampling, sampling_setup
 from dart_math_nb.app.sections import (
@@ -53,6 +54,7 @@ from ..prompts.templates import get_template
 from ..store.folder import Change, config_changes
 from ..store.run import RunFolder
 from ..store.shards import parse_shard, shard_name
+from ..store.stale import grading_of
 from ..train.recipe import make_cfg, shipped_file
 
 # %% ../../nbs/70_app/94_plan.ipynb #3c6000a0
@@ -372,6 +374,44 @@ def run_step(
     command = find_command(step.stage)
     command(**read_flags(step.stage, command, step_words(step, out)))
 
+# %% ../../nbs/70_app/94_plan.ipynb #228f91ef
+def exported_set(
+    step: Step,
+    out: str | Path,  # Run folder
+) -> str:  # Hash of its content; "" when this run has written no file of a set there
+    "The set that an earlier export of this run was made from."
+    made = Path(step.flags.get("out") or "")
+    card = made / "card.json" if made.is_dir() else made.with_name(f"{made.name}.card.json")
+    known = step.stage == "export" and step_file(out, step, "json").is_file() and card.is_file()
+    return str(read_json(card).get("content_sha256", "")) if known else ""
+
+
+def settle_export(
+    step: Step,
+    out: str | Path,  # Run folder
+) -> tuple[bool, str]:  # Is it there already? What was put aside, in words
+    "Look at what an earlier export of this run left."
+    made, own = Path(step.flags.get("out") or ""), Path(step.flags.get("source") or "", "card.json")
+    was = exported_set(step, out)
+    if not was or not own.is_file() or read_json(own).get("content_sha256") == was:
+        return bool(was), ""
+    name, dot, rest = made.name.partition(".")
+    aside = made.with_name(f"{name}-{was[:8]}{dot}{rest}")
+    for suffix in ("", ".card.json"):
+        if (old := Path(f"{made}{suffix}")).exists():
+            old.rename(f"{aside}{suffix}")
+    return False, f"{made}: of an older set; it is {aside.name} now"
+
+# %% ../../nbs/70_app/94_plan.ipynb #96ee8235
+def grading_record(step: Step) -> dict:
+    "What stands for the later verdicts that a step reads; nothing where there are none."
+    if step.stage not in ("sample", "curate"):
+        return {}
+    own = RunFolder(step.flags[RUN_STAGES[step.stage].folder]).path("pool")
+    pool = Path(step.flags.get("pool") or own)
+    graded = grading_of([pool]) if pool.is_dir() else None
+    return {"graded": graded} if graded else {}
+
 # %% ../../nbs/70_app/94_plan.ipynb #6cf5ed6a
 def files_of(
     step: Step,
@@ -400,7 +440,8 @@ def record_of(
     after = {s.split(" ")[0] for s in done} & {*RUN_STAGES[step.stage].after.split()}
     found = {label: key for label, key in done.items() if label.split(" ")[0] in after}
     record = {"stage": step.stage, "name": step.name, "flags": step.flags}
-    return with_plugins(record | {"files": files_of(step), "after": found})
+    record |= {"files": files_of(step), "after": found}
+    return with_plugins(record | grading_record(step))
 
 # %% ../../nbs/70_app/94_plan.ipynb #db098dc1
 class Planned(NamedTuple):
@@ -433,7 +474,12 @@ def how_far(
 # %% ../../nbs/70_app/94_plan.ipynb #5ad94868
 def _changed(changes: Sequence[Change]) -> tuple[str, str]:
     own = [c for c in changes if not c.name.startswith("after.")]
-    said = (f"{c.name.removeprefix('flags.')}: was {c.was!r:.40}, now {c.now!r:.40}" for c in own)
+    said = [
+        "the pool was graded again"
+        if c.name == "graded"
+        else f"{c.name.removeprefix('flags.')}: was {c.was!r:.40}, now {c.now!r:.40}"
+        for c in own
+    ]
     return ("changed", "; ".join(said)) if own else ("to do", "")
 
 
@@ -555,8 +601,9 @@ def evaluate_problems(flags: dict, job: Job) -> list[str]:
     first = [flags[name] for name in named]
     first[named.index("where")] = flags["where"] or ()
     rest = {k: v for k, v in flags.items() if k not in (*named, "out", "name", "paper", "lm_eval")}
-    found = engine_problems(flags, job) + source_problems(flags["benchmarks"], flags)
-    return found + said(asked_exam, *first, **rest)[1]
+    apart, bad = said(exam_setup, **rest)
+    found = bad + engine_problems(flags, job) + source_problems(flags["benchmarks"], flags)
+    return found + (said(asked_exam, *first, **apart[1])[1] if apart else [])
 
 # %% ../../nbs/70_app/94_plan.ipynb #6297ed6f
 def curate_problems(flags: dict, job: Job) -> list[str]:

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/printing.html.md"""
 
 # %% auto #0
 __all__ = ['SHARES', 'whole_number', 'print_frame', 'print_table', 'tell', 'telling', 'cards_table', 'removed_lines',
-           'print_cards']
+           'recut_lines', 'print_cards', 'cut_and_print']
 
 # %% ../../nbs/70_app/08_printing.ipynb #80b0ecfe
 import os
@@ -20,11 +20,12 @@ from pandas.api.types import is_integer_dtype
 from ..data.messages import printable
 from ..data.reading import Reading
 from ..sample.freeze import shown_k
-from ..sets.stage import read_overlaps, run_cards
+from ..sample.strategy import StrategyCfg
+from ..sets.stage import cut_sets, read_overlaps, run_cards
 from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/08_printing.ipynb #7e7ba365
-SHARES = ("accuracy", "low", "high", "reached", "coverage", "share", "r")  # Shown in percent
+SHARES = "accuracy low high reached coverage share r fail_rate".split()  # Shown in percent
 
 
 def whole_number(
@@ -97,14 +98,40 @@ def removed_lines(
         lines.append(f"{name}: removed {', '.join(parts) or 'no query'}")
     return lines
 
+# %% ../../nbs/70_app/08_printing.ipynb #a32e590d
+def recut_lines(
+    before: Mapping[str, Mapping],  # Name to card, of the sets that were there
+    now: Mapping[str, Mapping],  # Of those that are there
+) -> list[str]:
+    "Which sets are others than before, in words."
+    hashes = {n: card["content_sha256"] for n, card in before.items()}
+    return [
+        f"{n}: cut again, as the pool was graded again since: {before[n]['rows']:,} rows before, "
+        f"{card['rows']:,} now"
+        for n, card in now.items()
+        if hashes.get(n, card["content_sha256"]) != card["content_sha256"]
+    ]
+
 # %% ../../nbs/70_app/08_printing.ipynb #0d2986ec
 def print_cards(
     run: str | Path,  # Run folder
     sets: Mapping[str, pd.DataFrame],  # Name to train set
+    before: Mapping[str, Mapping] = {},  # noqa: B006  Cards of the sets that were there
 ) -> Mapping[str, pd.DataFrame]:  # The same
     "Print what sets hold and cost."
     cards = run_cards(run)
-    for line in removed_lines(read_overlaps(run), {n: cards[n].get("n_avoided", 0) for n in sets}):
-        print(line, file=sys.stderr)
+    lines = recut_lines(before, {n: cards[n] for n in sets})
+    lines += removed_lines(read_overlaps(run), {n: cards[n].get("n_avoided", 0) for n in sets})
+    print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
     print_table(cards_table({n: cards[n] for n in sets}), RunFolder(run).path("train_set"))
     return sets
+
+# %% ../../nbs/70_app/08_printing.ipynb #def3fef5
+def cut_and_print(
+    run: str | Path,  # Run folder
+    strategies: Mapping[str, StrategyCfg],  # Name of the set to its strategy
+    **how,  # Of `cut_sets`
+) -> Mapping[str, pd.DataFrame]:  # Name to train set
+    "Cut train sets, and print what they hold and cost."
+    before = run_cards(run)
+    return print_cards(run, cut_sets(run, strategies, **how), before)

@@ -23,9 +23,9 @@ from ..data.reading import Reading
 from ..data.records import Query
 from ..data.responses import queries_in, response_fields
 from ..sample.regrade import change_text, settle_queries
-from ..sets.stage import refuted_rows
 from ..store.known import under_stored_ids
 from ..store.run import RunFolder
+from ..store.stale import refuted_rows
 
 # %% ../../nbs/70_app/09_queries.ipynb #f2804573
 Ids = Callable[[list[Query]], list[Query]]
@@ -72,7 +72,7 @@ def change_lines(
     if counts and counts["wrong"] and RunFolder(run).path("train_set").is_dir():
         for name, n in refuted_rows(run).items():
             what = f"{run}/train_set/{name}: {n:,} of its rows are wrong now"
-            lines.append(f"{what}; cut it again (dart-math curate --replace) before it is used")
+            lines.append(f"{what}; cut it again (dart-math curate) before it is used")
     return lines
 
 # %% ../../nbs/70_app/09_queries.ipynb #dab63561

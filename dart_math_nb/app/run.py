@@ -26,6 +26,7 @@ from dart_math_nb.app.plan import (
     read_run_file,
     run_step,
     said,
+    settle_export,
 )
 from .train import find_recipe
 from ..data.messages import Refused, printable
@@ -88,13 +89,17 @@ def run_steps(
             print(f"done before: {p.step.label}", flush=True)
     for i, p in enumerate(todo, 1):
         print(f"\n[{i}/{len(todo)}] {printable(command_line(p.step, job.out))}", flush=True)
-        run_step(p.step, job.out)
+        there, line = settle_export(p.step, job.out) if p.state == "to do" else (False, "")
+        if there or line:
+            print(line or "the set is as it was, and so is its file", flush=True)
+        if not there:
+            run_step(p.step, job.out)
         keep_record(job, p.step)
         free_memory()
     if not todo:
         print("nothing is left to do", flush=True)
 
-
+# %% ../../nbs/70_app/96_run.ipynb #aff54c20
 def free_memory() -> None:
     "Give back what the model of a stage took, before the next one loads its own."
     gc.collect()

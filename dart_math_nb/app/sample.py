@@ -16,7 +16,7 @@ import pandas as pd
 from fastcore.meta import delegates
 
 from .flags import Many, NeededInt, Out, read_prior
-from .printing import print_cards, print_frame, print_table
+from .printing import cut_and_print, print_frame, print_table
 from .queries import ids_of, keep_queries
 from .setup import Setup, connect, open_setup, set_setup
 from .strategies import refuse_no_cover, sampled, strategy_fields
@@ -31,7 +31,7 @@ from dart_math_nb.sample.stage import (
     sample_strategy,
 )
 from ..sample.strategy import StrategyCfg, check_curve, with_numbers
-from ..sets.stage import cut_sets, query_levels
+from ..sets.stage import query_levels
 from ..store.folder import enter
 from ..store.run import RunFolder
 from ..store.shards import parse_shard
@@ -160,7 +160,7 @@ def cut_finished(
     if done < n_shares:
         print(f"{done} of {n_shares} shares are finished; the last one cuts the train set")
         return
-    print_cards(run, cut_sets(run, {name: sampled(run)[name]}))
+    cut_and_print(run, {name: sampled(run)[name]})
 
 # %% ../../nbs/70_app/30_sample.ipynb #d2acf6ee
 def sample_into(

@@ -16,7 +16,7 @@ import pandas as pd
 from fastcore.meta import delegates
 
 from .flags import Many, read_prior
-from .printing import print_cards, telling
+from .printing import cut_and_print, telling
 from .queries import avoided_queries, kept_queries
 from .strategies import pick_strategies, sampled
 from ..data.messages import Refused
@@ -24,8 +24,8 @@ from ..data.records import Query
 from ..sample.strategy import StrategyCfg
 from ..sets.card import read_card
 from ..sets.quotas import frozen_strategies
-from ..sets.stage import cut_sets
 from ..store.run import RunFolder
+from ..store.stale import current_set
 
 # %% ../../nbs/70_app/40_sets.ipynb #e2325c83
 @delegates(pick_strategies)
@@ -84,7 +84,7 @@ def curate(
     how |= {"n_rows": rows_of(run, equalize_with), "avoid": avoid_for(run, decontaminate, on_bad)}
     strategies, how["note"] = settled(run, how, **kwargs)
     remove_sets(run, strategies if replace else ())
-    return print_cards(run, cut_sets(run, strategies, **how))
+    return cut_and_print(run, strategies, **how)
 
 # %% ../../nbs/70_app/40_sets.ipynb #479d3146
 def avoid_for(
@@ -103,11 +103,11 @@ def rows_of(
     run: str | Path,  # Run folder
     name: str | None,  # Set of the run, or folder of another set
 ) -> int | None:
-    "Rows of a train set. Raises FileNotFoundError when there is no such set."
+    "Rows of a train set. Raises FileNotFoundError when there is no such set, StaleSet."
     if name is None:
         return None
     here = RunFolder(run).path("train_set") / name
-    return read_card(here if here.exists() else name)["rows"]
+    return read_card(current_set(here if here.exists() else name))["rows"]
 
 
 def remove_sets(

@@ -39,6 +39,7 @@ from dart_math_nb.sets.stage import (
 )
 from ..store.pool import NARROW, read_narrow, read_pool, read_sources
 from ..store.run import RunFolder, pool_of, run_of
+from ..store.stale import current_set
 
 # %% ../../nbs/60_report/55_look.ipynb #83a054b0
 @dataclass(frozen=True, eq=False)
@@ -72,11 +73,11 @@ def set_draws(
     run: str | Path,  # Run folder
     source_id: str,  # Rows of other sources are left out
 ) -> dict[str, pd.DataFrame]:  # Name of a set to query_id, trial (-1 when unknown)
-    "Which draw each row of each train set is."
+    "Which draw each row of each train set is. Raises StaleSet."
     folder, found = RunFolder(run), {}
     for name in folder.names("train_set", "train.parquet", STRATEGIES):
         path = folder.path("train_set", name) / "train.parquet"
-        frame = read_frame(path, {"query_id": str}, {"trial": int, "source_id": str})
+        frame = read_frame(current_set(path), {"query_id": str}, {"trial": int, "source_id": str})
         if "source_id" in frame:
             frame = frame[frame["source_id"] == source_id]
         trial = frame["trial"] if "trial" in frame else -1

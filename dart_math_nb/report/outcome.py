@@ -84,6 +84,10 @@ def read_results(
 # %% ../../nbs/60_report/52_outcome.ipynb #b0b014e6
 RESULTS = {  # Table -> heading, and what it says
     "domains": ("Accuracy per domain", "Micro weighs queries alike, macro the domains."),
+    "fail_rates": (
+        "Accuracy by fail rate",
+        "Bins by how often a query fails in the record that the evaluation was given; fail_rate is the mean in the bin.",
+    ),
     "at_k": (
         "Several draws: pass@k and maj@k",
         "pass@k: any of k draws is right, unbiased. maj@k: the answer that most of k draws gave is right.",
@@ -99,6 +103,7 @@ RESULTS = {  # Table -> heading, and what it says
 }
 SHARES = (
     "accuracy",
+    "fail_rate",
     "low",
     "high",
     "pass_at_k",

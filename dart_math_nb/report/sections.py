@@ -50,6 +50,7 @@ from dart_math_nb.sets.stage import (
 from ..store.folder import flat_config
 from ..store.pool import read_narrow
 from ..store.run import RunFolder
+from ..store.stale import current_set
 
 # %% ../../nbs/60_report/60_sections.ipynb #672268dc
 def shown(
@@ -63,13 +64,13 @@ def shown(
 def read_sets(
     run: str | Path,  # Run folder
 ) -> dict[str, pd.DataFrame]:  # Name to query_id, one row per response
-    "Which query each row of each train set belongs to."
+    "Which query each row of each train set belongs to. Raises StaleSet."
     folder = RunFolder(run)
     names = folder.names("train_set", "card.json")
     paths = {n: folder.path("train_set", n) / "train.parquet" for n in names}
     if lost := [p for p in paths.values() if not p.is_file()]:
         raise FileNotFoundError(f"{lost[0]}: no such file, but there is a card; curate again")
-    return {n: read_frame(p, {"query_id": str}) for n, p in paths.items()}
+    return {n: read_frame(current_set(p), {"query_id": str}) for n, p in paths.items()}
 
 # %% ../../nbs/60_report/60_sections.ipynb #6edcc3db
 def set_sections(

@@ -44,6 +44,7 @@ STOPS = {
     "quota": "its quota of correct responses",
     "max_trials": "its limit of draws",
     "yield": "too few correct responses to go on",
+    "budget": "its next draw was worth less than the level of the budget",
     "exhausted": "the engine or the file had no more draws",
     "selected": "only correct ones were kept: they tell no rate",
     "open": "has not ended",

@@ -26,6 +26,7 @@ from .boundary import rate_columns
 from .estimate import yield_stops
 from .freeze import read_strategy
 from .strategy import StrategyCfg, k_of, pilot_size, query_quota, trial_limit
+from .worth import query_cells
 from ..store.folder import made_with
 from ..store.pool import read_sources
 from ..store.run import RunFolder, pool_of, run_of
@@ -135,17 +136,28 @@ def query_ends(
         return ends_at(codes, len(codes), "open", sure)
     right = np.concatenate([[0], (codes == CORRECT).cumsum()])
     quota = query_quota(s, int(right[sure]), sure, query_id)
-    n, stop = _first_end(right, quota, limit, sure, s.min_yield)
+    n, stop = _first_end(right, quota, limit, sure, _early(s, query_id, limit, right))
+    stop = "budget" if stop == "yield" and s.budget is not None else stop
     how = {"quota": quota, "max_trials": limit, "min_yield": s.min_yield}
     if n <= n_least <= len(every) and (sure or not s.min_yield) and stop != "open":
         return ends_at(every, n_least, "fixed" if not sure else stop, n_least, **how)
     return ends_at(codes, n, stop, max(sure, n_least if sure else 0), **how)
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #823cc625
-def _first_end(right: np.ndarray, quota: int, limit: int, sure: int, floor: float):
-    n, stops = len(right) - 1, np.array([*yield_stops(floor, limit), np.inf])
+def _early(s: StrategyCfg, query_id: str, limit: int, right: np.ndarray) -> np.ndarray:
+    "After which draws a query would end before its quota: by the floor, or by the budget."
+    n = np.arange(len(right))
+    if s.budget is not None:
+        first, end = query_cells(s.budget, s.level, limit, s.k, query_id)
+        c = np.minimum(right, len(first))
+        return (n < np.array([*first, limit])[c]) | (n >= np.array([*end, 0])[c])
+    stops = np.array([*yield_stops(s.min_yield, limit), np.inf])
+    return n >= stops[np.minimum(right, len(stops) - 1)]
+
+
+def _first_end(right: np.ndarray, quota: int, limit: int, sure: int, poor: np.ndarray):
+    n = len(right) - 1
     full = max(int(np.searchsorted(right, quota)), sure) if right[-1] >= quota else n + 1
-    poor = np.arange(n + 1) >= stops[np.minimum(right, len(stops) - 1)]
     poor[: max(sure, 1)] = False
     gone = int(poor.argmax()) if poor.any() else n + 1
     if full <= min(n, gone):

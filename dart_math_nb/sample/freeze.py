@@ -120,6 +120,8 @@ def strategy_config(
             found[name] = {"n_queries": len(pairs), "hash": short_hash(pairs)}
             if name == "k":
                 found[name] |= {"least": min(n for _, n in pairs), "most": max(n for _, n in pairs)}
+    for name in ("budget", "level"):
+        found[name] = None if found[name] is None else asdict(found[name])
     found["curve"] = free_curve(strategy)
     if isinstance(strategy.curve, Curve):
         found["curve"] = asdict(strategy.curve)
@@ -157,6 +159,7 @@ def save_strategy(
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #d124ae98
 _KINDS = {"name": str, "n_pilot": int, "rounding": str, "cover": bool, "min_yield": float}
+_KINDS |= {"budget": dict, "level": dict}
 
 
 def strategy_from(

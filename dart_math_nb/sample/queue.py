@@ -30,7 +30,7 @@ class Queue:
     need: float = 0.0  # Draws still expected, all queries together
     flying: int = 0  # Draws launched and not graded
     n_open: int = 0  # Queries that go on
-    n_reached: int = 0  # Queries that reached their quota
+    n_reached: int = 0  # Queries that reached their quota, or the level of a budget
     n_wanted: int = 0  # Responses wanted by the queries whose quota is known
     n_accepted: int = 0  # Responses found for them
     n_failed: int = 0  # Attempts that failed
@@ -61,10 +61,11 @@ def count(self: Queue, state: State, sign: int) -> None:
     "Add a query to the counts, or take it off."
     if sign > 0:
         state.counted = expected_need(state, self.strategy)
+    spending = self.strategy.budget is not None  # then there is no quota to reach
     quota = state.quota or 0
     self.n_open += sign * (state.stop is None)
-    self.n_reached += sign * (state.stop == "quota")
-    self.n_wanted += sign * quota
+    self.n_reached += sign * (state.stop == ("budget" if spending else "quota"))
+    self.n_wanted += 0 if spending else sign * quota
     self.n_accepted += sign * min(state.n_ok, quota)
     self.need += sign * state.counted
 

@@ -27,6 +27,7 @@ from dart_math_nb.sample.strategy import (
     query_quota,
     trial_limit,
 )
+from .worth import go_cells, query_lot
 
 # %% ../../nbs/40_sample/25_standing.ipynb #a67b52e8
 def normalize_response(
@@ -156,6 +157,7 @@ def stop_points(
     exhausted: Iterable[str] = (),  # Queries without any further draw
     distinct: bool = False,  # Count only different responses
     min_yield: float = 0.0,  # Correct responses per 1,000 draws below which a query ends
+    spending: StrategyCfg | None = None,  # Strategy with a budget, whose level ends queries
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop
     "Where each query stops, and what it has by then."
     rows = graded_prefix(draws, distinct)
@@ -165,15 +167,20 @@ def stop_points(
     last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial.reindex(ids)
     full = np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
     limit = pd.Series(limit_of(ids, max_trials), ids)
-    poor = _poor_points(rows, min_yield, limit, n_pilot).reindex(ids)
+    poor = _early_points(rows, spending, min_yield, limit, n_pilot).reindex(ids)
     poor = poor.where((poor < limit) & ~(full <= poor))
     done = [poor.notna(), full.notna(), n_seen >= limit, ids.isin(set(exhausted))]
-    stop = np.select(done, ["yield", "quota", "max_trials", "exhausted"], default="")
+    early = "yield" if spending is None else "budget"
+    stop = np.select(done, [early, "quota", "max_trials", "exhausted"], default="")
     n_trials = np.fmin(poor.fillna(full), n_seen).astype(int)
-    out = pd.DataFrame({"quota": quota, "n_trials": n_trials})
-    return _found(out, rows, np.where(stop == "", None, stop))
+    return _found(pd.DataFrame({"quota": quota, "n_trials": n_trials}), rows, stop)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #64292f88
+def _early_points(rows: pd.DataFrame, spending, *floor) -> pd.Series:
+    "First number of draws at which a query ends early, for those that do."
+    return _poor_points(rows, *floor) if spending is None else _spent_points(rows, spending)
+
+
 def _poor_points(rows: pd.DataFrame, min_yield: float, limit: pd.Series, n_pilot: int) -> pd.Series:
     "First number of draws at which a query gives up, for those that do."
     if not min_yield or not len(rows):
@@ -189,7 +196,23 @@ def _found(points: pd.DataFrame, rows: pd.DataFrame, stop: np.ndarray) -> pd.Dat
     n_correct = upto.groupby("query_id").counts.sum().reindex(points.index, fill_value=0)
     points = points.assign(n_correct=n_correct.astype(int))
     points["n_accepted"] = np.minimum(n_correct, points.quota.fillna(0)).astype(int)
+    stop = np.where(stop == "", None, stop)
     return points.assign(stop=pd.Series(stop, points.index, dtype=object))
+
+# %% ../../nbs/40_sample/25_standing.ipynb #4ebb7f33
+def _spent_points(rows: pd.DataFrame, strategy: StrategyCfg) -> pd.Series:
+    "First number of draws at which the next one is not worth the level, for those that stop."
+    level, limit = strategy.level, strategy.max_trials
+    part = 0.0 if level is None else level.part
+    lower = rows.query_id.map({q: query_lot(q) < part for q in rows.query_id.unique()})
+    stops = pd.Series(False, rows.index)
+    for equal in (False, True):
+        first, end = go_cells(strategy.budget, level, limit, strategy.k, equal)
+        mine = rows[lower == equal]
+        n, c = mine.trial + 1, np.minimum(mine.n_ok.to_numpy(), len(first))
+        out = (n < np.array([*first, limit])[c]) | (n >= np.array([*end, 0])[c])
+        stops[mine.index] = out & (n >= strategy.n_pilot)
+    return rows[stops].groupby("query_id").trial.min() + 1
 
 # %% ../../nbs/40_sample/25_standing.ipynb #034d47ce
 def progress_table(
@@ -202,7 +225,8 @@ def progress_table(
     gone, n_pilot = list(exhausted), pilot_size(strategy)
     quota = quotas(draws, strategy, query_ids, gone)
     how = (trial_limit(strategy), n_pilot, gone, strategy.quota_distinct, strategy.min_yield)
-    out = stop_points(draws, quota, *how)
+    spending = None if strategy.budget is None else strategy
+    out = stop_points(draws, quota, *how, spending)
     n_drawn = draws.query_id.astype(str).value_counts()
     out["n_drawn"] = n_drawn.reindex(out.index, fill_value=0)
     n, c = out.n_trials, out.n_correct
@@ -254,6 +278,8 @@ def strategy_draws(
     quota = quotas(draws, strategy, query_ids, gone)
     limit, distinct = trial_limit(strategy), strategy.quota_distinct
     how = (pilot_size(strategy), gone, distinct, strategy.min_yield)
-    points = stop_points(draws, quota, limit, *how)
-    n = points.n_trials.where(points.stop == "yield", limit_of(points.index, limit))
+    spending = None if strategy.budget is None else strategy
+    points = stop_points(draws, quota, limit, *how, spending)
+    early = points.stop.isin(["yield", "budget"])
+    n = points.n_trials.where(early, limit_of(points.index, limit))
     return accepted(draws, quota, n.to_dict(), distinct)

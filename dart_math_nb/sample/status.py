@@ -31,7 +31,7 @@ class Status:
     state: str = "running"  # "running", "finished" or "stopped"
     n_queries: int = 0  # Queries of this shard
     n_open: int = 0  # Queries that go on
-    n_reached: int = 0  # Queries that reached their quota
+    n_reached: int = 0  # Queries that reached their quota, or the level of a budget
     n_wanted: int = 0  # Responses wanted by the queries whose quota is known
     n_accepted: int = 0  # Responses found for them
     n_drawn: int = 0  # Draws graded by this process
@@ -42,6 +42,9 @@ class Status:
     n_aside: int = 0  # Queries set aside because their draws kept failing
     n_too_long: int = 0  # Queries whose prompt is too long for the engine
     n_ungraded: int = 0  # Responses on which the grader failed
+    predicted: float = (
+        0.0  # Under a budget: what its level is expected to cost, all shares together
+    )
     error: str = ""  # Why it stopped
     started: float = 0.0  # Unix time, s
     updated: float = 0.0  # Unix time, s

@@ -40,6 +40,9 @@ def begin(self: Teller) -> None:
     self.begun = self.told = (time.time(), self.grader.n_drawn)
 
 # %% ../../nbs/40_sample/58_teller.ipynb #621603a3
+_COUNTS = ("n_open", "n_reached", "n_wanted", "n_accepted", "n_failed", "n_aside", "n_too_long")
+
+
 @patch
 def status(self: Teller, state: str = "running", error: BaseException | str = "") -> Status:
     "How far the run is now."
@@ -50,18 +53,13 @@ def status(self: Teller, state: str = "running", error: BaseException | str = ""
         queue.strategy.name,
         state,
         n_queries=len(queue.states),
-        n_open=queue.n_open,
-        n_reached=queue.n_reached,
-        n_wanted=queue.n_wanted,
-        n_accepted=queue.n_accepted,
+        **{name: getattr(queue, name) for name in _COUNTS},
         n_drawn=grader.n_drawn,
         n_left=round(queue.need),
         n_flying=queue.flying,
         draws_per_s=round((grader.n_drawn - before) / max(now - since, 1e-3), 1),
-        n_failed=queue.n_failed,
-        n_aside=queue.n_aside,
-        n_too_long=queue.n_too_long,
         n_ungraded=grader.n_ungraded,
+        predicted=getattr(queue.strategy.level, "predicted", 0.0),
         error=f"{type(error).__name__}: {one_line(error)}" if error else "",
         started=self.begun[0],
     )
@@ -94,6 +92,9 @@ def words(self: Teller) -> str:
     if self.exam:
         n = len(queue.states) * queue.strategy.k - round(queue.need)
         return f"{queue.n_accepted / max(1, n):.1%} right"
+    if queue.strategy.budget is not None:
+        done, n = queue.n_reached / len(queue.states), queue.n_accepted
+        return f"{done:.1%} of queries at the level, {n:,} correct, {queue.n_open:,} open"
     reached, found = queue.n_reached / len(queue.states), queue.n_accepted / max(1, queue.n_wanted)
     return f"{reached:.1%} of quotas reached, {found:.1%} of responses found, {queue.n_open:,} open"
 

@@ -11,7 +11,7 @@ __all__ = ['content_hash', 'card_of', 'read_card', 'check_train_set', 'write_tra
 # %% ../../nbs/45_sets/14_card.ipynb #36da7cb8
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from ..data.messages import Refused, refusing
 from ..data.plugins import with_plugins
 from ..data.tables import read_frame
 from .cut import TRAIN_COLUMNS, distinct_counts, train_types
-from ..store.folder import config_changes, refuse
+from ..store.folder import Change, config_changes, refuse
+from ..store.stale import current_set
 
 # %% ../../nbs/45_sets/14_card.ipynb #ff7a0c88
 def content_hash(
@@ -76,9 +77,17 @@ def read_card(
     return card
 
 # %% ../../nbs/45_sets/14_card.ipynb #6fdd8194
-_INFORMATION = ("dart_math_nb",)  # Names of a card that do not tell two sets apart
+_INFORMATION = ("dart_math_nb", "graded")  # Names of a card that do not tell two sets apart
+_CONTENT = {"rows", "queries", "distinct_responses", "tokens", "benchmarks", "source_ids"}
+_CONTENT |= {"content_sha256", "cost", "teachers"}
 
 
+def _is_regraded(old: Mapping, full: Mapping, changes: Iterable[Change]) -> bool:
+    "Is the content another one because the pool was graded again?"
+    newer = full.get("graded") not in (None, old.get("graded"))
+    return newer and {c.name.split(".")[0] for c in changes} <= _CONTENT
+
+# %% ../../nbs/45_sets/14_card.ipynb #f16705ef
 def check_train_set(
     folder: str | Path,  # Folder to write to
     frame: pd.DataFrame,  # With TRAIN_COLUMNS
@@ -93,9 +102,11 @@ def check_train_set(
         raise ValueError(f"{folder}: card has {clash}, which are counted; use other names")
     full = json.loads(json.dumps(with_plugins({**counted, **card})))
     old = read_card(folder) if (folder / "card.json").exists() else full
-    if changes := [c for c in config_changes(old, full) if c.name not in _INFORMATION]:
+    changes = [c for c in config_changes(old, full) if c.name not in _INFORMATION]
+    if changes and not _is_regraded(old, full, changes):
         refuse(folder, changes, "holds another train set", "use another folder, or --replace")
-    return full | {k: old[k] for k in _INFORMATION if k in old}
+    kept = {} if changes else {"dart_math_nb": old.get("dart_math_nb", full["dart_math_nb"])}
+    return full | kept
 
 # %% ../../nbs/45_sets/14_card.ipynb #c4c2b7a5
 def write_train_sets(
@@ -124,8 +135,8 @@ def read_train_set(
     folder: str | Path,  # Folder of a train set
 ) -> pd.DataFrame:  # TRAIN_COLUMNS
     """A train set, checked against its card.
-    Raises FileNotFoundError when it was not finished, Refused when its content differs."""
-    card = read_card(folder)
+    Raises FileNotFoundError when it was not finished, Refused when its content differs or is stale."""
+    card = read_card(current_set(folder))
     kinds = dict.fromkeys(TRAIN_COLUMNS, str) | {"level": None, "trial": int, "n_tokens": int}
     frame = read_frame(Path(folder) / "train.parquet", kinds, nullable=True)
     with refusing(f"{folder}/train.parquet", ValueError, TypeError, need="a value in each row"):

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/stage.html.md"""
 
 # %% auto #0
 __all__ = ['OVERLAP_COLUMNS', 'query_levels', 'sampled_strategies', 'set_card', 'cut_sets', 'write_overlaps', 'read_overlaps',
-           'run_cards', 'plain_strategies', 'main_source', 'refuted_rows']
+           'run_cards', 'plain_strategies', 'main_source']
 
 # %% ../../nbs/45_sets/16_stage.ipynb #f64cffa9
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +18,11 @@ from ..data.files import read_rows, write_jsonl
 from ..data.gate import check_types
 from ..data.messages import Refused
 from ..data.queries import read_saved_queries
-from ..data.records import KEY, Query
+from ..data.records import Query
 from ..sample.difficulty import exhausted_queries
 from ..sample.freeze import read_strategy, strategy_config, strategy_from
 from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
-from .card import read_card, read_train_set, write_train_sets
+from .card import read_card, write_train_sets
 from .cut import cut_strategy, dedupe, source_draws
 from .overlap import decontaminate
 from .quotas import known_quotas
@@ -30,6 +30,7 @@ from .sizes import equalize
 from ..store.known import KEPT, under_stored_ids
 from ..store.pool import read_narrow, read_sources
 from ..store.run import RunFolder, pool_of
+from ..store.stale import grading_of, note_pools
 
 # %% ../../nbs/45_sets/16_stage.ipynb #22b19aa7
 def query_levels(
@@ -86,12 +87,12 @@ def cut_sets(
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
     folder, queries = RunFolder(run), _queries_of(run, pool, queries)
     pool = pool or folder.path("pool")
-    how = {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near, **note}
+    how = dict(distinct=distinct, n_avoided=len(avoid), partial=partial, near=near, **note)
     sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, partial)
     sets, lost = _clean(sets, distinct, avoid, near)
-    if equal or n_rows:
-        sets, how = equalize(sets, seed, n_rows), how | {"equal_seed": seed}
-    return _write_sets(folder, sets, cards, how, lost)
+    sets = equalize(sets, seed, n_rows) if equal or n_rows else sets
+    how |= {"equal_seed": seed} if equal or n_rows else {}
+    return _write_sets(folder, sets, cards, how | {"graded": grading_of([pool])}, lost, pool)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #058e603c
 def _queries_of(run, pool, queries) -> Sequence[Query]:
@@ -120,13 +121,14 @@ def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], near) -> tuple
             lost[name] = found.assign(test_benchmark=found["test_query_id"].map(names))
     return kept, lost
 
-
-def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, lost: Mapping) -> Mapping:
+# %% ../../nbs/45_sets/16_stage.ipynb #6403f4f9
+def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, lost, pool) -> Mapping:
     how = {name: value for name, value in how.items() if value is not None}
     both = {folder.path("train_set", n): (frame, cards[n] | how) for n, frame in sets.items()}
     write_train_sets(both)
     for name in sets:
         write_overlaps(folder.path("train_set", name), lost.get(name))
+        note_pools(folder.path("train_set", name), [pool])
     return sets
 
 # %% ../../nbs/45_sets/16_stage.ipynb #c1ba667c
@@ -212,16 +214,3 @@ def main_source(
     if not n_draws.sum():
         raise ValueError(f"{pool}: no draws; sample or import some first")
     return str(n_draws.index[0])
-
-# %% ../../nbs/45_sets/16_stage.ipynb #8a056da8
-def refuted_rows(
-    run: str | Path,  # Run folder, with its pool
-) -> dict[str, int]:  # Name to number, of the sets that have any
-    "Rows of the train sets of a run that its pool calls wrong now."
-    folder, found, key = RunFolder(run), {}, list(KEY)
-    draws = read_narrow(folder.path("pool"), ["correct"])
-    wrong = draws.loc[~draws["correct"], key].astype({"query_id": "str", "source_id": "str"})
-    for name in run_cards(run):
-        rows = read_train_set(folder.path("train_set", name))[key]
-        found[name] = len(rows.astype(wrong.dtypes.to_dict()).merge(wrong, on=key))
-    return {name: n for name, n in found.items() if n}

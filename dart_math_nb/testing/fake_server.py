@@ -214,12 +214,12 @@ def sums_reply(
     return null_reply(f"After {dice.randint(2, 99)} steps {way} \\boxed{{{said}}}.")
 
 # %% ../../nbs/90_testing/10_fake_server.ipynb #a8814408
-async def _serve_sums(seconds: float) -> None:
+async def _serve_sums(seconds: float, port: int = 0) -> None:
     async def answer(request: Request) -> Reply:
         await asyncio.sleep(seconds)
         return null_reply(model="sums") if request.method == "GET" else sums_reply(request.body)
 
-    async with serve(answer) as url:
+    async with serve(answer, port) as url:
         print(url, flush=True)
         await asyncio.Event().wait()
 

@@ -18,6 +18,7 @@ from ..data.messages import Refused
 from ..data.reading import Reading
 from ..data.responses import training_rows
 from ..prompts.templates import Template, get_template, render
+from ..store.stale import current_set
 from .config import TrainCfg
 from .tokens import TokenSet, tokenize_pairs
 
@@ -25,7 +26,9 @@ from .tokens import TokenSet, tokenize_pairs
 def train_source(
     name: str,  # As the recipe has it
 ) -> str:
-    "The source of a train set: a file, a folder or a data set of the hub."
+    """The source of a train set: a file, a folder or a data set of the hub.
+    Raises StaleSet for a set of a run with rows that are wrong now."""
+    current_set(name)
     own = Path(name) / "train.parquet"
     return str(own) if own.is_file() and (Path(name) / "card.json").is_file() else name
 
