@@ -7,14 +7,14 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/drift.html.md"""
 # %% auto #0
 __all__ = ['LOOKS', 'plot_drift']
 
-# %% ../../nbs/60_report/44_drift.ipynb #f8a5b6ad
+# %% ../../nbs/60_report/44_drift.ipynb #83636a8a
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from ..data.messages import one_line
 
-# %% ../../nbs/60_report/44_drift.ipynb #9f06f741
+# %% ../../nbs/60_report/44_drift.ipynb #31c18f19
 LOOKS = {  # Verdict -> color, marker, words
     "fits": ("#0072B2", "o", "today: fits"),
     "drifted": ("#D55E00", "D", "today: drifted"),
@@ -42,5 +42,5 @@ def plot_drift(
     ax.margins(x=0.08)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.legend(frameon=False, fontsize="small", loc="best")
     return ax
