@@ -7,14 +7,14 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/drift.html.md"""
 # %% auto #0
 __all__ = ['LOOKS', 'plot_drift']
 
-# %% ../../nbs/60_report/44_drift.ipynb #83636a8a
+# %% ../../nbs/60_report/44_drift.ipynb #0bd96005
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from ..data.messages import one_line
 
-# %% ../../nbs/60_report/44_drift.ipynb #31c18f19
+# %% ../../nbs/60_report/44_drift.ipynb #2e8df129
 LOOKS = {  # Verdict -> color, marker, words
     "fits": ("#0072B2", "o", "today: fits"),
     "drifted": ("#D55E00", "D", "today: drifted"),
@@ -22,7 +22,7 @@ LOOKS = {  # Verdict -> color, marker, words
     "undecided": ("#777777", "v", "today: not settled"),
 }
 
-
+# %% ../../nbs/60_report/44_drift.ipynb #1fc380a1
 def plot_drift(
     table: pd.DataFrame,  # From `drift_table`: level, n_draws, record, today, low, high, verdict
     ax: Axes,
@@ -33,8 +33,8 @@ def plot_drift(
     for verdict, part in table.groupby("verdict", sort=False):
         color, marker, label = LOOKS[verdict]
         off = [part["today"] - part["low"], part["high"] - part["today"]]
-        how = {"fmt": marker, "color": color, "capsize": 3, "label": label}
-        ax.errorbar(at[part.index], part["today"], yerr=[o.clip(lower=0) for o in off], **how)
+        how = {"fmt": marker, "color": color, "capsize": 3, "label": label, "yerr": off}
+        ax.errorbar(at[part.index], part["today"], **how)
     names = [one_line(str(x)).replace("$", r"\$") for x in table["level"]]
     ticks = [f"{x}\nn = {n:,}" for x, n in zip(names, table["n_draws"], strict=True)]
     ax.set_xticks(at, ticks)

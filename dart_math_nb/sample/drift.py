@@ -9,7 +9,7 @@ __all__ = ['N_LEAST', 'EDGE', 'SHIFTS', 'TIMES', 'FLOOR', 'SHARES', 'KINDS', 'Co
            'moved', 'mean_rate', 'shift_for', 'Sides', 'sides_of', 'draw_order', 'query_logs', 'Evidence', 'DriftCfg',
            'named_levels', 'Check', 'start_check', 'Drift', 'check_drift', 'rate_today', 'drift_table']
 
-# %% ../../nbs/40_sample/44_drift.ipynb #e917b08e
+# %% ../../nbs/40_sample/44_drift.ipynb #896510d2
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from ..data.messages import Refused
 from ..data.records import draw_seed
 from .prior import free_prior, likelihood
 
-# %% ../../nbs/40_sample/44_drift.ipynb #3b44eb17
+# %% ../../nbs/40_sample/44_drift.ipynb #f33a79d5
 N_LEAST = 20  # Queries of a level, below which its prior means nothing
 EDGE = 4e-5  # No pass rate is taken for 0 or 1 exactly, since such a rate could not drift
 
@@ -48,7 +48,7 @@ def _noise(rates: np.ndarray, weights: np.ndarray, n_trials: np.ndarray) -> floa
     error = max(whole - single, 0) / len(n_trials) + float(n_trials.sum()) ** -2
     return float(min(math.sqrt(error) / inner.mean(), 1.0))
 
-# %% ../../nbs/40_sample/44_drift.ipynb #4512cb05
+# %% ../../nbs/40_sample/44_drift.ipynb #098dfc1f
 def believe(
     name: str,  # Of the level
     query_ids: Sequence[str],
@@ -67,7 +67,7 @@ def believe(
     rates = np.clip(1 - prior.fail_rates, EDGE, 1 - EDGE)
     return Belief(name, list(query_ids), rates, weights, prior.weights, _noise(rates, weights, n))
 
-# %% ../../nbs/40_sample/44_drift.ipynb #911118ca
+# %% ../../nbs/40_sample/44_drift.ipynb #a613d6ad
 def level_beliefs(
     rows: pd.DataFrame,  # query_id, n_trials, n_correct, perhaps level; a row per query
 ) -> tuple[list[Belief], dict[str, int]]:  # In order of level; level left out -> its queries
@@ -97,7 +97,7 @@ def _level_name(level: object) -> str:
 def _in_order(name: str) -> tuple[bool, int, str]:
     return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
-# %% ../../nbs/40_sample/44_drift.ipynb #cb148cc6
+# %% ../../nbs/40_sample/44_drift.ipynb #1db8b6aa
 SHIFTS = np.linspace(-6, 6, 121)  # Moves in log-odds that are looked at
 
 
@@ -117,7 +117,7 @@ def mean_rate(
     total = sum(float(b.weights.sum(0) @ moved(b.pass_rates, shift)) for b in beliefs)
     return total / sum(len(b.query_ids) for b in beliefs)
 
-
+# %% ../../nbs/40_sample/44_drift.ipynb #e017b598
 def shift_for(
     beliefs: Sequence[Belief],
     change: float,  # Of the mean pass rate, in [-1, 1]
@@ -132,7 +132,7 @@ def shift_for(
         low, high = (middle, high) if mean_rate(beliefs, middle) < want else (low, middle)
     return (low + high) / 2
 
-# %% ../../nbs/40_sample/44_drift.ipynb #678224a0
+# %% ../../nbs/40_sample/44_drift.ipynb #583dcec9
 TIMES = {1: 0.5, 2: 0.3, 4: 0.2}  # Multiple of the size that matters -> weight
 
 
@@ -157,7 +157,7 @@ def sides_of(
     weights = np.array([*TIMES.values()] * 2)
     return Sides(shifts, np.log(weights / weights.sum()), ends)
 
-# %% ../../nbs/40_sample/44_drift.ipynb #7eeedddb
+# %% ../../nbs/40_sample/44_drift.ipynb #66d200e9
 FLOOR = 0.1  # Least standard deviation in the order of queries; the largest is 0.5
 
 
@@ -171,7 +171,7 @@ def draw_order(
     even = np.array([(draw_seed(seed, q, 0) + 0.5) / 2**63 for q in belief.query_ids])
     return [belief.query_ids[i] for i in np.argsort(-np.log(even) / pull, kind="stable")]
 
-# %% ../../nbs/40_sample/44_drift.ipynb #b32c1f35
+# %% ../../nbs/40_sample/44_drift.ipynb #c2284c6b
 SHARES = (0.25, 0.5, 1.0)  # Shares of queries whose rates may have been mixed up
 
 
@@ -192,7 +192,7 @@ def query_logs(
     drifts = like(grid) @ belief.weights[i]
     return np.log(np.concatenate([drifts, here + np.array(SHARES) * (any_other - here)]))
 
-# %% ../../nbs/40_sample/44_drift.ipynb #e8fa66a4
+# %% ../../nbs/40_sample/44_drift.ipynb #9d3bf788
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _NODE_LOGS = np.log(_WEIGHTS / _WEIGHTS.sum())
 
@@ -222,7 +222,7 @@ def see(self: Evidence, counts: Mapping[str, tuple[int, int]]) -> None:
     self.total = sum((self.rows[q] for q in sorted(self.rows)), np.zeros_like(self.total))
     self.curve = CubicSpline(SHIFTS, self.total[: len(SHIFTS)])
 
-# %% ../../nbs/40_sample/44_drift.ipynb #42941f09
+# %% ../../nbs/40_sample/44_drift.ipynb #433705b7
 @patch
 def at(
     self: Evidence,
@@ -232,7 +232,7 @@ def at(
     points = np.asarray(shifts, float)[..., None] + self.belief.noise * _NODES
     return logsumexp(self.curve(np.clip(points, SHIFTS[0], SHIFTS[-1])) + _NODE_LOGS, axis=-1)
 
-# %% ../../nbs/40_sample/44_drift.ipynb #40c9ecd7
+# %% ../../nbs/40_sample/44_drift.ipynb #76f61045
 @dataclass(frozen=True)
 class DriftCfg:
     "What is stated before a check. Raises ValueError for what cannot be."
@@ -255,7 +255,7 @@ class DriftCfg:
             if (n := getattr(self, name)) < 1:
                 raise Refused(f"{name}={n}; need 1 or more")
 
-# %% ../../nbs/40_sample/44_drift.ipynb #43deaacd
+# %% ../../nbs/40_sample/44_drift.ipynb #6f9ad00c
 KINDS = {"common": 0.4, "level": 0.4, "mixed": 0.2}  # Way to be wrong -> weight
 
 
@@ -277,7 +277,7 @@ def _log_mean(logs: Sequence[float], weights: Sequence[float] | None = None) -> 
     weights = [1 / len(logs)] * len(logs) if weights is None else weights
     return float(logsumexp(logs, b=weights))
 
-# %% ../../nbs/40_sample/44_drift.ipynb #3932f501
+# %% ../../nbs/40_sample/44_drift.ipynb #463a22b8
 @dataclass
 class Check:
     "A check on its way."
@@ -304,7 +304,7 @@ def start_check(beliefs: Sequence[Belief], cfg: DriftCfg) -> Check:
     order = {b.name: draw_order(b, cfg.seed) for b in beliefs}
     return Check(cfg, levels, sides_of(beliefs, cfg.delta), each, order, dict.fromkeys(levels, 0))
 
-# %% ../../nbs/40_sample/44_drift.ipynb #4aea85f2
+# %% ../../nbs/40_sample/44_drift.ipynb #83d326dc
 @patch
 def to_exclude(
     self: Check,
@@ -332,7 +332,7 @@ def look(self: Check) -> None:
     self.logs = dict(zip(KINDS, (common, alone, _log_mean(mixed)), strict=True))
     self.settle()
 
-# %% ../../nbs/40_sample/44_drift.ipynb #11905c42
+# %% ../../nbs/40_sample/44_drift.ipynb #4c84a5ff
 @patch
 def gain(self: Check, shifts: float | np.ndarray, same: Mapping[str, float]) -> np.ndarray:
     "Logarithm of how much likelier the draws are when all levels drifted."
@@ -358,7 +358,7 @@ def is_over(self: Check) -> bool:
         return all(name in self.named or not self.to_exclude(name) for name in self.each)
     return self.verdict != "undecided"
 
-# %% ../../nbs/40_sample/44_drift.ipynb #e821bed9
+# %% ../../nbs/40_sample/44_drift.ipynb #a0b0ce8a
 @patch
 def next_draws(self: Check) -> dict[str, int]:  # Query id -> draws wanted of it in all
     "What to draw next; nothing at the limit."
@@ -374,7 +374,7 @@ def next_draws(self: Check) -> dict[str, int]:  # Query id -> draws wanted of it
         self.asked[name] += n
     return wanted
 
-# %% ../../nbs/40_sample/44_drift.ipynb #d0c43a4b
+# %% ../../nbs/40_sample/44_drift.ipynb #364ce42e
 Counts = Mapping[str, tuple[int, int]]  # Query id -> draws, correct ones
 
 
@@ -389,7 +389,7 @@ class Drift:
     e_values: dict[str, float]  # Way to be wrong -> e-value
     table: pd.DataFrame  # From `drift_table`
 
-
+# %% ../../nbs/40_sample/44_drift.ipynb #ff630eca
 def check_drift(
     beliefs: Sequence[Belief],  # One for each level
     cfg: DriftCfg,
@@ -408,7 +408,7 @@ def check_drift(
     counts = len(drawn), sum(n for n, _ in drawn)
     return Drift(check.verdict, check.named, *counts, values, drift_table(check))
 
-# %% ../../nbs/40_sample/44_drift.ipynb #caf1cc9f
+# %% ../../nbs/40_sample/44_drift.ipynb #173b93b2
 _GRID = SHIFTS[np.abs(SHIFTS) <= 5]
 _WIDE = np.log(norm.pdf(_GRID) / norm.pdf(_GRID).sum())  # What a drift may be, before any draw
 
@@ -433,19 +433,14 @@ def drift_table(
     rows = [_row(check, name, [e]) for name, e in check.levels.items() if check.each]
     return pd.DataFrame([*rows, _row(check, "all", [*check.levels.values()])])
 
-# %% ../../nbs/40_sample/44_drift.ipynb #6d6a01cd
+# %% ../../nbs/40_sample/44_drift.ipynb #749adcab
 def _row(check: Check, name: str, levels: list[Evidence]) -> dict:
     counts = [x for e in levels for x in e.counts.values()]
     n, c = (sum(x) for x in zip(*counts, strict=True)) if counts else (0, 0)
     row = {"level": name, "n_queries": sum(len(e.belief.query_ids) for e in levels)}
     row |= {"n_drawn": len(counts), "n_draws": n, "n_correct": c}
     rate, low, high = rate_today(levels, check.cfg.alpha)
-    row |= {
-        "record": mean_rate([e.belief for e in levels]),
-        "today": rate,
-        "low": low,
-        "high": high,
-    }
+    row |= {"record": mean_rate([e.belief for e in levels]), "today": rate, "low": low, "high": high}
     if name not in check.each:
         return row | {"verdict": check.verdict}
     settled = "open" if check.to_exclude(name) else "fits"
