@@ -91,7 +91,7 @@ def fresh(
     setup: Setup,
 ) -> Setup:
     "The same engine, for draws that no sampling run makes."
-    seed = int(short_hash("difficulty check", setup.source.run_seed), 16) >> 33
+    seed = int(short_hash("check of a record", setup.source.run_seed), 16) >> 33
     return replace(setup, source=replace(setup.source, run_seed=seed))
 
 

@@ -440,7 +440,12 @@ def _row(check: Check, name: str, levels: list[Evidence]) -> dict:
     row = {"level": name, "n_queries": sum(len(e.belief.query_ids) for e in levels)}
     row |= {"n_drawn": len(counts), "n_draws": n, "n_correct": c}
     rate, low, high = rate_today(levels, check.cfg.alpha)
-    row |= {"record": mean_rate([e.belief for e in levels]), "today": rate, "low": low, "high": high}
+    row |= {
+        "record": mean_rate([e.belief for e in levels]),
+        "today": rate,
+        "low": low,
+        "high": high,
+    }
     if name not in check.each:
         return row | {"verdict": check.verdict}
     settled = "open" if check.to_exclude(name) else "fits"
