@@ -6,8 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/setup.html.md"""
 
 # %% auto #0
 __all__ = ['simulated_engine', 'check_place', 'open_model', 'server_writes', 'find_prompts', 'prompts_name', 'Setup',
-           'check_engine', 'bare_prompts', 'stand_in', 'called', 'named_source', 'attach_model', 'open_setup',
-           'template_note', 'connect', 'hub_setup', 'set_setup', 'draw_setup']
+           'check_engine', 'asked_prompts', 'stand_in', 'called', 'named_source', 'server_options', 'attach_model',
+           'read_switches', 'asked', 'open_setup', 'prompt_note', 'template_note', 'connect', 'hub_setup', 'set_setup',
+           'draw_setup']
 
 # %% ../../nbs/70_app/10_setup.ipynb #f4d46736
 import json
@@ -26,7 +27,8 @@ from .printing import telling
 from .queries import Ids, open_queries
 from ..data.fields import Fields
 from ..data.files import folder_revision
-from ..data.messages import check_names
+from ..data.gate import json_value
+from ..data.messages import Refused, check_names
 from ..data.plugins import registered
 from ..data.queries import draw_queries, filter_queries
 from ..data.query_sets import LoadedSets
@@ -48,10 +50,17 @@ from dart_math_nb.engines.protocol import (
     params_of,
     run_async,
 )
-from ..engines.replay import replay_engine
+from ..engines.replay import ReplayEngine, replay_engine
 from ..evaluate.ask import PlainPrompt
 from ..prompts.choose import Prompt, choose_template, rule_for
-from ..prompts.templates import get_template
+from dart_math_nb.prompts.instruct import (
+    BARE,
+    Asking,
+    bare_frame,
+    shown_prompt,
+    system_message,
+)
+from ..prompts.templates import Template, get_template
 
 # %% ../../nbs/70_app/10_setup.ipynb #3592e6ed
 def simulated_engine(
@@ -114,10 +123,11 @@ def find_prompts(
     tokenizer,  # For "chat" and "auto"; None when there is none
     queries: Sequence[Query],
     n_shots: int | None = None,  # None takes the paper's number for a base model, else 0
+    asking: Asking = Asking(),  # noqa: B008  frozen; what the model is told besides the query
 ) -> dict[str, Prompt]:  # By benchmark
     "The prompt of each benchmark."
     names = dict.fromkeys(q.benchmark for q in queries)
-    how = {"model": model, "tokenizer": tokenizer, "n_shots": n_shots}
+    how = {"model": model, "tokenizer": tokenizer, "n_shots": n_shots, "asking": asking}
     return {name: choose_template(template, benchmark=name, **how) for name in names}
 
 
@@ -174,14 +184,16 @@ def check_engine(
         raise ValueError(f"engine {engine!r} takes no --option, got {', '.join(options)}")
 
 # %% ../../nbs/70_app/10_setup.ipynb #21d02e2f
-def bare_prompts(
+def asked_prompts(
     queries: Sequence[Query],
-    name: str = "",  # For Source.template
-) -> dict[str, PlainPrompt]:  # By benchmark
-    "Queries as they are."
-    return {q.benchmark: PlainPrompt(name=name) for q in queries}
+    frame: Template,  # Without worked examples
+) -> dict[str, Prompt | PlainPrompt]:  # By benchmark
+    "Queries in a frame, or as they are."
+    is_bare = replace(frame, name="", source="") == BARE
+    prompt = PlainPrompt(name=frame.name) if is_bare else Prompt(frame)
+    return {q.benchmark: prompt for q in queries}
 
-
+# %% ../../nbs/70_app/10_setup.ipynb #f085d30c
 def stand_in(
     queries: Sequence[Query],
     how: Source,  # Sampling parameters
@@ -199,7 +211,8 @@ def stand_in(
         engine = replay_engine(path, fields, queries, how.run_seed, reading)
         facts = source_facts(path)
         plain = replace(plain, model=facts["file"], revision=facts["sha256"][:16])
-    return Setup(list(queries), engine, plain, params_of(plain), bare_prompts(queries))
+    prompts = asked_prompts(queries, BARE)
+    return Setup(list(queries), engine, plain, params_of(plain), prompts)
 
 # %% ../../nbs/70_app/10_setup.ipynb #911d5ac1
 def called(
@@ -231,6 +244,19 @@ def named_source(
     name = called("", model)
     return replace(how, model=name, revision=at, template=template, options=text)
 
+# %% ../../nbs/70_app/10_setup.ipynb #a9c28b9e
+def server_options(
+    options: Mapping[str, Any],  # Of the engine
+    asking: Asking,
+) -> dict[str, Any]:
+    "Options of an engine whose server writes the prompt. Raises Refused."
+    said = {"system": system_message(asking, chat=True)}
+    said["chat_template_kwargs"] = dict(asking.template_kwargs)
+    said = {name: value for name, value in said.items() if value}
+    if twice := [name for name in said if name in options]:
+        raise Refused(f"--option {twice[0]}=... and a flag say it both; need one of them")
+    return {**options, "chat": True, **said}
+
 # %% ../../nbs/70_app/10_setup.ipynb #fa599c79
 def attach_model(
     queries: Sequence[Query],
@@ -239,30 +265,56 @@ def attach_model(
     model: str | None,  # Folder, hub id or a server's name; None for an engine without
     options: Mapping[str, Any] = {},  # noqa: B006  never written to
     n_shots: int | None = None,  # Worked examples; None decides by the model
+    asking: Asking = Asking(),  # noqa: B008  frozen; what the model is told besides the query
 ) -> Setup:
     "Open a model for queries, and find its prompt."
     if how.template not in ("auto", "chat"):
         get_template(how.template)  # an unknown one is known before a model is loaded
     by_server = server_writes(kind, how.template, model, options)
-    options = {**options, "chat": True} if by_server else dict(options)
-    engine = open_model(kind, model, **options)
-    prompts = bare_prompts(queries, "chat") if by_server else None
-    if model is None:
-        model, prompts = kind, bare_prompts(queries) if how.template == "auto" else prompts
-    if prompts is None:
-        tokenizer = getattr(engine, "tokenizer", None)
-        prompts = find_prompts(how.template, model, tokenizer, queries, n_shots)
-    source = named_source(how, model, options, prompts_name(prompts))
+    options = server_options(options, asking) if by_server else dict(options)
+    engine, bare = open_model(kind, model, **options), model is None and how.template == "auto"
+    if by_server or bare:
+        prompts = asked_prompts(queries, bare_frame(asking, by_server))
+    else:
+        told = (model or kind, getattr(engine, "tokenizer", None))
+        prompts = find_prompts(how.template, *told, queries, n_shots, asking)
+    source = named_source(how, model or kind, options, prompts_name(prompts))
     params = params_of(source, next(iter(prompts.values())).stop)
     return Setup(list(queries), engine, source, params, prompts)
 
 # %% ../../nbs/70_app/10_setup.ipynb #896a5b8e
 def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
-    if model[0] in ("replay", "simulated"):
-        return stand_in(queries, how, *stored)
-    return attach_model(queries, how, *model)
+    stands_in = model[0] in ("replay", "simulated")
+    setup = stand_in(queries, how, *stored) if stands_in else attach_model(queries, how, *model)
+    return replace(setup, reading=stored[-1] or Reading())
+
+# %% ../../nbs/70_app/10_setup.ipynb #74fa213d
+def read_switches(
+    given: str | dict | None,  # JSON, or what a file of settings has
+) -> dict:
+    "Switches of a chat template. Raises Refused."
+    found = json_value(given, "--chat-template-kwargs") if isinstance(given, str) else given or {}
+    if not isinstance(found, dict):
+        what = f"--chat-template-kwargs {given!r:.60}"
+        raise Refused(f'{what}; need an object such as {{"enable_thinking": false}}')
+    return found
+
+# %% ../../nbs/70_app/10_setup.ipynb #02b986aa
+def asked(
+    *,
+    template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
+    n_shots: int = None,  # Worked examples in the prompt; auto takes some for known base models
+    system_message: str = None,  # System message of a chat
+    instruction: str = None,  # boxed, none, or own words; absent: boxed in a chat, else the template's
+    instruction_in: str = "user",  # Where it goes: user (behind the query) or system
+    chat_template_kwargs: str = None,  # Switches of a chat template, as {"enable_thinking": false}
+) -> tuple[str, int | None, Asking]:  # Template, worked examples, and what is said besides
+    "How a model is asked, from flags. Raises Refused."
+    switches = read_switches(chat_template_kwargs)
+    return template, n_shots, Asking(instruction, instruction_in, system_message or "", switches)
 
 # %% ../../nbs/70_app/10_setup.ipynb #b5a69ca8
+@delegates(asked)
 def open_setup(
     queries: Sequence[Query],
     fields: Fields = None,  # Of the responses, for replay
@@ -273,23 +325,34 @@ def open_setup(
     responses: str = None,  # Responses for replay: a file, a folder or a data set of the hub
     base_url: Many = None,  # Addresses of servers, for openai (http://127.0.0.1:8000/v1)
     option: Many = None,  # Further options of the engine as name=value, such as dtype=bfloat16
-    template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
-    n_shots: int = None,  # Worked examples in the prompt; auto takes some for known base models
     temperature: float = 1.0,  # 0 is greedy decoding (paper: 1.6)
     top_p: float = 1.0,  # Nucleus mass in (0, 1] (paper: 0.95)
     max_tokens: int = 2048,  # New tokens per response
     max_in_flight: int = None,  # Draws at once; the engine's own number when absent
     seed: int = 0,  # Seed of the run
+    **kwargs,
 ) -> Setup:
     "An engine for queries, from the flags of a command."
     options = read_options(option or ()) | ({"base_urls": list(base_url)} if base_url else {})
     check_engine(engine, model, responses, options)
     options |= {} if max_in_flight is None else {"max_in_flight": max_in_flight}
+    template, *told = asked(**kwargs)
     how = Source("", "", template, temperature, top_p, max_tokens, seed)
-    setup = _opened(queries, how, (engine, model, options, n_shots), (responses, fields, reading))
-    return replace(setup, reading=reading or Reading())
+    return _opened(queries, how, (engine, model, options, *told), (responses, fields, reading))
 
 # %% ../../nbs/70_app/10_setup.ipynb #91995e6a
+def prompt_note(
+    setup: Setup,
+) -> str:  # One line; empty for an engine that reads no prompt
+    "The prompt of the first query, as it is sent."
+    if isinstance(setup.engine, (ReplayEngine, SimulatedEngine)):
+        return ""
+    system = getattr(setup.engine, "system", "")
+    parts = [f"system: {shown_prompt(system)}"] if system else []
+    text = setup.prompt_of(setup.queries[0])
+    return " | ".join([f"first prompt ({len(text):,} characters)", *parts, shown_prompt(text)])
+
+# %% ../../nbs/70_app/10_setup.ipynb #167ac3ed
 def template_note(
     setup: Setup,
 ) -> str:  # One line; empty when a template was named, or there is none
@@ -302,12 +365,13 @@ def template_note(
 def connect(
     setup: Setup,
 ) -> None:
-    """Reach the engine, and say on standard error which template was taken and why.
+    """Reach the engine; show on standard error which template was taken and the first prompt.
     Raises ConnectionError or ValueError."""
     if hasattr(setup.engine, "open"):
         run_async(setup.engine.open())
-    if note := template_note(setup):
-        print(note, file=sys.stderr)
+    for note in (template_note(setup), prompt_note(setup)):
+        if note:
+            print(note, file=sys.stderr)
 
 # %% ../../nbs/70_app/10_setup.ipynb #fd5f1bb1
 @delegates(open_setup, but=["fields", "reading"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from .gate import json_value
 from .messages import Refused
+from .thought import join_thought
 
 # %% ../../nbs/10_data/24_turns.ipynb #3104da84
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -36,7 +37,7 @@ def turn_text(
         text = "".join(p for p in parts if isinstance(p, str)) if parts else None
     thought = next((t for name in _THOUGHT if isinstance(t := turn.get(name), str) and t), None)
     if thought is not None and isinstance(text, str):
-        return f"<think>\n{thought}\n</think>\n\n{text}"
+        return join_thought(text, thought)
     return text if isinstance(text, str) else None
 
 # %% ../../nbs/10_data/24_turns.ipynb #26a57bfd

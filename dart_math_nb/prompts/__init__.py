@@ -13,6 +13,7 @@ from .. import front_door
 # %% ../../nbs/25_prompts/00_front.ipynb #0000000a
 _NAMES = {
     "templates": "Template get_template template_names render stop_strings",
+    "instruct": "Asking instructed",
     "shots": "Example examples_for few_shot_prompt",
     "choose": "Prompt choose_template chat_template",
 }

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from fastcore.basics import patch
 
 from ..data.records import Query, Response, Source, Verdict, pool_row
+from ..data.thought import split_thought
 from ..engines.protocol import Completion, Draw
 from ..grade.verdict import grade_response
 from .standing import response_form
@@ -71,6 +72,9 @@ class Grader:
     size: int = 128  # Most responses of the next batch
     n_drawn: int = 0  # Draws graded and written
     n_ungraded: int = 0  # Responses on which the grading function failed
+    n_thought: int = 0  # Responses with a thought
+    n_unfinished: int = 0  # Of them, those that end while the model thinks
+    n_thought_tokens: float = 0.0  # Tokens of thoughts, about
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # There is something to do
 
 # %% ../../nbs/40_sample/57_grading.ipynb #0bc54765
@@ -104,6 +108,22 @@ def graded_row(
     how = (done.finish_reason, done.n_tokens, draw.seed, done.reasoning)
     return pool_row(Response(*key, done.text, *how), verdict)
 
+# %% ../../nbs/40_sample/57_grading.ipynb #c5e5c9d0
+@patch
+def count_thoughts(
+    self: Grader,
+    rows: Sequence[dict],  # Of the pool
+) -> None:
+    "Count what was thought."
+    for row in rows:
+        thought, final = row["reasoning"], row["response"]
+        if not thought:
+            thought, final, _ = split_thought(final)
+        self.n_unfinished += row["error"] == "unfinished_thought"
+        if thought:
+            self.n_thought += 1
+            self.n_thought_tokens += row["n_tokens"] * len(thought) / len(thought + final)
+
 # %% ../../nbs/40_sample/57_grading.ipynb #2422f4ee
 MIN_BROKEN = 10  # Responses on all of which a grader has to fail before the run ends
 
@@ -124,11 +144,14 @@ def write(
         first = f"all of the first {self.n_ungraded} draws"
         raise RuntimeError(f"the grader failed on {first}, such as {where}")
     self.pool.append(rows)
+    self.count_thoughts(rows)
     oks = [row["correct"] and row["finish_reason"] != "length" for row in rows]
     if not self.distinct:
         return [(ok, None) for ok in oks]
     pairs = zip(oks, rows, strict=True)
-    return [(ok, response_form(row["response"]) if ok else None) for ok, row in pairs]
+    return [
+        (ok, response_form(row["response"], row["reasoning"]) if ok else None) for ok, row in pairs
+    ]
 
 # %% ../../nbs/40_sample/57_grading.ipynb #89fee351
 BATCH, CHUNK = 2048, 128  # Most responses of a batch, and of one task of a grading process

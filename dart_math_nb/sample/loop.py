@@ -22,6 +22,7 @@ from fastcore.meta import delegates
 
 from ..data.records import Query, Source
 from dart_math_nb.engines.protocol import (
+    Completion,
     Draw,
     Engine,
     Exhausted,
@@ -30,6 +31,7 @@ from dart_math_nb.engines.protocol import (
     params_of,
     run_async,
 )
+from ..engines.reasoning import as_kept
 from ..engines.retry import DrawFailed, RetryPolicy, draw_with_retries, policy_of
 from .grading import GradeFn, Grader, grade_completion
 from .queue import Queue, queue_of
@@ -50,6 +52,7 @@ class Run:
     queue: Queue
     grader: Grader
     teller: Teller
+    split_thought: bool = False  # Keep thoughts between marks apart from answers
     ending: str = ""  # "workers": they must end; "all": the grader too, once nothing waits
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # New work for workers
 
@@ -75,12 +78,13 @@ def make_run(
     grade: GradeFn = grade_completion,  # Verdict of one completion
     grade_in: Executor | None = None,  # Processes, such as `Workers(2)`; one thread when None
     policy: RetryPolicy | None = None,  # As the engine's says, when None
+    split_thought: bool = False,  # Keep thoughts between marks apart from answers
 ) -> Run:
     "A run that is ready to go."
     queue = queue_of(states, strategy, policy or policy_of(engine))
     grader = Grader(pool, source, grade, strategy.quota_distinct, grade_in)
-    params = params or params_of(source)
-    return Run(engine, source, params, prompt_of, queue, grader, Teller(queue, grader))
+    params, teller = params or params_of(source), Teller(queue, grader)
+    return Run(engine, source, params, prompt_of, queue, grader, teller, split_thought)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #3bcc27ce
 @patch
@@ -111,10 +115,11 @@ async def draw_one(self: Run, state: State) -> None:
 
 # %% ../../nbs/40_sample/60_loop.ipynb #6e416c6b
 @patch
-def ask(self: Run, draw: Draw):  # Coroutine of a completion
-    "One draw, asked for as often as the policy says."
+async def ask(self: Run, draw: Draw) -> Completion:
+    "One draw, asked for as often as the policy says, as the pool keeps it."
     how = (self.params, self.queue.policy, self.failed, *self.queue.allowance(draw))
-    return draw_with_retries(self.engine, draw, *how)
+    done = await draw_with_retries(self.engine, draw, *how)
+    return as_kept(done, draw.prompt, self.split_thought)
 
 
 @patch
@@ -277,16 +282,16 @@ async def sample_pool_async(
     retries: int | None = None,  # Further attempts for a draw; None: the engine's policy
     retry_wait: float | None = None,  # Seconds before the first of them; doubles each time
     timeout: float | None = None,  # Seconds for one attempt
+    split_thought: bool = False,  # Keep thoughts between marks apart from answers
     **told,
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop, n_drawn, rates
-    """Draw until each query has its quota or cannot get it; continue where the pool is.
-    Raises ValueError for a bad request, RuntimeError when draws keep failing."""
+    "Draw until no query wants more. Raises ValueError, or RuntimeError when draws keep failing."
     check_request(queries, engine, source, params or params_of(source), strategy)
     how = {"params": params, "prompt_of": prompt_of, "grade": grade, "grade_in": grade_in}
     how["policy"] = policy_of(engine, retries=retries, wait=retry_wait, timeout=timeout)
+    how["split_thought"] = split_thought
     states = load_states(queries, pool, pool.add_source(source), strategy)
-    run = make_run(states, engine, pool, source, strategy, **how)
-    return await sample_states(run, **told)
+    return await sample_states(make_run(states, engine, pool, source, strategy, **how), **told)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #0c2bbb91
 @delegates(sample_pool_async)

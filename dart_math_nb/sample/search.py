@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/search.html.md"""
 # %% auto #0
 __all__ = ['FIRST', 'LOOKS', 'READ', 'PROBE', 'SearchCfg', 'look_sizes', 'search_order', 'source_at', 'draws_at', 'read_draws_of',
            'drawn_of', 'complete', 'check_listens', 'far_apart', 'Found', 'Search', 'unit_of', 'rows_of', 'count_all',
-           'in_the_race', 'look', 'probe', 'race', 'result_of', 'search_settings']
+           'race', 'probe', 'run_search', 'result_of', 'search_settings']
 
 # %% ../../nbs/40_sample/72_search.ipynb #6c7131a7
 from collections.abc import Callable, Sequence
@@ -74,7 +74,8 @@ def search_order(
     n: int | None = None,  # How many; all when None, or when there are fewer
     seed: int = 0,
 ) -> list[Query]:
-    "Queries in the order in which they are searched."
+    "Queries in the order in which they are searched. Raises ValueError for n below 1."
+    n = n if n is None else at_least_one("n_queries", n)
     return sorted(queries, key=lambda q: short_hash(seed, q.query_id))[:n]
 
 # %% ../../nbs/40_sample/72_search.ipynb #796f8c2a
@@ -181,11 +182,10 @@ class Search:
 
     queries: list[Query]  # In the order of the search
     settings: list[Setting]
-    cfg: SearchCfg
+    n_draws: int  # Of each query
     source: Source
     pool: Pool
     draw: Callable  # Setting, queries -> None
-    out: dict[int, int]  # Place of a setting -> queries after which it was left
     gone: set[str]  # Queries that lack draws
 
 # %% ../../nbs/40_sample/72_search.ipynb #17003f9e
@@ -202,59 +202,56 @@ def unit_of(
 # %% ../../nbs/40_sample/72_search.ipynb #d73b5d2c
 def rows_of(
     search: Search,
-    size: int,  # Queries, in order
+    sizes: Sequence[int],  # Queries of each setting, in order
 ) -> list[pd.DataFrame]:  # Of each setting, for its own queries
     "Draws of all settings; notes the queries that lack some."
-    ids = [q.query_id for q in search.queries[:size]]
-    rows = read_draws_of(search.pool.folder, ids, search.cfg.n_draws)
-    found = []
-    for i, setting in enumerate(search.settings):
-        mine, n_made = ids[: search.out.get(i, size)], draws_at(setting, search.cfg.n_draws)
-        here = rows["source_id"].eq(source_at(search.source, setting).source_id)
-        part = rows[here & rows["trial"].lt(n_made) & rows["query_id"].isin(mine)]
-        search.gone |= set(mine) - complete(part, n_made)
+    ids, found = [q.query_id for q in search.queries[: max(sizes)]], []
+    rows = read_draws_of(search.pool.folder, ids, search.n_draws)
+    for setting, size in zip(search.settings, sizes, strict=True):
+        n_made, here = draws_at(setting, search.n_draws), source_at(search.source, setting)
+        here = rows["source_id"].eq(here.source_id) & rows["query_id"].isin(ids[:size])
+        part = rows[here & rows["trial"].lt(n_made)]
+        search.gone |= set(ids[:size]) - complete(part, n_made)
         found.append(part)
     return found
 
 # %% ../../nbs/40_sample/72_search.ipynb #2ac3aa44
 def count_all(
     search: Search,
-    size: int,  # Queries, in order
+    sizes: Sequence[int],  # Queries of each setting, in order
 ) -> list[Drawn]:  # Of each setting
     "Counts of all settings."
-    parts, cfg = rows_of(search, size), search.cfg
-    kept = [q.query_id if q.query_id not in search.gone else None for q in search.queries[:size]]
-    if not any(kept):
-        raise Refused("no query could be drawn at every setting; need one at least")
-    found = []
-    for i, (setting, part) in enumerate(zip(search.settings, parts, strict=True)):
-        mine = [q for q in kept[: search.out.get(i, size)] if q]
+    parts, found = rows_of(search, sizes), []
+    for setting, part, size in zip(search.settings, parts, sizes, strict=True):
+        mine = [q.query_id for q in search.queries[:size] if q.query_id not in search.gone]
+        if not mine:
+            raise Refused("no query could be drawn at every setting; need one at least")
         part = part[part["query_id"].isin(mine)]
-        found.append(drawn_of(part, mine, draws_at(setting, cfg.n_draws), cfg.n_draws))
+        found.append(drawn_of(part, mine, draws_at(setting, search.n_draws), search.n_draws))
     return found
 
 # %% ../../nbs/40_sample/72_search.ipynb #edf0792d
-def in_the_race(
-    search: Search,
-) -> list[int]:  # Places of settings
-    "Who is still drawn."
-    return [i for i in range(len(search.settings)) if i not in search.out]
-
-
-def look(
-    search: Search,
-    size: int,  # Queries, in order
-    error: float,  # Of this look
-) -> list[Drawn]:  # Of each setting
-    "Draw, compare, and leave what is surely dearer."
-    left = in_the_race(search)
-    for i in left:
-        search.draw(search.settings[i], search.queries[:size])
-    drawn, cfg = count_all(search, size), search.cfg
-    search.cfg = cfg = replace(cfg, by=unit_of(cfg.by, drawn))
-    dear = surely_dearer([drawn[i] for i in left], cfg.target, cfg.by, error)
-    search.out |= {i: size for i, bad in zip(left, dear, strict=True) if bad}
-    return drawn
+def race(
+    n_settings: int,
+    n_queries: int,
+    cfg: SearchCfg,
+    drawn_to: Callable,  # Queries of each setting, in order -> `Drawn` of each
+) -> tuple[list[Drawn], list[bool], str]:  # Of each setting; found dearer; draws or tokens
+    "Draw, compare, and draw no further what is surely dearer."
+    sizes, out, by = [0] * n_settings, [False] * n_settings, cfg.by
+    looks = look_sizes(n_queries, cfg.halve)
+    for size in looks:
+        left = [i for i in range(n_settings) if not out[i]]
+        for i in left:
+            sizes[i] = size
+        drawn = drawn_to(sizes)
+        by = unit_of(by, drawn)
+        dear = surely_dearer([drawn[i] for i in left], cfg.target, by, cfg.error / len(looks))
+        for i, bad in zip(left, dear, strict=True):
+            out[i] = bad
+        if cfg.halve and out.count(False) == 1:
+            break
+    return drawn, out, by
 
 # %% ../../nbs/40_sample/72_search.ipynb #141ab8ab
 def probe(
@@ -266,35 +263,40 @@ def probe(
     some = search.queries[:PROBE]
     for setting in ends:
         search.draw(setting, some)
-    rows = read_draws_of(search.pool.folder, [q.query_id for q in some], search.cfg.n_draws)
+    rows = read_draws_of(search.pool.folder, [q.query_id for q in some], search.n_draws)
     check_listens(rows, *((s, source_at(search.source, s).source_id) for s in ends))
 
 
-def race(
+def run_search(
     search: Search,
-) -> list[Drawn]:  # Of each setting
-    "All looks."
+    cfg: SearchCfg,
+) -> Found:
+    "Probe, race, and the table."
     probe(search)
-    sizes = look_sizes(len(search.queries), search.cfg.halve)
-    for size in sizes:
-        drawn = look(search, size, search.cfg.error / len(sizes))
-        if search.cfg.halve and len(in_the_race(search)) == 1:
-            break
-    return drawn
+
+    def drawn_to(sizes: Sequence[int]) -> list[Drawn]:
+        for setting, size in zip(search.settings, sizes, strict=True):
+            if size == max(sizes):
+                search.draw(setting, search.queries[:size])
+        return count_all(search, sizes)
+
+    found = race(len(search.settings), len(search.queries), cfg, drawn_to)
+    return result_of(search, cfg, *found)
 
 # %% ../../nbs/40_sample/72_search.ipynb #372b476e
 def result_of(
     search: Search,
+    cfg: SearchCfg,
     drawn: list[Drawn],
+    out: list[bool],  # Found dearer
+    by: str,  # Draws or tokens
 ) -> Found:
     "The table of a search."
-    cfg, out = search.cfg, [i in search.out for i in range(len(search.settings))]
-    table = setting_table(search.settings, drawn, cfg.target, cfg.by, cfg.error, out)
-    ids = [source_at(search.source, s).source_id for s in search.settings]
-    table.insert(2, "source_id", ids)
+    table = setting_table(search.settings, drawn, cfg.target, by, cfg.error, out)
+    table.insert(2, "source_id", [source_at(search.source, s).source_id for s in search.settings])
     n = max(len(d.n_accepted) for d in drawn)
     kept = [q.query_id for q in search.queries if q.query_id not in search.gone]
-    return Found(table, drawn, kept[:n], cfg.by, sorted(search.gone))
+    return Found(table, drawn, kept[:n], by, sorted(search.gone))
 
 # %% ../../nbs/40_sample/72_search.ipynb #612404d6
 def search_settings(
@@ -319,5 +321,5 @@ def search_settings(
         sample_pool(some, engine, pool, source=at, params=how, strategy=vrt, **options)
 
     with open_pool(pool_folder) as pool:
-        search = Search(list(queries), list(settings), cfg, source, pool, draw, {}, set())
-        return result_of(search, race(search))
+        search = Search([*queries], [*settings], cfg.n_draws, source, pool, draw, set())
+        return run_search(search, cfg)

@@ -48,12 +48,14 @@ KEPT = (
     "quota",
     "quota_distinct",
     "min_yield",
+    "give_up",
     "budget",
     "rates_from",
     "asked_prior",
     "queries",
     "n_queries",
     "engine",
+    "split_thought",
 )  # A change of these leaves draws usable
 
 

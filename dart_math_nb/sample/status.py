@@ -42,6 +42,9 @@ class Status:
     n_aside: int = 0  # Queries set aside because their draws kept failing
     n_too_long: int = 0  # Queries whose prompt is too long for the engine
     n_ungraded: int = 0  # Responses on which the grader failed
+    n_thought: int = 0  # Responses of this process with a thought
+    n_unfinished: int = 0  # Of them, those that end in it
+    n_thought_tokens: int = 0  # Tokens of thoughts, by their share of the characters
     predicted: float = (
         0.0  # Under a budget: what its level is expected to cost, all shares together
     )

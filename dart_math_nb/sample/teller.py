@@ -41,6 +41,7 @@ def begin(self: Teller) -> None:
 
 # %% ../../nbs/40_sample/58_teller.ipynb #621603a3
 _COUNTS = ("n_open", "n_reached", "n_wanted", "n_accepted", "n_failed", "n_aside", "n_too_long")
+_GRADED = ("n_drawn", "n_ungraded", "n_thought", "n_unfinished", "n_thought_tokens")
 
 
 @patch
@@ -54,11 +55,10 @@ def status(self: Teller, state: str = "running", error: BaseException | str = ""
         state,
         n_queries=len(queue.states),
         **{name: getattr(queue, name) for name in _COUNTS},
-        n_drawn=grader.n_drawn,
+        **{name: round(getattr(grader, name)) for name in _GRADED},
         n_left=round(queue.need),
         n_flying=queue.flying,
         draws_per_s=round((grader.n_drawn - before) / max(now - since, 1e-3), 1),
-        n_ungraded=grader.n_ungraded,
         predicted=getattr(queue.strategy.level, "predicted", 0.0),
         error=f"{type(error).__name__}: {one_line(error)}" if error else "",
         started=self.begun[0],
