@@ -45,7 +45,7 @@ RECORD_TYPES = {
         ("n_trials", "n_correct", "n_truncated", "n_pilot", "n_pilot_correct"), "int64"
     ),
     "stop": "str",
-    **dict.fromkeys(("quota", "max_trials"), "Int64"),
+    **dict.fromkeys(("quota", "max_trials", "give_up"), "Int64"),
     "min_yield": "float64",
     **dict.fromkeys(RATES, "float64"),
     **dict.fromkeys(
@@ -225,7 +225,8 @@ def _foreign_row(row: Mapping, where: str, fields: tuple) -> dict:
     if not names:
         raise ValueError(f"{where}: no query id and no problem text; need one, to know the query")
     counts = {"n_trials": n, "n_correct": c, "n_truncated": 0, "stop": "unknown"}
-    return dict(row) | counts | {"n_pilot": 0, "n_pilot_correct": 0, "min_yield": 0.0} | names
+    counts |= {"n_pilot": 0, "n_pilot_correct": 0, "min_yield": 0.0, "give_up": 0}
+    return dict(row) | counts | names
 
 
 def _check_lists(row: Mapping, n: int, c: int, where: str) -> None:
