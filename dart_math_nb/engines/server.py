@@ -145,7 +145,7 @@ def wait(
     if self.room < 1:  # somebody waits: so it is this rate that holds them
         calm = not self.n_free and now - self.since > CALM
         self.rate *= (1 + max(self.growth, 0.01 * calm)) ** min(passed, 1.0)
-        self.room = min(self.room + passed * self.rate, 1.25)  # a late clock
+        self.room = min(self.room + passed * self.rate, 1.0)
     return 0.0 if self.room >= 1 else (1 - self.room) / self.rate
 
 # %% ../../nbs/35_engines/27_server.ipynb #9684a75d
