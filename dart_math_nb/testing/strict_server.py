@@ -7,6 +7,7 @@ __all__ = ['RULES', 'StrictServer', 'commented']
 
 # %% ../../nbs/90_testing/15_strict_server.ipynb #e3941052
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class StrictServer:
     every: int = 9  # One request of so many meets trouble; 0 for none
     model: str = "sums"
     done: Counter = field(default_factory=Counter)  # What happened, by name
+    room: float = 50.0  # Requests that it takes at once, where it has a limit
+    at: float = 0.0  # Monotonic time up to which they are counted
     refusals: list[str] = field(default_factory=list)  # What was refused, in words
 
     @property
@@ -112,7 +115,34 @@ def refusal(
         return f"temperature {asked['temperature']} is out of range"
     return ""
 
+# %% ../../nbs/90_testing/15_strict_server.ipynb #83200b95
+@patch
+def too_soon(self: StrictServer) -> float:  # Seconds to wait; 0 when it takes another one
+    "Has it had its hundred requests a second?"
+    if self.rules.get("trouble") != "busy":
+        return 0.0
+    now = time.monotonic()
+    self.room, self.at = min(50.0, self.room + 100 * (now - self.at)), now
+    if self.room < 1:
+        return (1 - self.room) / 100
+    self.room -= 1
+    return 0.0
+
+
+@patch
+def is_due(self: StrictServer) -> bool:
+    "Is it time for its kind of trouble?"
+    kind = self.rules.get("trouble", "busy")
+    return bool(self.every) and self.done["asked"] % self.every == 0 and kind != "busy"
+
 # %% ../../nbs/90_testing/15_strict_server.ipynb #357b49c0
+@patch
+def say_no(self: StrictServer, name: str, error: dict, status: int = 400, **headers: str) -> Reply:
+    "Count and refuse."
+    self.done[name] += 1
+    return json_reply({"error": error}, status, **headers)
+
+
 @patch
 def __call__(self: StrictServer, request: Request) -> Reply:
     "Answer a request as the dialect does."
@@ -120,14 +150,14 @@ def __call__(self: StrictServer, request: Request) -> Reply:
         return json_reply({"data": [{"id": self.rules.get("prefix", "") + self.model}]})
     asked = json.loads(request.body)
     if why := self.refusal(asked):
-        self.done["refused"] += 1
         self.refusals.append(why)
-        return json_reply({"error": {"message": why, "type": "invalid_request_error"}}, 400)
+        return self.say_no("refused", {"message": why, "type": "invalid_request_error"})
     if "bullets" in asked["messages"][-1]["content"]:
-        self.done["filtered"] += 1
-        return json_reply({"error": {"code": "content_filter", "message": "flagged"}}, 400)
+        return self.say_no("filtered", {"code": "content_filter", "message": "flagged"})
+    if wait := self.too_soon():
+        return self.say_no("trouble", {"message": "slow down"}, 429, retry_after=f"{wait:.3f}")
     self.done["asked"] += 1
-    if self.every and self.done["asked"] % self.every == 0 and "trouble" in self.rules:
+    if self.is_due():
         self.done["trouble"] += 1
         return self.trouble(self.rules["trouble"], asked)
     self.done["answered"] += 1
@@ -179,8 +209,6 @@ def answer(
 def trouble(self: StrictServer, kind: str, asked: Mapping[str, Any]) -> Reply:
     "An answer that is none."
     error = {"error": {"code": 502, "message": "provider went away"}}
-    if kind == "busy":
-        return json_reply({"error": {"message": "slow down"}}, 429, retry_after="0.05")
     if kind == "overloaded":
         return json_reply({"type": "error", "error": {"type": "overloaded_error"}}, 529)
     if kind == "flat":
