@@ -110,6 +110,7 @@ def export(
     *,
     out: Out,  # .jsonl, .jsonl.gz, .parquet, or the folder of a data set
     form: str = "messages",  # messages, prompt, alpaca, sharegpt, query; published for a pool
+    reasoning_in: str = "text",  # Thoughts: text (between <think> marks) or field, for messages
     system: str = "",  # System message, before the query in forms that have none; none when absent
     keep: Many = None,  # Further columns, such as level
     wrong: bool = False,  # Wrong responses of a pool too
@@ -120,11 +121,11 @@ def export(
     from dart_math_nb.sets.export import export_train_set
 
     if (Path(source) / "card.json").exists():
-        path = export_train_set(source, out, form, system, keep or ())
+        path = export_train_set(source, out, form, system, keep or (), reasoning_in)
     elif counts or difficulty:
         path = export_difficulty(source, out, counts)
     else:
-        path = export_pool(source, out, form, system, keep or (), wrong)
+        path = export_pool(source, out, form, system, keep or (), wrong, reasoning_in)
     print(path)
     return path
 
@@ -136,6 +137,7 @@ def export_pool(
     system: str,  # System message
     keep: list[str],  # Further columns
     wrong: bool,  # Wrong responses too
+    thought_in: str = "text",  # Thoughts: text or field
 ) -> Path:
     "Write the responses of a pool. Raises ValueError when out exists."
     from dart_math_nb.data.queries import read_saved_queries
@@ -148,7 +150,7 @@ def export_pool(
         raise ValueError(f"{out}: exists; need a new name")
     if form == "published":
         return write_published(out, published_rows(pool, queries, wrong))
-    write_rows(out, formed(pool_rows(pool, queries, wrong), form, system, keep))
+    write_rows(out, formed(pool_rows(pool, queries, wrong), form, system, keep, thought_in))
     return out
 
 # %% ../../nbs/70_app/45_exchange.ipynb #0374cf0c
