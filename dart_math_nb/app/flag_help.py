@@ -29,7 +29,7 @@ TOPICS = {  # Heading -> flags, in this order
     "how many responses": "strategy k max-trials n-pilot rounding no-cover distinct min-yield fail-rates-from fail-rates-source foreign prior",
     "what is compared": "target by halve error",
     "which rows": "reasoning pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
-    "how it goes on": "until start-at plan cut shard reuse partial replace repair keep-wrong sync-every n-procs threads quick",
+    "how it goes on": "until start-at plan cut no-grade shard reuse partial replace repair keep-wrong sync-every n-procs threads quick",
     "what is shown beside": "paper no-paper lm-eval parquet",
     "further": "set use help",
 }

@@ -21,9 +21,12 @@ from .queries import ids_of, keep_queries
 from .setup import Setup, connect, open_setup, set_setup
 from .strategies import refuse_no_cover, sampled, strategy_fields
 from ..data.fields import Fields
+from ..data.messages import Refused
 from ..data.query_sets import LoadedSets
 from ..data.records import Query
 from ..engines.protocol import run_async
+from ..sample.grading import leave_ungraded
+from ..sample.later import check_later
 from dart_math_nb.sample.stage import (
     asked_config,
     kept_fields,
@@ -89,11 +92,16 @@ def kept_setup(
     keep_wrong: str = "text",  # counts: leave out the texts of wrong responses, for space
     sync_every: float = 5.0,  # Seconds of draws that a power cut may cost; 0 loses none
     split_thought: bool = False,  # Keep <think>...</think> of a text apart, as reasoning
+    no_grade: bool = False,  # Draw now and grade later, by dart-math grade RUN; with vrt alone
     **kwargs,
 ) -> tuple[dict, StrategyCfg, dict]:  # Options of `sample_into`; what to collect; other flags
     "What is kept of a draw, apart from the rest."
     how = {"store": {"keep_wrong": keep_wrong, "sync_every": sync_every}}
-    return how | {"split_thought": split_thought}, *strategy_setup(k, **kwargs)
+    how |= {"split_thought": split_thought} | ({"grade": leave_ungraded} if no_grade else {})
+    cfg, flags = strategy_setup(k, **kwargs)
+    if no_grade:
+        check_later(cfg, keep_wrong)
+    return how, cfg, flags
 
 # %% ../../nbs/70_app/30_sample.ipynb #44ed12c7
 @delegates(kept_setup)
@@ -128,6 +136,8 @@ def sample(
 ) -> pd.DataFrame:  # Where each query stopped
     "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."
     options, cfg, sets, fields, flags = asked_sampling(out, k, **kwargs)
+    if cut and "grade" in options:
+        raise Refused("--cut with --no-grade; need verdicts: dart-math grade, then curate")
     setup = open_setup(sets.queries, fields, **flags)
     result = sample_into(out, cfg, setup, **options)
     if len(sets.table) > 1:

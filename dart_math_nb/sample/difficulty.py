@@ -31,6 +31,7 @@ from ..store.folder import made_with
 from ..store.pool import read_sources
 from ..store.run import RunFolder, pool_of, run_of
 from ..store.trials import ABSENT, CORRECT, CUT, each_query, read_trials
+from ..store.waiting import refuse_waiting
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #aef20f71
 @dataclass(frozen=True)
@@ -251,6 +252,7 @@ def pool_difficulty(
 ) -> pd.DataFrame:  # query_id, source_id, COUNTS, rate_trials, rate_correct, RATES, and the rest
     "How hard each query is for each source of a pool. Raises FileNotFoundError without a pool."
     pool, run = pool_of(path), run_of(pool_of(path))
+    refuse_waiting(pool)
     trials, rules = read_trials(pool), sampling_rules(run)
     if n_first is not None:
         rules = {"first": rule_of(StrategyCfg("vrt", k=n_first))}

@@ -26,6 +26,7 @@ from ..sample.strategy import StrategyCfg, k_span
 from ..store.pool import NARROW, read_narrow, read_sources
 from ..store.rows import iter_pool
 from ..store.trials import CORRECT, WRONG
+from ..store.waiting import refuse_waiting
 
 # %% ../../nbs/45_sets/10_cut.ipynb #aae28f3a
 TRAIN_COLUMNS = (
@@ -155,6 +156,7 @@ def source_draws(
 ) -> pd.DataFrame:  # These columns and the key
     """Draws of one source.
     Raises ValueError when the source is not there or not named."""
+    refuse_waiting(folder)
     draws = read_narrow(folder, columns)
     sources = draws["source_id"].cat.categories.tolist()
     source_id = sources[0] if source_id is None and len(sources) == 1 else source_id

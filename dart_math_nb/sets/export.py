@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ..store.waiting import refuse_waiting
 
 from ..data.files import atomic_path, write_json, write_jsonl
 from ..data.messages import need
@@ -195,6 +196,7 @@ def pool_rows(
     wrong: bool = False,  # Wrong and truncated responses too
 ) -> Iterator[dict]:  # query, response, ref_ans, correct, ans, level, domain, and the key
     "Responses of a pool, in the order of its files."
+    refuse_waiting(folder)
     found, seen = {q.query_id: q for q in queries}, KeySet()
     good = pc.field("correct") & (pc.field("finish_reason") != "length")
     columns = [*KEY, "response", "reasoning", "correct", "ans", "finish_reason"]
