@@ -21,7 +21,7 @@ from dart_math_nb.sample.estimate import fit_prior
 from dart_math_nb.sample.forecast import forecast, from_beta, from_counts, from_rates
 from dart_math_nb.sample.plan import plan
 from dart_math_nb.sample.play import pilot_quotas, play, success_times, times_for
-from dart_math_nb.sample.strategy import StrategyCfg, pilot_size
+from dart_math_nb.sample.strategy import StrategyCfg, pilot_size, stops_of
 
 OUT = Path(__file__).parent / "results" / "plan.json"
 CFGS = {
@@ -56,7 +56,9 @@ def runs(cfg: StrategyCfg, p: np.ndarray, n_runs: int, seed: int) -> dict[str, n
         t = success_times(
             rates[i : i + 1], times_for(cfg, [0.5]).shape[2] - 1, cfg.max_trials, seed + i
         )
-        done = play(t, pilot_quotas(cfg, t), cfg.max_trials, pilot_size(cfg), cfg.min_yield)
+        done = play(
+            t, pilot_quotas(cfg, t), cfg.max_trials, pilot_size(cfg), stops_of(cfg, cfg.max_trials)
+        )
         pick = rng.integers(0, t.shape[1], (n_runs, times[i]))
         total["n_draws"] += done.n_trials[0][pick].sum(1)
         total["n_rows"] += done.n_rows[0][pick].sum(1)

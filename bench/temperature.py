@@ -47,7 +47,7 @@ K, N_FORMS, MOST, SIGMA = (
 )  # Draws; texts per answer; token limit; spread of lengths
 COSTS = [f"{by}_per_{t}" for by in UNITS for t in TARGETS]
 SIZES = (50, 200)  # Queries
-N_RUNS = 240  # Repetitions of each file and size
+N_RUNS = 200  # Repetitions of each file and size
 
 
 class World:
@@ -94,8 +94,9 @@ def hold(world: World, drawn: list[Drawn], kept: dict) -> None:
     for i, (s, d) in enumerate(zip(GRID, drawn, strict=True)):
         row = setting_row(s, d)
         for name in (*COSTS, *MEASURES):
-            true = world.true[name][i]
-            kept[name].append(row[f"{name}_low"] <= true <= row[f"{name}_high"] or math.isnan(true))
+            true, low, high = world.true[name][i], row[f"{name}_low"], row[f"{name}_high"]
+            if low == low:  # else there is no interval, as nothing was accepted
+                kept[name].append(low <= true <= high)
         for by, t in ((by, t) for by in UNITS for t in TARGETS):
             true = world.true[f"{by}_per_{t}"]
             times = times_range(d, drawn[REFERENCE], t, by)
@@ -232,16 +233,16 @@ PARTS = {"simulated": simulated, "command": command, "teacher": teacher}
 
 
 def main(names: list[str]) -> None:
-    found = json.loads(OUT.read_text()) if OUT.exists() else {}
     for name in names or PARTS:
         if name != "teacher" and not data_folder():
             print(f"{name}: skipped, no data folder")
             continue
         start = time.time()
         part = PARTS[name]()
+        found = json.loads(OUT.read_text()) if OUT.exists() else {}
         found[name] = {"date": str(date.today()), "seconds": round(time.time() - start, 1)} | part
-    found["machine"] = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+        found["machine"] = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+        OUT.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from fastcore.meta import delegates
 from .flags import Many, ManyInts
 from .printing import print_frame, tell
 from .show import json_line
-from .strategies import pick_strategies, strategy_fields
+from .strategies import pick_strategies, strategy_fields, with_stop
 
 # %% ../../nbs/70_app/66_forecast.ipynb #a15a21b9
 class Given(NamedTuple):
@@ -155,18 +155,10 @@ def read_budget(
     "A budget from words. Raises ValueError."
     if words is None:
         return None
-    from dart_math_nb.data.messages import check_names
+    from dart_math_nb.app.budgets import read_amount
     from dart_math_nb.sample.forecast import UNITS
 
-    said = f"--budget {' '.join(words)}"
-    if len(words) != 2:
-        raise ValueError(f"{said}; need a number and one of {', '.join(UNITS)}")
-    try:
-        number = float(words[0].replace(",", "").replace("_", ""))
-    except ValueError:
-        raise ValueError(f"{said}; need a number before the unit") from None
-    check_names("--budget", [words[1]], UNITS, "unit")
-    return number, words[1]
+    return read_amount(words, tuple(UNITS))
 
 # %% ../../nbs/70_app/66_forecast.ipynb #e57190de
 def asked_strategies(strategy, k, budget: tuple | None, given: Given, **fields) -> list:
@@ -178,9 +170,9 @@ def asked_strategies(strategy, k, budget: tuple | None, given: Given, **fields) 
     if budget is None and not k:
         raise ValueError("no --k; need one, or a --budget that finds it")
     found = pick_strategies(list(strategy or STRATEGIES), k or [1], **fields).values()
-    if not given.numbers:
-        return [*found]
-    return [with_numbers(s, given.query_ids, given.numbers) for s in found]
+    if given.numbers:
+        found = [with_numbers(s, given.query_ids, given.numbers) for s in found]
+    return [with_stop(s, fields.get("give_up")) for s in found]
 
 # %% ../../nbs/70_app/66_forecast.ipynb #2e16eda6
 def speed_of(
@@ -217,13 +209,21 @@ def save_plot(known, strategies: list, rows: list[dict], out: str, how: Mapping[
     return Path(out)
 
 # %% ../../nbs/70_app/66_forecast.ipynb #9c9ea43d
-def forecasts(given: Given, strategies: list, budget: tuple | None, how: dict) -> list[dict]:
+def forecasts(
+    given: Given,
+    strategies: list,
+    budget: tuple | None,
+    how: dict,
+    give_up: int | None = None,  # As it was said; None for the default of each k
+) -> list[dict]:
     "A forecast of each strategy, with `limit_line` and `suggested_max_trials` where it has a limit."
     from dart_math_nb.sample.forecast import buys, forecast, limit_table, with_k
 
     rows = []
     for s in strategies:
         row = buys(given.known, s, *budget, **how) if budget else forecast(given.known, s, **how)
+        if budget and row["k"] and s != (s := with_stop(with_k(s, row["k"]), give_up)):
+            row = buys(given.known, s, *budget, **how)  # a larger k gives up sooner
         if s.name != "vrt" and isinstance(s.max_trials, int):
             s = with_k(s, row["k"]) if budget else s
             m, line = limit_line(limit_table(given.known, s, **how), s.name)
@@ -271,7 +271,7 @@ def plan(
     strategies = asked_strategies(strategy, k, money, given, **fields)
     how = speed_of(given, tokens_per_draw, tokens_per_second)
     how |= {"seed": seed, "query_ids": given.query_ids}
-    rows = forecasts(given, strategies, money, how)
+    rows = forecasts(given, strategies, money, how, fields.get("give_up"))
     print_plan(rows, money, json)
     if out:
         print(save_plot(given.known, strategies, rows, out, how))

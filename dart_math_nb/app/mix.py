@@ -18,7 +18,7 @@ from fastcore.meta import delegates
 from .flags import Many, NeededInt, Out
 from .printing import print_frame, recut_lines, tell
 from .queries import kept_queries
-from .strategies import strategy_fields
+from .strategies import stop_of_set, stops_made, strategy_fields, with_stop
 from ..data.messages import Refused
 from ..data.records import Query
 from ..sample.strategy import StrategyCfg
@@ -63,8 +63,10 @@ def mix(
     parts = read_shares(shares or (), max(len(runs), len(source_id or ())))
     teachers = open_teachers(runs, queries, source_id, partial)
     cfg = StrategyCfg(strategy, k, **strategy_fields(**kwargs))
+    made = {f"{run} {n}": g for run in runs for n, g in stops_made(run).items()}
+    cfg = with_stop(cfg, kwargs.get("give_up"), stop_of_set(cfg.name, made))
     frame, card = mixed_set(teachers, queries, cfg, parts, not no_fill, partial)
-    folder = RunFolder(out).path("train_set", f"{strategy}-mixed")
+    folder = RunFolder(out).path("train_set", f"{cfg.name}-mixed")
     write_mixed(folder, frame, card, [t.pool for t in teachers])
     return frame
 

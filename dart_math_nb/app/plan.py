@@ -41,6 +41,7 @@ from dart_math_nb.app.sections import (
 from .setup import check_engine, check_place, hub_setup
 from .strategies import pick_strategies
 from .train import find_recipe
+from .trainers import parts_of
 from ..data.files import atomic_path, file_facts, read_json, write_json
 from ..data.load import split_source
 from ..data.messages import Refused, check_names, explain, missing_package, nearest
@@ -211,12 +212,16 @@ def fill_train(flags: dict, job: Job) -> list[Step]:
 
 # %% ../../nbs/70_app/94_plan.ipynb #19cbd22d
 def fill_export(flags: dict, job: Job) -> list[Step]:
-    "A file for each train set, or for what is named."
+    "A file for each train set, or for what is named; of prompts, one of the run."
+    sources, trainer = [flags.get("source")], flags.get("trainer")
+    if sources == [None]:
+        sources = [str(job.out)] if trainer else map(str, sets_before(job))
     steps = []
-    for source in [flags["source"]] if flags.get("source") else map(str, sets_before(job)):
-        name = Path(source).name
+    for source in sources:
+        name = trainer or Path(source).name
         out = str(flags.get("out") or RunFolder(job.out).path("export", f"{name}.jsonl"))
-        steps.append(Step("export", name, flags | {"source": source, "out": out}, (Path(out),)))
+        made = tuple(parts_of(out, {"split": None, "part": None, "seed": 0} | flags))
+        steps.append(Step("export", name, flags | {"source": source, "out": out}, made))
     return steps
 
 # %% ../../nbs/70_app/94_plan.ipynb #0fe14c76

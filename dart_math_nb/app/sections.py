@@ -177,6 +177,8 @@ def missing_keys(
         needed = [f.name for f in fields(TrainCfg) if f.default is MISSING]
     else:
         needed = [key for key, action in stage_actions(stage).items() if action.required]
+        if stage == "sample" and flags.get("strategy") != "budget":
+            needed.append("k")
     return [key for key in needed if flags.get(key) is None]
 
 # %% ../../nbs/70_app/92_sections.ipynb #7005f81c

@@ -18,7 +18,13 @@ from fastcore.meta import delegates
 from .flags import Many, read_prior
 from .printing import cut_and_print, telling
 from .queries import avoided_queries, kept_queries
-from .strategies import pick_strategies, sampled
+from dart_math_nb.app.strategies import (
+    pick_strategies,
+    sampled,
+    stop_of_set,
+    stops_made,
+    with_stop,
+)
 from ..data.messages import Refused
 from ..data.records import Query
 from ..sample.strategy import StrategyCfg
@@ -50,7 +56,10 @@ def settled(
 ) -> tuple[dict[str, StrategyCfg], dict]:  # Name of the set to its strategy; facts for the cards
     "Strategies, with quotas from `--fail-rates-from`. Raises Refused."
     strategies, rates = strategies_and_rates(**kwargs)
-    strategies, rates_from = strategies or sampled(run), rates.pop("rates_from")
+    rates_from, said = rates.pop("rates_from"), kwargs.get("give_up")
+    made = stops_made(run)
+    named = {n: with_stop(s, said, stop_of_set(n, made)) for n, s in strategies.items()}
+    strategies = named or sampled(run)
     if rates_from is None:
         if named := [name for name, value in rates.items() if value]:
             raise Refused(f"{', '.join(named)} without --fail-rates-from; need both, or neither")

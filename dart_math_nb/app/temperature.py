@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/temperature.html.md"""
 
 # %% auto #0
 __all__ = ['WORDS', 'GRID', 'ManyFloats', 'PRICES', 'check_search', 'search_setup', 'search_config', 'search_into', 'ranged',
-           'settings_lines', 'verdict_line', 'notes_of', 'save_search', 'strategy_prices', 'print_search',
+           'settings_lines', 'verdict_line', 'notes_of', 'json_lines', 'save_search', 'strategy_prices', 'show_search',
            'search_fields', 'asked_search', 'temperature']
 
 # %% ../../nbs/70_app/68_temperature.ipynb #92749a1a
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 from fastcore.meta import delegates
 
@@ -30,6 +31,7 @@ from ..data.messages import Refused, missing_package
 from ..engines.protocol import run_async
 from ..sample.search import Found, SearchCfg, search_order, search_settings
 from ..sample.stage import kept_fields
+from ..sample.strategy import at_least_one
 from ..sample.tuning import TARGETS, Setting, settings_grid
 from ..store.folder import enter
 from ..store.run import RunFolder
@@ -37,8 +39,10 @@ from ..store.run import RunFolder
 # %% ../../nbs/70_app/68_temperature.ipynb #91034667
 def check_search(
     kwargs: Mapping[str, Any],  # Flags of the engine
+    n_queries: int = 1,
 ) -> None:
-    "Raise Refused for an engine that cannot follow a setting."
+    "Raise ValueError for no queries, or an engine that cannot follow a setting."
+    at_least_one("n_queries", n_queries)
     if kwargs.get("engine") == "replay":
         raise Refused(
             "engine 'replay': stored responses are the same at every temperature; need a model"
@@ -51,7 +55,6 @@ def search_setup(
     **kwargs,  # Flags of what is drawn from
 ) -> Setup:
     "All queries, and an engine that is asked at the first setting."
-    check_search(kwargs)
     sets, fields, flags = set_setup(ids=ids_of(out), **kwargs)
     if any(sets.numbers.values()):
         raise Refused(
@@ -189,6 +192,14 @@ def notes_of(
         lines.append("the engine does not say how many tokens it drew, so draws are compared")
     return lines
 
+# %% ../../nbs/70_app/68_temperature.ipynb #f17f19d1
+def json_lines(
+    found: Found,
+) -> list[str]:  # ASCII
+    "The table, a line of JSON for each setting."
+    rows = found.table.replace([np.inf, -np.inf], np.nan).to_dict("records")
+    return [json_line(row) for row in rows]
+
 # %% ../../nbs/70_app/68_temperature.ipynb #51b95a6c
 def save_search(
     out: str,
@@ -199,9 +210,8 @@ def save_search(
     folder = RunFolder(out).path("temperature")
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(folder / "result.parquet", found.table)
-    rows = [json_line(row) for row in found.table.to_dict("records")]
     asked = vars(cfg) | {"by": found.by, "n_queries": len(found.query_ids)}
-    (folder / "result.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "result.jsonl").write_text("\n".join(json_lines(found)) + "\n", encoding="utf-8")
     write_json(
         folder / "config.json", asked | {"query_ids": found.query_ids, "left_out": found.left_out}
     )
@@ -249,24 +259,24 @@ def strategy_prices(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/70_app/68_temperature.ipynb #f49d1603
-def print_search(
+def show_search(
+    out: str,
     found: Found,
     cfg: SearchCfg,
-    folder: Path,
-    json: bool,  # Lines of JSON alone
-    prices: pd.DataFrame | None = None,  # From `strategy_prices`
+    strategies: Sequence = (),  # `StrategyCfg` to price
+    json: bool = False,  # Lines of JSON alone
 ) -> None:
-    "Print a result, and on standard error what there is to know about it."
+    "Keep and print a result; on standard error what there is to know about it."
+    folder = save_search(out, found, cfg)
     for line in notes_of(found, cfg):
         print(line, file=sys.stderr)
     if json:
-        for row in found.table.to_dict("records"):
-            print(json_line(row))
+        print(*json_lines(found), sep="\n")
         return
     print_frame(settings_lines(found, cfg.target))
     print(verdict_line(found, cfg))
-    if prices is not None:
-        print_frame(prices)
+    if strategies:
+        print_frame(strategy_prices(found, strategies))
     print(folder)
 
 # %% ../../nbs/70_app/68_temperature.ipynb #7f491327
@@ -287,9 +297,11 @@ def search_fields(
 def asked_search(
     strategy: Sequence[str] | None,  # To price
     k: Sequence[int] | None,
+    n_queries: int,
     kwargs: dict,  # Flags of the command; those of the search and of strategies are taken out
 ) -> tuple[SearchCfg, list]:  # And each `StrategyCfg`; none when none is named
     "What is asked, before a model is loaded. Raises ValueError."
+    check_search(kwargs, n_queries)
     taken = []
     for fields in (search_fields, strategy_fields):
         taken.append({n: kwargs.pop(n) for n in fields.__kwdefaults__ if n in kwargs})
@@ -315,10 +327,10 @@ def temperature(
     **kwargs,
 ) -> pd.DataFrame:  # A row per setting
     "What a response costs at several temperatures, with intervals, and the cheapest; resumable."
-    grid, (cfg, priced) = settings_grid(temperature, top_p), asked_search(strategy, k, kwargs)
+    grid = settings_grid(temperature, top_p)
+    cfg, priced = asked_search(strategy, k, n_queries, kwargs)
     setup = search_setup(out, grid, **kwargs)
     how = {"tell": tell, "retries": retries, "timeout": timeout}
     found = search_into(out, setup, grid, cfg, (n_queries, query_seed), **how)
-    prices = strategy_prices(found, priced) if priced else None
-    print_search(found, cfg, save_search(out, found, cfg), json, prices)
+    show_search(out, found, cfg, priced, json)
     return found.table

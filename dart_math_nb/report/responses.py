@@ -28,9 +28,8 @@ from dart_math_nb.report.figures import (
 )
 from .html import Figure, Section, Table, new_axes, percent, with_interval
 from ..sample.difficulty import pool_difficulty
-from ..sample.estimate import yield_stops
 from ..sample.record import read_rates
-from ..sample.strategy import StrategyCfg, k_span, pilot_size
+from ..sample.strategy import StrategyCfg, k_span, pilot_size, stops_of
 from ..sets.cut import source_draws
 from ..sets.stage import main_source
 from ..store.run import RunFolder, pool_of
@@ -56,7 +55,7 @@ def _promised(strategy: StrategyCfg) -> int:
         return n
     n, quota = k_span(strategy)[0], strategy.quota
     n = n if quota is None else min((q for q in quota.values() if q), default=1)
-    return min([n, *yield_stops(strategy.min_yield, n)[:1]])
+    return min([n, *stops_of(strategy, n)[:1]])
 
 # %% ../../nbs/60_report/30_responses.ipynb #3c543848
 def difficulty_frame(

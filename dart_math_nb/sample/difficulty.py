@@ -23,9 +23,15 @@ from ..data.files import read_json
 from ..data.records import Query, Source
 from ..data.tables import read_frame
 from .boundary import rate_columns
-from .estimate import yield_stops
 from .freeze import read_strategy
-from .strategy import StrategyCfg, k_of, pilot_size, query_quota, trial_limit
+from dart_math_nb.sample.strategy import (
+    StrategyCfg,
+    k_of,
+    pilot_size,
+    query_quota,
+    stops_of,
+    trial_limit,
+)
 from .worth import query_cells
 from ..store.folder import made_with
 from ..store.pool import read_sources
@@ -59,7 +65,7 @@ def sure_draws(
         return k_of(rule.strategy, query_id)
     if rule.n_pilot or not rule.strategy.quota_distinct:
         return rule.n_pilot
-    stops = yield_stops(rule.strategy.min_yield, trial_limit(rule.strategy, query_id))
+    stops = stops_of(rule.strategy, trial_limit(rule.strategy, query_id))
     return min([query_quota(rule.strategy, 0, 0, query_id), *stops[:1]])
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #c3b67f3a
@@ -95,6 +101,7 @@ class Ends(NamedTuple):
     quota: int | None = None  # Correct responses wanted
     max_trials: int | None = None  # Limit of draws
     min_yield: float = 0.0  # Correct per 1,000 draws below which the rule gives up
+    give_up: int = 0  # Draws without a correct one at which it gives up; 0 never
     n_pilot: int = 0  # Draws among them that were settled beforehand; the rate is read from these
     n_pilot_correct: int = 0  # Correct ones among those
 
@@ -104,7 +111,7 @@ def ends_at(
     n: int,  # Draws that count
     stop: str,  # One of `boundary.STOPS`
     n_pilot: int = 0,  # Draws that were settled beforehand
-    **rule,  # quota, max_trials, min_yield
+    **rule,  # quota, max_trials, min_yield, give_up
 ) -> Ends:
     "Counts of the first draws of a query."
     good, part, n_pilot = codes[:n] == CORRECT, codes[:n], min(n, n_pilot)
@@ -139,20 +146,22 @@ def query_ends(
     quota = query_quota(s, int(right[sure]), sure, query_id)
     n, stop = _first_end(right, quota, limit, sure, _early(s, query_id, limit, right))
     stop = "budget" if stop == "yield" and s.budget is not None else stop
-    how = {"quota": quota, "max_trials": limit, "min_yield": s.min_yield}
-    if n <= n_least <= len(every) and (sure or not s.min_yield) and stop != "open":
+    how = {"quota": quota, "max_trials": limit}
+    how |= {"min_yield": s.min_yield, "give_up": s.give_up}
+    early = s.min_yield or 0 < s.give_up <= n_least
+    if n <= n_least <= len(every) and (sure or not early) and stop != "open":
         return ends_at(every, n_least, "fixed" if not sure else stop, n_least, **how)
     return ends_at(codes, n, stop, max(sure, n_least if sure else 0), **how)
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #823cc625
 def _early(s: StrategyCfg, query_id: str, limit: int, right: np.ndarray) -> np.ndarray:
-    "After which draws a query would end before its quota: by the floor, or by the budget."
+    "After which draws a query would end before its quota: by an early stop, or by the budget."
     n = np.arange(len(right))
     if s.budget is not None:
         first, end = query_cells(s.budget, s.level, limit, s.k, query_id)
         c = np.minimum(right, len(first))
         return (n < np.array([*first, limit])[c]) | (n >= np.array([*end, 0])[c])
-    stops = np.array([*yield_stops(s.min_yield, limit), np.inf])
+    stops = np.array([*stops_of(s, limit), np.inf])
     return n >= stops[np.minimum(right, len(stops) - 1)]
 
 
@@ -235,10 +244,11 @@ def with_rate(
     out = frame.assign(rate_trials=0, rate_correct=0, pass_rate=np.nan, low=np.nan, high=np.nan)
     out = out.astype({"rate_trials": object, "rate_correct": object})
     floor = frame["min_yield"].where(~pilot, 0.0).fillna(0.0)
-    for one in floor.unique():
-        at = floor == one
+    gone = frame["give_up"].where(~pilot, 0).fillna(0)
+    for least, most in set(zip(floor, gone, strict=True)):
+        at = (floor == least) & (gone == most)
         rule = (n[at], c[at], stop[at], frame["quota"][at], frame["max_trials"][at])
-        for name, values in rate_columns(*rule, float(one), level).items():
+        for name, values in rate_columns(*rule, float(least), int(most), level).items():
             out.loc[at, name] = values
     return out
 
@@ -303,7 +313,8 @@ def finished(
         for name, value in _NONE.items():
             found[name] = found[name] if value is None else found[name].fillna(value)
     whole = {n: "int64" for n, v in _NONE.items() if type(v) is int}
-    limits = {"quota": "Int64", "max_trials": "Int64", "min_yield": "float64", "stop": "object"}
+    limits = {"min_yield": "float64", "stop": "object"}
+    limits |= dict.fromkeys(("quota", "max_trials", "give_up"), "Int64")
     found = with_rate(found.astype(whole | limits).reset_index(drop=True), level)
     for name in ABOUT_SOURCE:
         found[name] = [sources.get(s, {}).get(name) for s in found["source_id"]]

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/estimate.html.md"""
 
 # %% auto #0
 __all__ = ['YIELD_RISK', 'FAIL_EDGES', 'UNKNOWN', 'check_counts', 'fail_estimate', 'fail_interval', 'fit_prior', 'yield_evidence',
-           'yield_stops', 'gives_up', 'fail_bin']
+           'yield_stops', 'gives_up', 'fail_bin', 'early_stops']
 
 # %% ../../nbs/40_sample/10_estimate.ipynb #ad97b042
 import math
@@ -139,3 +139,18 @@ def fail_bin(
     rates = np.round(np.asarray(rates, float), 9)  # 1 - 0.8 is a little less than 0.2
     which = np.digitize(rates, FAIL_EDGES[1:-1])
     return [UNKNOWN if np.isnan(r) else names[i] for r, i in zip(rates, which, strict=True)]
+
+# %% ../../nbs/40_sample/10_estimate.ipynb #b5ff8b65
+@lru_cache(maxsize=256)
+def early_stops(
+    min_yield: float,  # Correct responses per 1,000 draws; 0 never stops
+    give_up: int,  # Draws without a correct response; 0 never stops
+    max_draws: int,  # Draws that the table reaches to
+) -> tuple[int, ...]:  # Place c: draws at which a query with c correct ones is given up
+    "When a query ends early, by either rule. Raises ValueError for numbers that make no sense."
+    if isinstance(give_up, bool) or not isinstance(give_up, (int, np.integer)) or give_up < 0:
+        raise ValueError(f"give_up={give_up!r}; need draws, or 0 for never")
+    stops = yield_stops(min_yield, max_draws)
+    if not give_up:
+        return stops
+    return (min(int(give_up), *stops[:1]) if stops else int(give_up), *stops[1:])

@@ -66,6 +66,9 @@ def freeze(
 # %% ../../nbs/40_sample/35_freeze.ipynb #c6d10c76
 def _counts_of(rates: pd.DataFrame, prior, free: bool) -> tuple[pd.Series, pd.Series]:
     "Responses and correct ones that a quota follows from."
+    if (free or prior is not None) and "combined" in rates:
+        what = "rates that were combined are estimates already"
+        raise ValueError(f"{what}, and take no prior; leave --prior out")
     if free:
         fails = posterior_mean(free_prior(rates.n_wrong, rates.n_resp), rates.n_wrong, rates.n_resp)
         pairs = [(f.denominator, f.denominator - f.numerator) for f in fails]
@@ -159,7 +162,7 @@ def save_strategy(
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #d124ae98
 _KINDS = {"name": str, "n_pilot": int, "rounding": str, "cover": bool, "min_yield": float}
-_KINDS |= {"budget": dict, "level": dict}
+_KINDS |= {"budget": dict, "level": dict, "give_up": int}
 
 
 def strategy_from(

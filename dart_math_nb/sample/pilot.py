@@ -18,7 +18,7 @@ import pandas as pd
 from ..data.queries import read_saved_queries
 from ..data.records import Query
 from .difficulty import about_query, pool_difficulty
-from .record import in_order, match_record, read_record
+from .record import in_order, is_combined, match_record, read_record
 from .status import Status, read_status
 from ..store.pool import read_narrow
 from ..store.run import pool_of, run_of
@@ -45,6 +45,9 @@ def one_source(
         rows = rows[rows["source_id"] == source_id]
     if len(rows) == 0 or rows["query_id"].duplicated().any():
         raise ValueError(f"{where}: source_id={source_id!r}; need one of {sources}")
+    if is_combined(rows):
+        what = "its rates are combined from several sources, and its counts are of one"
+        raise ValueError(f"{where}: {what}; name the record of that one")
     if rows["stop"].eq("selected").all():
         what = "holds correct responses only, so no fail rate can be read off it"
         raise ValueError(f"{where}: {what}; need a record or a pool with wrong ones")

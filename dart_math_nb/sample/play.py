@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .estimate import yield_stops
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
     at_least_one,
     k_of,
     pilot_size,
     query_quota,
+    stops_of,
     trial_limit,
 )
 
@@ -50,7 +50,7 @@ def success_times(
 # %% ../../nbs/40_sample/38_play.ipynb #007ab0a4
 def give_up(
     times: np.ndarray,  # From `success_times`
-    stops: Sequence[int],  # From `yield_stops`
+    stops: Sequence[int],  # From `stops_of`
     n_pilot: int = 0,  # Draws that are made in any case
 ) -> tuple[np.ndarray, np.ndarray]:  # [g, paths] draws, a large number for never; correct ones
     "When each game is given up for yielding too little."
@@ -76,13 +76,13 @@ def play(
     quota: np.ndarray | int,  # [g, paths] correct responses wanted
     max_trials: int,  # Draws at most; no more than `times` follows
     n_pilot: int = 0,  # Draws that are made in any case
-    min_yield: float = 0.0,  # Correct per 1,000 draws below which a query is given up
+    stops: Sequence[int] = (),  # From `stops_of`: draws at which a query is given up
 ) -> Played:
     "Play the stop rules."
     quota = np.broadcast_to(quota, times.shape[:2])
     last = np.take_along_axis(times, quota[..., None], 2)[..., 0]
     full = np.maximum(last, n_pilot)
-    gone, had = give_up(times, yield_stops(min_yield, max_trials), n_pilot)
+    gone, had = give_up(times, stops, n_pilot)
     ok = full <= np.minimum(max_trials, gone)
     poor = ~ok & (gone < max_trials)
     n = np.where(ok, full, np.where(poor, gone, max_trials))
@@ -142,7 +142,8 @@ def outcomes(
     if strategy.name == "vrt":
         return _exact(np.asarray(pass_rates, float), k_of(strategy, query_id))
     times = times_for(strategy, pass_rates) if times is None else times
-    how = (trial_limit(strategy, query_id), pilot_size(strategy), strategy.min_yield)
+    limit = trial_limit(strategy, query_id)
+    how = (limit, pilot_size(strategy), stops_of(strategy, limit))
     n, rows, ok = play(times, pilot_quotas(strategy, times, query_id), *how)
     each = np.array([n, rows, rows > 0, ok, n * (rows == 0)], float)
     return each.mean(2), each.var(2)

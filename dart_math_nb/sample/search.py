@@ -74,7 +74,8 @@ def search_order(
     n: int | None = None,  # How many; all when None, or when there are fewer
     seed: int = 0,
 ) -> list[Query]:
-    "Queries in the order in which they are searched."
+    "Queries in the order in which they are searched. Raises ValueError for n below 1."
+    n = n if n is None else at_least_one("n_queries", n)
     return sorted(queries, key=lambda q: short_hash(seed, q.query_id))[:n]
 
 # %% ../../nbs/40_sample/72_search.ipynb #796f8c2a

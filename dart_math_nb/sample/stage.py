@@ -50,6 +50,7 @@ KEPT = (
     "quota",
     "quota_distinct",
     "min_yield",
+    "give_up",
     "budget",
     "rates_from",
     "asked_prior",

@@ -20,7 +20,7 @@ import pandas as pd
 from ..data.files import whole_text
 from ..data.thought import join_thought
 from .boundary import rate_columns
-from .estimate import fail_interval, yield_stops
+from .estimate import early_stops, fail_interval
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
     at_least_one,
@@ -166,16 +166,15 @@ def stop_points(
     distinct: bool = False,  # Count only different responses
     min_yield: float = 0.0,  # Correct responses per 1,000 draws below which a query ends
     spending: StrategyCfg | None = None,  # Strategy with a budget, whose level ends queries
+    give_up: int = 0,  # Draws without a correct response that end a query; 0 never
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop
     "Where each query stops, and what it has by then."
     rows = graded_prefix(draws, distinct)
     rows = rows[rows.trial < limit_of(rows.query_id, max_trials)]
-    ids, wanted = quota.index, rows.query_id.map(quota.to_dict())
+    ids, full = quota.index, _full_points(rows, quota, n_pilot)
     n_seen = rows.groupby("query_id").size().reindex(ids, fill_value=0)
-    last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial.reindex(ids)
-    full = np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
     limit = pd.Series(limit_of(ids, max_trials), ids)
-    poor = _early_points(rows, spending, min_yield, limit, n_pilot).reindex(ids)
+    poor = _early_points(rows, spending, (min_yield, give_up), limit, n_pilot).reindex(ids)
     poor = poor.where((poor < limit) & ~(full <= poor))
     done = [poor.notna(), full.notna(), n_seen >= limit, ids.isin(set(exhausted))]
     early = "yield" if spending is None else "budget"
@@ -183,17 +182,25 @@ def stop_points(
     n_trials = np.fmin(poor.fillna(full), n_seen).astype(int)
     return _found(pd.DataFrame({"quota": quota, "n_trials": n_trials}), rows, stop)
 
+# %% ../../nbs/40_sample/25_standing.ipynb #db45e462
+def _full_points(rows: pd.DataFrame, quota: pd.Series, n_pilot: int) -> pd.Series:
+    "Number of draws at which a query has its quota, for those that do."
+    wanted = rows.query_id.map(quota.to_dict())
+    last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial
+    last = last.reindex(quota.index)
+    return np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
+
 # %% ../../nbs/40_sample/25_standing.ipynb #64292f88
 def _early_points(rows: pd.DataFrame, spending, *floor) -> pd.Series:
     "First number of draws at which a query ends early, for those that do."
     return _poor_points(rows, *floor) if spending is None else _spent_points(rows, spending)
 
 
-def _poor_points(rows: pd.DataFrame, min_yield: float, limit: pd.Series, n_pilot: int) -> pd.Series:
+def _poor_points(rows: pd.DataFrame, early: tuple, limit: pd.Series, n_pilot: int) -> pd.Series:
     "First number of draws at which a query gives up, for those that do."
-    if not min_yield or not len(rows):
+    if not any(early) or not len(rows):
         return pd.Series(dtype=float)
-    stops = np.array([*yield_stops(min_yield, int(limit.max())), np.inf])
+    stops = np.array([*early_stops(*early, int(limit.max())), np.inf])
     n, c = rows.trial + 1, np.minimum(rows.n_ok.to_numpy(), len(stops) - 1)
     poor = rows[(n >= stops[c]) & (n >= n_pilot)]
     return poor.groupby("query_id").trial.min() + 1
@@ -234,7 +241,7 @@ def progress_table(
     quota = quotas(draws, strategy, query_ids, gone)
     how = (trial_limit(strategy), n_pilot, gone, strategy.quota_distinct, strategy.min_yield)
     spending = None if strategy.budget is None else strategy
-    out = stop_points(draws, quota, *how, spending)
+    out = stop_points(draws, quota, *how, spending, strategy.give_up)
     n_drawn = draws.query_id.astype(str).value_counts()
     out["n_drawn"] = n_drawn.reindex(out.index, fill_value=0)
     n, c = out.n_trials, out.n_correct
@@ -255,7 +262,8 @@ def with_rates(
     if not pilot_size(strategy) and strategy.name != "vrt":
         limit = limit_of(points.index, trial_limit(strategy))
         stop = points.stop.astype(object).where(points.stop.notna(), "open")
-        found = rate_columns(n, c, stop, points.quota, limit, strategy.min_yield)
+        early = (strategy.min_yield, strategy.give_up)
+        found = rate_columns(n, c, stop, points.quota, limit, *early)
         rate = pd.Series(found["pass_rate"], points.index)
     return points.assign(pass_rate=rate, fail_rate=1 - rate)
 
@@ -287,7 +295,7 @@ def strategy_draws(
     limit, distinct = trial_limit(strategy), strategy.quota_distinct
     how = (pilot_size(strategy), gone, distinct, strategy.min_yield)
     spending = None if strategy.budget is None else strategy
-    points = stop_points(draws, quota, limit, *how, spending)
+    points = stop_points(draws, quota, limit, *how, spending, strategy.give_up)
     early = points.stop.isin(["yield", "budget"])
     n = points.n_trials.where(early, limit_of(points.index, limit))
     return accepted(draws, quota, n.to_dict(), distinct)

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'STRATEGIES', 'BUDGET', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff', 'strategy_names',
-           'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'pilot_size', 'curve_share',
-           'query_quota', 'check_curve', 'with_numbers', 'free_curve']
+           'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'pilot_size', 'stops_of',
+           'curve_share', 'query_quota', 'check_curve', 'with_numbers', 'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
 import math
@@ -21,7 +21,7 @@ import numpy as np
 from ..data.messages import Refused, one_line
 from ..data.plugins import registered, with_registered
 from .curve import Curve, curve_name, read_curve
-from .estimate import check_counts, fail_estimate, yield_stops
+from .estimate import check_counts, early_stops, fail_estimate
 from .worth import Budget, Level
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #df1b84f0
@@ -114,6 +114,7 @@ class StrategyCfg:
     quota: Mapping[str, int] | None = field(default=None, hash=False)  # Frozen, by query id
     quota_distinct: bool = False  # Count only responses that differ after normalization
     min_yield: float = 0.0  # Correct per 1,000 draws; a query surely below ends early; 0 never
+    give_up: int = 0  # Draws without a correct response that end a query; 0 never; not for vrt
     budget: Budget | None = None  # What all queries together may cost; for the strategy budget
     level: Level | None = None  # Decided from the pilot: the worth above which draws are made
 
@@ -187,15 +188,26 @@ def pilot_size(
     estimated = strategy.name == "prop2diff" or strategy.curve is not None
     return strategy.n_pilot if estimated and strategy.quota is None else 0
 
+
+def stops_of(
+    strategy: StrategyCfg,
+    max_trials: int,  # Draws that the table reaches to
+) -> tuple[int, ...]:  # Place c: draws at which a query with c correct ones is given up
+    "When a query of a strategy is given up, never inside its pilot; empty for never."
+    if not (strategy.min_yield or strategy.give_up):
+        return ()
+    return early_stops(strategy.min_yield, strategy.give_up, max_trials)
+
 # %% ../../nbs/40_sample/20_strategy.ipynb #7d9a4b14
 def _check_numbers(s: StrategyCfg) -> None:
     for query_id, k in _each(s.k).items():
         at_least_one(f"strategy {s.name}: k{_of(query_id)}", k)
     at_least_one(f"strategy {s.name}: n_pilot", s.n_pilot)
     round_quota(0, s.cover, s.rounding)
-    yield_stops(s.min_yield, 1)
-    if s.name == "vrt" and (s.min_yield or s.curve or s.quota):
-        raise ValueError("strategy vrt: draws k whatever comes; need no min_yield, curve or quota")
+    early_stops(s.min_yield, s.give_up, 1)
+    if s.name == "vrt" and (s.min_yield or s.give_up or s.curve or s.quota):
+        what = "draws k whatever comes; need no min_yield, give_up, curve or quota"
+        raise ValueError(f"strategy vrt: {what}")
     if s.curve is not None and not callable(s.curve):
         raise ValueError(f"strategy {s.name}: curve={s.curve!r}; need a function of the fail rate")
     if s.prior is not None and not (len(s.prior) == 2 and min(s.prior) > 0):
@@ -224,7 +236,7 @@ def _check_budget(s: StrategyCfg) -> None:
     if s.budget is None:
         return
     wrong = {"min_yield": s.min_yield, "curve": s.curve, "quota": s.quota}
-    wrong |= {"quota_distinct": s.quota_distinct}
+    wrong |= {"quota_distinct": s.quota_distinct, "give_up": s.give_up}
     by_query = {"k": s.k, "max_trials": s.max_trials}
     named = [n for n, v in wrong.items() if v]
     named += [f"{n} of its own for a query" for n, v in by_query.items() if isinstance(v, Mapping)]

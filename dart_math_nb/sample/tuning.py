@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/tuning.html.md"""
 
 # %% auto #0
 __all__ = ['HOTTEST', 'TARGETS', 'UNITS', 'FEWEST', 'MEASURES', 'Setting', 'settings_grid', 'Drawn', 'spent', 'gained', 't_above',
-           'Range', 'share_of', 'cost_range', 'cost_of', 'influence', 'log_ratio', 'dearer', 'surely_dearer',
-           'times_range', 'shares', 'spread_out', 'setting_row', 'setting_table']
+           'Range', 'share_of', 'cost_range', 'cost_of', 'influence', 'few_pairs', 'log_ratio', 'dearer',
+           'surely_dearer', 'times_range', 'shares', 'spread_out', 'setting_row', 'setting_table']
 
 # %% ../../nbs/40_sample/46_tuning.ipynb #fe7fb336
 import math
@@ -168,7 +168,15 @@ def influence(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # [n], sum 0
     "How much each query moves the logarithm of a cost."
     return x / x.mean() - y / y.mean()
 
+# %% ../../nbs/40_sample/46_tuning.ipynb #7f594e96
+def few_pairs(
+    ya: float,  # Share of the queries that one setting covered
+    yb: float,  # And the other
+) -> float:  # To add to a sum of squares
+    "Spread of half a query for each way in which two settings may cover one."
+    return 0.5 * ((1 / ya - 1 / yb) ** 2 + 1 / ya**2 + 1 / yb**2)
 
+# %% ../../nbs/40_sample/46_tuning.ipynb #cad1a9ec
 def log_ratio(
     a: Drawn,
     b: Drawn,
@@ -184,8 +192,9 @@ def log_ratio(
     if n < 2 or not ya.any() or not yb.any():
         return math.nan, math.nan, n
     value = math.log(xa.mean() / ya.mean() * yb.mean() / xb.mean())
-    spread = (influence(xa, ya) - influence(xb, yb)).std(ddof=1)
-    return value, float(spread / math.sqrt(n)), n
+    square = float(((influence(xa, ya) - influence(xb, yb)) ** 2).sum())
+    square += few_pairs(ya.mean(), yb.mean()) if target == "covered" else 0.0
+    return value, math.sqrt(square / (n - 1) / n), n
 
 # %% ../../nbs/40_sample/46_tuning.ipynb #4e8c8e59
 FEWEST = 10  # Queries below which no setting is surely dearer

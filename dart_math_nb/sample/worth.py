@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/worth.html.md"""
 
 # %% auto #0
 __all__ = ['UNITS', 'WEIGHTS', 'NEEDS', 'Budget', 'counted_in', 'Level', 'query_lot', 'twelve_digits', 'draw_worth', 'go_cells',
-           'query_cells', 'is_spent', 'draws_ahead']
+           'query_cells', 'is_spent', 'draws_ahead', 'draws_sure']
 
 # %% ../../nbs/40_sample/16_worth.ipynb #f918a5b3
 import hashlib
@@ -170,4 +170,21 @@ def draws_ahead(
         p = np.minimum((level.a + c) / (level.a + level.b + n), 1.0)
         more = 1 + p * found[n + 1, 1:] + (1 - p) * found[n + 1, :-1]
         found[n, :-1] = np.where((first <= n) & (n < end), more, 0)
+    return found
+
+# %% ../../nbs/40_sample/16_worth.ipynb #2bd20771
+@lru_cache(maxsize=16)
+def draws_sure(
+    budget: Budget,
+    level: Level | None,
+    limit: int,  # Draws at which a query ends in any case
+    k: int,  # Correct responses at which it ends in any case
+) -> np.ndarray:  # [n, c] up to the last draw at which a query may go on
+    "Further draws that are certain after n draws with c correct ones."
+    first, end = (np.array(x, int) for x in go_cells(budget, level, limit, k))
+    top, n_c = int(end.max(initial=0)), len(first)
+    found = np.zeros((top + 1, n_c + 1), np.int32)
+    for n in range(top - 1, -1, -1):
+        go = (first <= n) & (n < end)
+        found[n, :-1] = np.where(go, 1 + np.minimum(found[n + 1, 1:], found[n + 1, :-1]), 0)
     return found

@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ..store.waiting import refuse_waiting
 
 from ..data.files import atomic_path, write_json, write_jsonl
 from ..data.messages import need
@@ -27,6 +26,7 @@ from ..data.thought import join_thought, set_apart
 from .card import read_card, read_train_set, readme
 from ..store.pool import KeySet
 from ..store.rows import iter_pool
+from ..store.waiting import refuse_waiting
 
 # %% ../../nbs/45_sets/30_export.ipynb #c311a8ac
 def conversation(
@@ -154,6 +154,7 @@ def export_train_set(
     form: str = "messages",  # One of FORMS
     system: str = "",  # System message; none when empty
     keep: Collection[str] = (),  # Further columns of the set, such as level
+    wanted: Callable[[str], bool] | None = None,  # Of a problem text: does it stay? None keeps all
     thought_in: str = "text",  # "text" or "field", as for `formed`
 ) -> Path:  # What was written
     """Write a train set for another trainer, with its card.
@@ -162,8 +163,18 @@ def export_train_set(
     if out.exists():
         raise ValueError(f"{out}: exists; need a new name")
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    records = [r for r in records if wanted is None or wanted(r["query"])]
     write_rows(out, formed(records, form, system, keep, thought_in))
-    how = card | {"form": form, "system": system, "thought_in": thought_in}
+    how = card | {
+        "form": form,
+        "system": system,
+        "thought_in": thought_in,
+        "rows_written": len(records),
+    }
+    return _card_beside(out, card, how)
+
+# %% ../../nbs/45_sets/30_export.ipynb #a0a457ea
+def _card_beside(out: Path, card: dict, how: dict) -> Path:
     if out.is_dir():
         write_json(out / "card.json", how)
         (out / "README.md").write_text(readme(card, out.name), encoding="utf-8")

@@ -152,7 +152,8 @@ def _part(teacher: Teacher, strategy: StrategyCfg, quota: Mapping[str, int], par
     ids = {q.query_id: n for q, n in zip(teacher.queries, quota.values(), strict=True)}
     how = {"max_trials": strategy.max_trials, "quota_distinct": strategy.quota_distinct}
     most = max(1, *ids.values())
-    own = StrategyCfg("uniform", most, quota=ids, min_yield=strategy.min_yield, **how)
+    how |= {"min_yield": strategy.min_yield, "give_up": strategy.give_up}
+    own = StrategyCfg("uniform", most, quota=ids, **how)
     gone = list(ids) if partial else exhausted_queries(teacher.pool.parent)
     return cut_strategy(teacher.pool, teacher.draws, teacher.queries, own, gone)
 

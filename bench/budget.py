@@ -1,0 +1,408 @@
+"""What one budget for all queries promises, measured: utility, spending, speed, and one set whatever happens.
+
+python bench/budget.py [PART ...]: `utility` (against VRT, Uniform, Prop2Diff and a greedy hand, on measured
+pass rates), `pilot` (by size of the pilot), `speed` (decisions with 100,000 queries), `kills` (real processes,
+kill -9, shares); all when none is named, others keep what was measured before. The first two need the data
+folder (files of measured pass rates) and are skipped without it. Writes bench/results/budget.json.
+"""
+
+import heapq
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from dart_math_nb.data.files import read_rows, write_jsonl
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.engines.dice import simulated_world
+from dart_math_nb.engines.retry import RetryPolicy
+from dart_math_nb.sample.budget import FIRST, LATER, NEAR, find_level, next_level, stand_of
+from dart_math_nb.sample.estimate import fit_prior
+from dart_math_nb.sample.queue import queue_of
+from dart_math_nb.sample.rounds import read_rounds
+from dart_math_nb.sample.state import State, mark, settle
+from dart_math_nb.sample.strategy import StrategyCfg
+from dart_math_nb.sample.worth import Budget, Level, draw_worth, go_cells
+from dart_math_nb.sets.card import read_card
+
+OUT = Path(__file__).parent / "results" / "budget.json"
+LIMIT, PER_QUERY, SEEDS = 512, (6, 12, 20, 32), range(20)
+HOPELESS = 24  # Draws without success after which Uniform and Prop2Diff end a query, "with a stop"
+
+
+def rate_files() -> dict[str, np.ndarray]:
+    "Measured pass rates by set."
+    files = sorted((data_folder() / "pass_rates").glob("*.jsonl.gz"))
+    read = {f.name.split(".")[0]: read_rows(f, ["n", "n_correct"]) for f in files}
+    return {name: np.array([r["n_correct"] / r["n"] for r in rows]) for name, rows in read.items()}
+
+
+class World:
+    "All draws that could be made, and the counts after each."
+
+    def __init__(self, p: np.ndarray, seed: int):
+        rng = np.random.default_rng(seed)
+        self.p, self.lot = p, rng.random(len(p))
+        right = rng.random((len(p), LIMIT)) < p[:, None]
+        self.c = np.concatenate([np.zeros((len(p), 1), int), right.cumsum(1)], 1)
+
+    def correct(self, n: np.ndarray) -> np.ndarray:
+        return self.c[np.arange(len(n)), n]
+
+
+def stops(world: World, s: StrategyCfg) -> np.ndarray:
+    "Draws of each query at a level; lots are those of the world."
+    how, n = (s.budget, s.level, LIMIT, LIMIT), np.full(len(world.p), LIMIT)
+    for equal in (False, True):
+        first, end = (
+            np.array([*x, y]) for x, y in zip(go_cells(*how, equal), (LIMIT, 0), strict=True)
+        )
+        mine = np.flatnonzero((world.lot < s.level.part) == equal)
+        for m in range(s.n_pilot, LIMIT):
+            c = np.minimum(world.c[mine, m], len(first) - 1)
+            out = (m < first[c]) | (m >= end[c])
+            n[mine[out]], mine = m, mine[~out]
+    return n
+
+
+def raised(world: World, s: StrategyCfg, n: np.ndarray, amount: float) -> np.ndarray:
+    "Draws of each query once those of least worth are taken off, as `fitting_level` does."
+    rows = []
+    for i, m in enumerate(n):
+        k = np.arange(s.n_pilot, m)
+        worth = np.minimum.accumulate(draw_worth(k, world.c[i, k], s.budget, s.level))
+        rows += [(-w, world.lot[i], i) for w in worth]
+    rows.sort()
+    keep = int(amount) - s.n_pilot * len(n)
+    return s.n_pilot + np.bincount([i for _, _, i in rows[:keep]], minlength=len(n))
+
+
+def threshold(world: World, amount: float, gamma: float, n_pilot: int) -> tuple[np.ndarray, dict]:
+    "Draws of each query under the budget, by the functions of the package, and how it went."
+    s = StrategyCfg("budget", LIMIT, LIMIT, n_pilot, budget=Budget(amount, gamma=gamma))
+    n = np.full(len(world.p), n_pilot)
+    c = world.correct(n)
+    a, b = fit_prior(n - c, n)
+    s, first, rounds = replace(s, level=Level(b, a)), True, 0
+    while amount - n.sum() > NEAR * amount or first:
+        stand = stand_of(n, world.correct(n), np.where(n < LIMIT, 1.0, 0.0))
+        aim = (amount - n.sum()) * (FIRST if first else LATER)
+        s = replace(s, level=find_level(stand, s, aim))
+        first, rounds, n = False, rounds + 1, stops(world, s)
+        if rounds == 1:
+            told = {"first_off": n.sum() / (amount * FIRST) - 1}
+        if s.level.value == 0:
+            break
+    told |= {"rounds": rounds, "drawn": n.sum() / amount}
+    if n.sum() > amount:
+        n = raised(world, s, n, amount)
+    return n, told | {"counted": n.sum() / amount}
+
+
+def greedy(world: World, amount: float, gamma: float, n_pilot: int, refits: int) -> np.ndarray:
+    "Draws of each query when always the query whose next draw is worth most is drawn, one by one."
+    budget, n = Budget(amount, gamma=gamma), np.full(len(world.p), n_pilot)
+    left = int(amount - n.sum())
+    for part in np.array_split(np.arange(left), refits):
+        c = world.correct(n)
+        a, b = fit_prior(n - c, n)
+        level = Level(b, a)
+        worths = draw_worth(n, c, budget, level)
+        queue = [(-w, world.lot[i], i) for i, w in enumerate(worths) if n[i] < LIMIT]
+        heapq.heapify(queue)
+        table = {}
+        for _ in part:
+            _, lot, i = heapq.heappop(queue)
+            n[i] += 1
+            if n[i] < LIMIT:
+                key = (int(n[i]), int(world.c[i, n[i]]))
+                if key not in table:
+                    table[key] = float(draw_worth([key[0]], [key[1]], budget, level)[0])
+                heapq.heappush(queue, (-table[key], lot, i))
+    return n
+
+
+def quota_stops(world: World, quota: np.ndarray, n_pilot: int, hopeless: int) -> np.ndarray:
+    "Draws of each query until its quota, the limit, or no success in so many draws."
+    reached = (world.c >= quota[:, None]).argmax(1)
+    n = np.where(world.c[:, -1] >= quota, reached, LIMIT)
+    if hopeless:
+        n = np.where(world.c[:, hopeless] == 0, np.minimum(n, hopeless), n)
+    return np.maximum(n, n_pilot)
+
+
+def exactly(world: World, amount: float, draws_at) -> np.ndarray | None:
+    "The largest k that fits, and k + 1 for as many queries as still fit; None when k = 1 does not."
+    k = 1
+    if draws_at(1).sum() > amount:
+        return None
+    while k < LIMIT and draws_at(k + 1).sum() <= amount:
+        k += 1
+    n, more, order = draws_at(k), draws_at(k + 1), np.argsort(world.lot)
+    room = n.sum() + (more - n)[order].cumsum() <= amount
+    return np.where(np.isin(np.arange(len(n)), order[room]), more, n)
+
+
+def fixed_rules(world: World, amount: float) -> dict[str, np.ndarray | None]:
+    "Draws of each query under the fixed strategies at the same spending."
+    n, size = np.full(len(world.p), 8), len(world.p)
+    fail = 1 - world.correct(n) / 8
+    found = {"VRT": exactly(world, amount, lambda k: np.full(size, k))}
+    for stop, name in ((0, ""), (HOPELESS, " with a stop")):
+        found[f"Uniform{name}"] = exactly(
+            world, amount, lambda k, stop=stop: quota_stops(world, np.full(size, k), 0, stop)
+        )
+        found[f"Prop2Diff{name}"] = exactly(
+            world,
+            amount,
+            lambda k, stop=stop: quota_stops(world, np.maximum(1, k * fail).astype(int), 8, stop),
+        )
+    return found
+
+
+def gains(world: World, n: np.ndarray) -> dict[str, float]:
+    "What draws brought: utilities at known rates, coverage of hard queries, draws that never helped."
+    c, weight = world.correct(n), 1 - world.p
+    hard = (world.p > 0) & (world.p < 0.1)
+    return {
+        "gamma 1": float((weight * np.log1p(c)).sum()),
+        "gamma 2": float((weight * (1 - 1 / (1 + c))).sum()),
+        "covered": float((weight * (c > 0)).sum()),
+        "hard_covered": float((c[hard] > 0).mean()),
+        "rows": float(c.sum()),
+        "hopeless_share": float(n[c == 0].sum() / n.sum()),
+    }
+
+
+def utility() -> dict:
+    "Utility and coverage at equal draws, on each file."
+    rows = []
+    for name, p in rate_files().items():
+        for per in PER_QUERY:
+            rows += one_budget(name, p, per)
+            print(name, per, flush=True)
+    return {"limit": LIMIT, "seeds": len(SEEDS), "n_pilot": 4, "hopeless": HOPELESS, "rows": rows}
+
+
+def one_budget(name: str, p: np.ndarray, per: int) -> list[dict]:
+    "Each rule at one budget, means over seeds."
+    amount, found, went = per * len(p), {}, []
+    for seed in SEEDS:
+        world = World(p, seed)
+        rules = fixed_rules(world, amount)
+        for gamma in (1, 2, 8):
+            rules[f"budget, gamma {gamma}"], told = threshold(world, amount, gamma, 4)
+            went.append(told)
+        for gamma in (1, 2):
+            rules[f"greedy, gamma {gamma}"] = greedy(world, amount, gamma, 4, 10)
+        for rule, n in rules.items():
+            got = gains(world, n) if n is not None else None
+            found.setdefault(rule, []).append(got)
+    head = {"set": name, "per_query": per}
+    rows = []
+    for rule, each in found.items():
+        each = [e for e in each if e is not None]
+        row = head | {"rule": rule, "fits": len(each)}
+        rows.append(
+            row | {k: float(np.mean([e[k] for e in each])) for k in (each[0] if each else ())}
+        )
+    spent = {k: [t[k] for t in went] for k in went[0]}
+    most = {
+        "rule": "spending",
+        "drawn_least": min(spent["drawn"]),
+        "drawn_most": max(spent["drawn"]),
+    }
+    most |= {"counted_least": min(spent["counted"]), "counted_most": max(spent["counted"])}
+    most |= {"first_off": float(np.abs(spent["first_off"]).mean()), "rounds": max(spent["rounds"])}
+    return [*rows, head | most]
+
+
+def pilot() -> dict:
+    "Utility (gamma 1) by the size of the pilot, as a share of the best."
+    rows = []
+    for name, p in rate_files().items():
+        for per in PER_QUERY:
+            row = {"set": name, "per_query": per}
+            for size in (1, 2, 4, 8, 16):
+                if size < per:
+                    worlds = [World(p, seed) for seed in range(5)]
+                    got = [
+                        gains(w, threshold(w, per * len(p), 1, size)[0])["gamma 1"] for w in worlds
+                    ]
+                    row[str(size)] = float(np.mean(got))
+            rows.append(row)
+            print(row, flush=True)
+    return {"seeds": 5, "rows": rows}
+
+
+def speed(n_queries: int = 100_000, per: int = 12) -> dict:
+    "Decisions per second of one core: launch, mark, settle, next, without engine and grader."
+    queries, dice = simulated_world(n_queries)
+    rng = random.Random(0)
+    s = StrategyCfg(
+        "budget", 256, 256, 4, budget=Budget(per * n_queries), level=Level(0.5, 0.5, 0.02, 0.5)
+    )
+    states = {q.query_id: State(q) for q in queries}
+    for state in states.values():
+        settle(state, s)
+    queue, n = queue_of(states, s, RetryPolicy()), 0
+    rates = [dice.pass_rates[q.query_id] for q in queries]
+    rate = dict(zip(states, rates, strict=True))
+    start = time.process_time()
+    while (state := queue.next_state()) is not None:
+        trial = queue.launch(state)
+        mark(state, trial, rng.random() < rate[state.query.query_id])
+        queue.landed(state)
+        n += 1
+    seconds = time.process_time() - start
+    assert queue.n_open == 0
+    return {
+        "n_queries": n_queries,
+        "n_draws": n,
+        "draws_per_s": n / seconds,
+        **decisions(n_queries),
+    }
+
+
+def decisions(n_queries: int) -> dict:
+    "CPU seconds to decide the first and the second level with many queries."
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    ids, p = [f"q{i}" for i in range(n_queries)], rng.beta(0.5, 0.5, n_queries)
+    s = StrategyCfg("budget", 256, 256, 4, budget=Budget(12 * n_queries))
+
+    def frame(n):
+        at = np.repeat(np.arange(n_queries), n)
+        trial = np.concatenate([np.arange(m) for m in n])
+        right = rng.random(len(at)) < p[at]
+        rows = {"query_id": np.array(ids, object)[at], "trial": trial, "correct": right}
+        return pd.DataFrame(rows).assign(finish_reason="stop")
+
+    start = time.process_time()
+    s = next_level(s, frame(np.full(n_queries, 4)), ids)
+    first = time.process_time() - start
+    every = frame(np.full(n_queries, 40))
+    every = every[every.query_id.isin(set(ids))]
+    start = time.process_time()
+    next_level(s, every, ids)
+    return {
+        "first_level_s": first,
+        "later_level_s": time.process_time() - start,
+        "later_rows": len(every),
+    }
+
+
+WORK = [
+    "--engine",
+    "simulated",
+    "--strategy",
+    "budget",
+    "--max-trials",
+    "128",
+    "--n-pilot",
+    "4",
+    "--cut",
+]
+WORK += [
+    "--option",
+    "mean_latency=0.05",
+    "--max-in-flight",
+    "24",
+    "--sync-every",
+    "0",
+    "--wait",
+    "20",
+]
+
+
+def started(out: Path, queries: Path, share: str, amount: int) -> subprocess.Popen:
+    "One process of a run."
+    command = [sys.executable, "-m", "dart_math_nb.app.cli", "sample", "--queries", str(queries)]
+    command += ["--out", str(out), "--shard", share, "--budget", str(amount), "draws", *WORK]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+    return subprocess.Popen(command, env=os.environ, **quiet)
+
+
+def run_killed(
+    out: Path, queries: Path, n_shares: int, amount: int, n_kills: int, seed: int
+) -> dict:
+    "Run all shares to the end, killing all of them at random moments on the way."
+    rng, kills, starts = random.Random(seed), 0, 0
+    stage = out / "sample" / "budget"
+    while not (out / "train_set" / "budget" / "card.json").exists():
+        starts += 1
+        assert starts < n_kills + 20, "the run does not end"
+        each = [started(out, queries, f"{i}/{n_shares}", amount) for i in range(n_shares)]
+        if kills < n_kills:
+            time.sleep(rng.uniform(1.0, 4.5))
+            for process in each:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    kills += 1
+        for process in each:
+            said = process.communicate()[1].decode()
+            assert process.returncode in (0, -signal.SIGKILL), said[-2000:]
+    card, rounds = read_card(out / "train_set" / "budget"), read_rounds(stage)
+    return {
+        "shares": n_shares,
+        "kills": kills,
+        "starts": starts,
+        "content_sha256": card["content_sha256"],
+        "rows": card["rows"],
+        "counted": card["cost"]["n_trials"],
+        "drawn": int(rounds[-1]["drawn"]),
+        "predicted": rounds[1]["predicted"],
+        "rounds": len(rounds) - 1,
+    }
+
+
+def kills(n_queries: int = 200, per: int = 12) -> dict:
+    "The set of one undisturbed process, and of 1, 2 and 4 shares killed twenty times each."
+    tmp = Path(tempfile.mkdtemp())
+    rows = [{"problem": f"What is {i}+{i}?", "answer": 2 * i} for i in range(n_queries)]
+    queries = write_jsonl(tmp / "sums.jsonl", rows)
+    plain = run_killed(tmp / "plain", queries, 1, per * n_queries, 0, 0)
+    found = [plain]
+    for n in (1, 2, 4):
+        found.append(run_killed(tmp / f"killed{n}", queries, n, per * n_queries, 20, n))
+        print(found[-1], flush=True)
+    shutil.rmtree(tmp)
+    same = all(f["content_sha256"] == plain["content_sha256"] for f in found)
+    return {"n_queries": n_queries, "budget": per * n_queries, "same": same, "rows": found}
+
+
+PARTS = {"utility": utility, "pilot": pilot, "speed": speed, "kills": kills}
+
+
+def main(names: list[str]) -> None:
+    kept = json.loads(OUT.read_text()) if OUT.exists() else {}
+    for name in names or PARTS:
+        if name in ("utility", "pilot") and not data_folder():
+            print(f"{name}: skipped, no data folder")
+            continue
+        start = time.perf_counter()
+        found = PARTS[name]()
+        about = {
+            "date": date.today().isoformat(),
+            "machine": platform.processor() or platform.machine(),
+        }
+        about |= {"cpus": os.cpu_count(), "seconds": round(time.perf_counter() - start, 1)}
+        kept[name] = found | about
+        OUT.write_text(json.dumps(kept, indent=1) + "\n")
+        print(name, json.dumps({k: v for k, v in kept[name].items() if k != "rows"}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
