@@ -63,6 +63,11 @@ def set_card(
     cost = {"n_queries": len(points), "n_trials": int(points["n_trials"].sum())}
     cost["n_accepted"] = int(points["n_accepted"].sum())
     cost |= {f"n_{why}": int(stop.get(key, 0)) for why, key in _STOPS.items()}
+    if strategy.level is not None:  # what the draws came to stands beside what was expected
+        cost |= {
+            "predicted": round(strategy.level.predicted),
+            "n_budget": int(stop.get("budget", 0)),
+        }
     return {"strategy": strategy_config(strategy), "cost": cost}
 
 
@@ -104,6 +109,7 @@ def _queries_of(run, pool, queries) -> Sequence[Query]:
 def _cut(pool, source_id, queries, strategies, partial, reasoning) -> tuple[dict, dict]:
     "Sets, and the beginnings of their cards."
     draws = source_draws(pool, source_id)
+    _check_spent(strategies, partial)
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
     strategies = known_quotas(strategies, pool, draws, queries, partial)
     cut = {n: cut_strategy(pool, draws, queries, s, left) for n, s in strategies.items()}
@@ -116,6 +122,14 @@ def _cut(pool, source_id, queries, strategies, partial, reasoning) -> tuple[dict
     return sets, cards
 
 
+def _check_spent(strategies: Mapping[str, StrategyCfg], partial: bool) -> None:
+    "Raise Refused for a budget that is not spent yet: its set would grow."
+    for name, s in strategies.items():
+        if s.budget is not None and not partial and not (s.level and s.level.final):
+            what = "is not spent yet; sample on, or take what is there (--partial)"
+            raise Refused(f"{name}: the budget of {s.budget.amount:,.0f} {s.budget.unit} {what}")
+
+# %% ../../nbs/45_sets/16_stage.ipynb #627a051c
 def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], near) -> tuple[dict, dict]:
     "Rows of each set that stay, and what `overlaps` found in it."
     kept, lost, names = {}, {}, {q.query_id: q.benchmark for q in avoid}
