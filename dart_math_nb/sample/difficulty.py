@@ -114,7 +114,9 @@ def exhausted_queries(
 def _exhausted(stage: Path) -> list[str]:
     files = sorted(stage.glob("result*.parquet"))
     tables = [read_frame(f, {"query_id": str, "stop": str}) for f in files]
-    return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
+    return sorted(
+        {q for t in tables for q in t.loc[t["stop"].isin(["exhausted", "refused"]), "query_id"]}
+    )
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #fc96f5fa
 def keep_rule(
