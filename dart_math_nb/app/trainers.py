@@ -12,11 +12,11 @@ __all__ = ['SPLIT_FLAGS', 'prompt_flags', 'check_asked', 'check_alone', 'prompt_
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
 
-from .flags import Many
+from .flags import Many, TwoNumbers
 from .printing import tell, telling
 from ..data.load import load_queries
 from ..data.messages import Refused, nearest
@@ -26,16 +26,14 @@ from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/43_trainers.ipynb #0ab58eb8
 def prompt_flags(
-    pass_rate: Annotated[
-        float, {"nargs": 2}
-    ] = None,  # Only queries in this band, such as 0.2 0.8, by their intervals
-    undecided: str = "estimate",  # Where the interval does not decide: estimate (as the rate says), keep, drop
+    pass_rate: TwoNumbers = None,  # Only queries in this band, such as 0.2 0.8, by their intervals
+    undecided: str = "estimate",  # Whose interval does not decide: estimate (by the rate), keep, drop
     order: str = "file",  # file, difficulty (easiest first), hardest, level, random
     split: str = None,  # Parts that share no text, such as sft:0.5,rl:0.5; a file each
     part: str = None,  # Only this part of the split
     seed: int = 0,  # Of the split and of a random order
     apart_from: Many = None,  # Sets that must share no query with what is written
-    fail_rates_from: str = None,  # Record, run or file of counts with pass rates; the run's own when absent
+    fail_rates_from: str = None,  # Record, run or counts with pass rates; the run's own when absent
     source_id: str = None,  # Which source of that, when it has several
 ) -> dict[str, Any]:
     "What is asked of prompts."
