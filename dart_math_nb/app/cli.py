@@ -27,6 +27,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "plan":       ("forecast.plan",             "What strategies will cost and bring, with intervals, or what a budget buys; nothing is drawn."),
     "temperature": ("temperature.temperature",  "What a response costs at several temperatures, with intervals, and the cheapest; resumable."),
     "difficulty show": ("difficulty.show_record", "What a record, a pool or a run says of how hard queries are, by level and by what ended their draws."),
+    "difficulty check": ("difficulty.check_record", "Draw as few responses as settle whether a record still fits model and prompt, by level; resumable."),
     "difficulty combine": ("combine.combine", "Take what other models tell into the rates of a record; the result says from what it was combined."),
     "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
