@@ -23,21 +23,28 @@ from pathlib import Path
 
 import numpy as np
 
-from dart_math_nb.data.files import read_rows, write_jsonl
+from dart_math_nb.data.files import read_rows
 from dart_math_nb.data.load import data_folder
+from dart_math_nb.data.queries import save_queries
+from dart_math_nb.data.records import Source
 from dart_math_nb.engines.dice import simulated_world
 from dart_math_nb.engines.retry import RetryPolicy
 from dart_math_nb.sample.budget import FIRST, LATER, NEAR, find_level, next_level, stand_of
 from dart_math_nb.sample.estimate import fit_prior
+from dart_math_nb.sample.freeze import read_strategy
 from dart_math_nb.sample.queue import queue_of
 from dart_math_nb.sample.rounds import read_rounds
+from dart_math_nb.sample.stage import sample_strategy
 from dart_math_nb.sample.state import State, mark, settle
 from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.sample.worth import Budget, Level, draw_worth, go_cells
 from dart_math_nb.sets.card import read_card
+from dart_math_nb.sets.stage import cut_sets
+from dart_math_nb.store.folder import alone_in
+from dart_math_nb.store.shards import parse_shard
 
 OUT = Path(__file__).parent / "results" / "budget.json"
-LIMIT, PER_QUERY, SEEDS = 512, (6, 12, 20, 32), range(20)
+LIMIT, PER_QUERY, SEEDS = 512, (6, 12, 20, 32), range(5)
 HOPELESS = 24  # Draws without success after which Uniform and Prop2Diff end a query, "with a stop"
 
 
@@ -304,39 +311,30 @@ def decisions(n_queries: int) -> dict:
     }
 
 
-WORK = [
-    "--engine",
-    "simulated",
-    "--strategy",
-    "budget",
-    "--max-trials",
-    "128",
-    "--n-pilot",
-    "4",
-    "--cut",
-]
-WORK += [
-    "--option",
-    "mean_latency=0.05",
-    "--max-in-flight",
-    "24",
-    "--sync-every",
-    "0",
-    "--wait",
-    "20",
-]
+def worker(out: str, share: str, n_queries: str, amount: str) -> None:
+    "One process of a run: sample a share, and cut the set when the budget is spent."
+    queries, dice = simulated_world(int(n_queries), mean_latency=0.05, max_in_flight=24)
+    run, shard = Path(out), parse_shard(share)
+    s = StrategyCfg("budget", 128, 128, 4, budget=Budget(float(amount)))
+    how = {"source": Source("dice"), "progress": False, "store": {"sync_every": 0.0}, "wait": 20.0}
+    folder = run / "sample" / "budget"
+    sample_strategy(folder, run / "pool", queries, dice, s, shard=shard, **how)
+    s = read_strategy(folder)
+    if s.level is not None and s.level.final:
+        with alone_in(folder, "cut"):
+            save_queries(run / "queries.jsonl", queries)
+            cut_sets(run, {"budget": s})
 
 
-def started(out: Path, queries: Path, share: str, amount: int) -> subprocess.Popen:
+def started(out: Path, share: str, n_queries: int, amount: int) -> subprocess.Popen:
     "One process of a run."
-    command = [sys.executable, "-m", "dart_math_nb.app.cli", "sample", "--queries", str(queries)]
-    command += ["--out", str(out), "--shard", share, "--budget", str(amount), "draws", *WORK]
+    command = [sys.executable, __file__, "worker", out, share, n_queries, amount]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
-    return subprocess.Popen(command, env=os.environ, **quiet)
+    return subprocess.Popen([str(word) for word in command], **quiet)
 
 
 def run_killed(
-    out: Path, queries: Path, n_shares: int, amount: int, n_kills: int, seed: int
+    out: Path, n_queries: int, n_shares: int, amount: int, n_kills: int, seed: int
 ) -> dict:
     "Run all shares to the end, killing all of them at random moments on the way."
     rng, kills, starts = random.Random(seed), 0, 0
@@ -344,7 +342,7 @@ def run_killed(
     while not (out / "train_set" / "budget" / "card.json").exists():
         starts += 1
         assert starts < n_kills + 20, "the run does not end"
-        each = [started(out, queries, f"{i}/{n_shares}", amount) for i in range(n_shares)]
+        each = [started(out, f"{i}/{n_shares}", n_queries, amount) for i in range(n_shares)]
         if kills < n_kills:
             time.sleep(rng.uniform(1.0, 4.5))
             for process in each:
@@ -371,12 +369,10 @@ def run_killed(
 def kills(n_queries: int = 200, per: int = 12) -> dict:
     "The set of one undisturbed process, and of 1, 2 and 4 shares killed twenty times each."
     tmp = Path(tempfile.mkdtemp())
-    rows = [{"problem": f"What is {i}+{i}?", "answer": 2 * i} for i in range(n_queries)]
-    queries = write_jsonl(tmp / "sums.jsonl", rows)
-    plain = run_killed(tmp / "plain", queries, 1, per * n_queries, 0, 0)
+    plain = run_killed(tmp / "plain", n_queries, 1, per * n_queries, 0, 0)
     found = [plain]
     for n in (1, 2, 4):
-        found.append(run_killed(tmp / f"killed{n}", queries, n, per * n_queries, 20, n))
+        found.append(run_killed(tmp / f"killed{n}", n_queries, n, per * n_queries, 20, n))
         print(found[-1], flush=True)
     shutil.rmtree(tmp)
     same = all(f["content_sha256"] == plain["content_sha256"] for f in found)
@@ -387,7 +383,6 @@ PARTS = {"utility": utility, "pilot": pilot, "speed": speed, "kills": kills}
 
 
 def main(names: list[str]) -> None:
-    kept = json.loads(OUT.read_text()) if OUT.exists() else {}
     for name in names or PARTS:
         if name in ("utility", "pilot") and not data_folder():
             print(f"{name}: skipped, no data folder")
@@ -399,10 +394,11 @@ def main(names: list[str]) -> None:
             "machine": platform.processor() or platform.machine(),
         }
         about |= {"cpus": os.cpu_count(), "seconds": round(time.perf_counter() - start, 1)}
+        kept = json.loads(OUT.read_text()) if OUT.exists() else {}
         kept[name] = found | about
         OUT.write_text(json.dumps(kept, indent=1) + "\n")
         print(name, json.dumps({k: v for k, v in kept[name].items() if k != "rows"}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    worker(*sys.argv[2:]) if sys.argv[1:2] == ["worker"] else main(sys.argv[1:])

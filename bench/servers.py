@@ -4,6 +4,8 @@ cost      processor time of the test server of `testing.fake_server` per request
 outage    256 draws in flight; the only server is killed for a minute, or stopped so that it hangs; the
           same run without: time, and the set
 dead      one of four servers is killed, or stopped, in mid-run and never comes back
+stream    responses per second of one core, 20 events each, from a server that answers at once: bare
+          aiohttp that parses each event, and the engine with all that it does
 limit     a service that takes 20 requests a second and says `Retry-After`, in several ways of counting
 
 Runs take the product's own sampling loop over real sockets, servers in processes of their own; seeds are
@@ -12,6 +14,7 @@ fixed. All parts when none is named; each writes its entry of bench/results/serv
 
 import argparse
 import asyncio
+import json
 import os
 import platform
 import signal
@@ -29,12 +32,20 @@ import aiohttp
 from dart_math_nb.data.files import read_json, write_json
 from dart_math_nb.data.records import Source, make_query
 from dart_math_nb.engines.openai import OpenAIEngine
-from dart_math_nb.engines.protocol import run_async
+from dart_math_nb.engines.protocol import Draw, SampleParams, run_async
 from dart_math_nb.sample.loop import sample_pool
 from dart_math_nb.sample.standing import accepted
 from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.store.pool import open_pool, read_pool
-from dart_math_nb.testing.fake_server import free_port, json_reply, null_reply, serve, sums_reply
+from dart_math_nb.testing.fake_server import (
+    NULL_TEXT,
+    free_port,
+    json_reply,
+    null_reply,
+    null_server,
+    serve,
+    sums_reply,
+)
 
 RESULTS = Path(__file__).parent / "results" / "servers.json"
 OWN = "import asyncio, dart_math_nb.testing.fake_server as s; asyncio.run(s._serve_null())"
@@ -286,7 +297,63 @@ def limit(n_queries: int = 130) -> list[dict]:
     return rows
 
 
-PARTS = {"cost": cost, "outage": outage, "dead": dead, "limit": limit}
+async def drive(ask, n: int) -> dict:
+    "Call `ask` n times, 256 at once; a hundred before that do not count."
+    await asyncio.gather(*(ask(i) for i in range(300)))
+    numbers = iter(range(n))
+
+    async def work():
+        for i in numbers:
+            await ask(i)
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(work() for _ in range(256)))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"responses": n, "per_s": round(n / wall), "per_core_s": round(n / cpu)}
+
+
+async def bare(url: str, n: int) -> dict:
+    "Bare aiohttp."
+    body = {"model": "null", "prompt": "12+34-5=?" * 20, "seed": 1, "stream": True}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def ask(i):
+            text = ""
+            async with session.post(url + "/completions", json=body | {"seed": i}) as reply:
+                async for line in reply.content:
+                    if line.startswith(b"data: {"):
+                        for choice in json.loads(line[6:])["choices"]:
+                            text += choice["text"]
+            return text
+
+        return await drive(ask, n)
+
+
+async def ours(url: str, n: int) -> dict:
+    "The engine."
+    async with OpenAIEngine("null", url) as engine:
+        ask = Draw("q", 0, "12+34-5=?" * 20, 1)
+        how = SampleParams(max_tokens=96)
+        test = await engine.draw(ask, how)
+        assert test.text == NULL_TEXT and test.n_tokens == 16
+        return await drive(lambda i: engine.draw(ask, how), n)
+
+
+def stream(n: int = 6000) -> list[dict]:
+    "The better of two each, in turn."
+    rows = []
+    with null_server() as url:
+        for _ in range(2):
+            for name, way in (("aiohttp", bare), ("engine", ours)):
+                rows.append({"client": name} | asyncio.run(way(url, n)))
+                print(rows[-1], flush=True)
+    return [
+        max((r for r in rows if r["client"] == c), key=lambda r: r["per_core_s"])
+        for c in ("aiohttp", "engine")
+    ]
+
+
+PARTS = {"cost": cost, "outage": outage, "dead": dead, "stream": stream, "limit": limit}
 
 
 def main() -> None:

@@ -20,15 +20,16 @@ from types import ModuleType
 
 # %% ../../nbs/70_app/85_flag_help.ipynb #f4af8efc
 TOPICS = {  # Heading -> flags, in this order
-    "what is made": "out name title form system keep wrong counts difficulty json full heads-only",
+    "what is made": "out for plot name title form system keep wrong counts difficulty json full heads-only",
     "problems": "queries benchmarks files query where n-queries query-seed decontaminate near",
     "how problems are read": "query-field ref-field response-field label-field model-field level-field meta-field config split revision data-folder unverified on-bad",
     "what is known of difficulty": "beta pass-rates spread tokens-per-draw tokens-per-second",
+    "what is stated of a check": "alpha power delta level-delta max-draws per-batch every-level",
     "who answers": "engine model responses base-url option template n-shots system-message instruction instruction-in chat-template-kwargs split-thought",
     "how it answers": "temperature top-p max-tokens max-in-flight n-draws seed seeds retries timeout",
     "how many responses": "strategy k budget gamma weight price-per-mtok max-trials n-pilot rounding no-cover distinct min-yield give-up k-wrong fail-rates-from fail-rates-source foreign prior",
     "what is compared": "target by halve error",
-    "which rows": "pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
+    "which rows": "pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
     "how it goes on": "until start-at plan cut shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick",
     "what is shown beside": "paper no-paper lm-eval parquet",
     "further": "set use help",
@@ -69,6 +70,7 @@ EXAMPLES = {  # Stage -> a line
     "curate": "dart-math curate runs/dice --dedupe",
     "evaluate": "dart-math evaluate --benchmarks runs/demo/queries.jsonl --engine simulated --out runs/dice",
     "difficulty show": "dart-math difficulty show runs/dice",
+    "difficulty check": "dart-math difficulty check runs/dice --engine simulated --delta 0.2 --out runs/again",
     "difficulty combine": "dart-math difficulty combine runs/dice runs/theirs --out combined.jsonl",
     "bias": "dart-math bias runs/dice/train_set/prop2diff --queries runs/demo/queries.jsonl --fail-rates-from runs/dice",
     "train": "dart-math train tiny --set train_set=runs/demo/train_set/uniform out=runs/tiny",

@@ -10,7 +10,7 @@ __all__ = ['TOP', 'FILL', 'ENGINE_NEEDS', 'TRAIN_NEEDS', 'PATHS', 'LOOKS', 'Step
            'fill_evaluate', 'fill_grade', 'fill_report', 'fill', 'read_job', 'blame', 'add_section', 'read_sets',
            'same_place', 'step_file', 'step_words', 'command_line', 'run_step', 'exported_set', 'settle_export',
            'grading_record', 'files_of', 'record_of', 'Planned', 'how_far', 'record_key', 'keep_record', 'lacking',
-           'is_made', 'lost_files', 'is_hub_id', 'engine_problems', 'server_problems', 'source_problems',
+           'is_made', 'lost_files', 'is_hub_id', 'server_problems', 'engine_problems', 'source_problems',
            'sample_problems', 'evaluate_problems', 'curate_problems', 'train_problems', 'step_problems', 'plan_steps',
            'all_problems', 'lost_inputs']
 
@@ -41,6 +41,7 @@ from dart_math_nb.app.sections import (
 from .setup import check_engine, check_place, hub_setup
 from .strategies import pick_strategies
 from .train import find_recipe
+from .trainers import parts_of
 from ..data.files import atomic_path, file_facts, read_json, write_json
 from ..data.load import split_source
 from ..data.messages import Refused, check_names, explain, missing_package, nearest
@@ -211,12 +212,16 @@ def fill_train(flags: dict, job: Job) -> list[Step]:
 
 # %% ../../nbs/70_app/94_plan.ipynb #19cbd22d
 def fill_export(flags: dict, job: Job) -> list[Step]:
-    "A file for each train set, or for what is named."
+    "A file for each train set, or for what is named; of prompts, one of the run."
+    sources, trainer = [flags.get("source")], flags.get("trainer")
+    if sources == [None]:
+        sources = [str(job.out)] if trainer else map(str, sets_before(job))
     steps = []
-    for source in [flags["source"]] if flags.get("source") else map(str, sets_before(job)):
-        name = Path(source).name
+    for source in sources:
+        name = trainer or Path(source).name
         out = str(flags.get("out") or RunFolder(job.out).path("export", f"{name}.jsonl"))
-        steps.append(Step("export", name, flags | {"source": source, "out": out}, (Path(out),)))
+        made = tuple(parts_of(out, {"split": None, "part": None, "seed": 0} | flags))
+        steps.append(Step("export", name, flags | {"source": source, "out": out}, made))
     return steps
 
 # %% ../../nbs/70_app/94_plan.ipynb #0fe14c76
@@ -542,6 +547,18 @@ def is_hub_id(
     "Is it owner/name of a data set, and no path?"
     return "/" in source and isinstance(split_source(source)[0], str)
 
+# %% ../../nbs/70_app/94_plan.ipynb #88f7eede
+def server_problems(flags: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    "Addresses that are none, keys that are not in the environment."
+    from dart_math_nb.engines.dialects import find_dialect
+    from dart_math_nb.engines.openai import LOCAL, clean_url, find_key
+
+    urls = flags["base_url"] or [LOCAL]
+    found = [said(clean_url, url)[1] for url in urls]
+    found += [said(find_key, url, options.get("key_from"))[1] for url in urls]
+    found.append(said(find_dialect, flags.get("dialect") or "auto", urls)[1])
+    return [line for lines in found for line in dict.fromkeys(lines)]
+
 # %% ../../nbs/70_app/94_plan.ipynb #d6d3db7a
 def engine_problems(
     flags: Mapping[str, Any],  # Parameters of the command
@@ -561,16 +578,6 @@ def engine_problems(
     return found + (
         server_problems(flags, options or {}) if engine == "openai" and not gone else []
     )
-
-
-def server_problems(flags: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    "Addresses that are none, keys that are not in the environment."
-    from dart_math_nb.engines.openai import clean_url, find_key
-
-    urls = flags["base_url"] or ["http://127.0.0.1:8000/v1"]
-    found = [said(clean_url, url)[1] for url in urls]
-    found += [said(find_key, url, options.get("key_from"))[1] for url in urls]
-    return [line for lines in found for line in dict.fromkeys(lines)]
 
 # %% ../../nbs/70_app/94_plan.ipynb #8db62d49
 def source_problems(

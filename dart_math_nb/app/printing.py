@@ -25,7 +25,9 @@ from ..sets.stage import cut_sets, read_overlaps, run_cards
 from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/08_printing.ipynb #7e7ba365
-SHARES = "accuracy low high reached coverage share r fail_rate".split()  # Shown in percent
+SHARES = (
+    "accuracy low high reached coverage share r fail_rate record today".split()
+)  # Shown in percent
 
 
 def whole_number(

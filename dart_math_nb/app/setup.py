@@ -6,9 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/setup.html.md"""
 
 # %% auto #0
 __all__ = ['simulated_engine', 'check_place', 'open_model', 'server_writes', 'find_prompts', 'prompts_name', 'Setup',
-           'check_engine', 'asked_prompts', 'stand_in', 'called', 'named_source', 'server_options', 'attach_model',
-           'read_switches', 'asked', 'open_setup', 'prompt_note', 'template_note', 'connect', 'hub_setup', 'set_setup',
-           'draw_setup']
+           'check_engine', 'asked_prompts', 'stand_in', 'called', 'named_source', 'server_options', 'server_facts',
+           'attach_model', 'read_switches', 'asked', 'given_options', 'open_setup', 'prompt_note', 'template_note',
+           'connect', 'hub_setup', 'set_setup', 'draw_setup']
 
 # %% ../../nbs/70_app/10_setup.ipynb #f4d46736
 import json
@@ -257,6 +257,16 @@ def server_options(
         raise Refused(f"--option {twice[0]}=... and a flag say it both; need one of them")
     return {**options, "chat": True, **said}
 
+# %% ../../nbs/70_app/10_setup.ipynb #5cd9144a
+def server_facts(
+    engine: Engine,
+    params: SampleParams,
+) -> dict[str, Any]:  # For a source; empty for an engine without servers
+    "What servers make of the parameters. Raises ValueError for one that could have no effect."
+    if hasattr(engine, "check_params"):
+        engine.check_params(params)
+    return engine.facts() if hasattr(engine, "facts") else {}
+
 # %% ../../nbs/70_app/10_setup.ipynb #fa599c79
 def attach_model(
     queries: Sequence[Query],
@@ -278,9 +288,10 @@ def attach_model(
     else:
         told = (model or kind, getattr(engine, "tokenizer", None))
         prompts = find_prompts(how.template, *told, queries, n_shots, asking)
+    stop = next(iter(prompts.values())).stop
+    options |= server_facts(engine, params_of(how, stop))
     source = named_source(how, model or kind, options, prompts_name(prompts))
-    params = params_of(source, next(iter(prompts.values())).stop)
-    return Setup(list(queries), engine, source, params, prompts)
+    return Setup(list(queries), engine, source, params_of(source, stop), prompts)
 
 # %% ../../nbs/70_app/10_setup.ipynb #896a5b8e
 def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
@@ -313,6 +324,18 @@ def asked(
     switches = read_switches(chat_template_kwargs)
     return template, n_shots, Asking(instruction, instruction_in, system_message or "", switches)
 
+# %% ../../nbs/70_app/10_setup.ipynb #0e6b1977
+def given_options(
+    option: Sequence[str] | None,  # As name=value
+    base_url: Sequence[str] | None,  # Addresses of servers
+    dialect: str | None,  # Name or file
+    max_in_flight: int | None,  # Draws at once
+) -> tuple[dict[str, Any], dict[str, Any]]:  # Of `make_engine`; those that every engine takes
+    "Options of an engine, from flags."
+    found = read_options(option or ()) | ({"base_urls": list(base_url)} if base_url else {})
+    found |= {} if dialect is None else {"dialect": dialect}
+    return found, {} if max_in_flight is None else {"max_in_flight": max_in_flight}
+
 # %% ../../nbs/70_app/10_setup.ipynb #b5a69ca8
 @delegates(asked)
 def open_setup(
@@ -324,6 +347,7 @@ def open_setup(
     model: str = None,  # Folder or hub id of the model, or the name that a server knows
     responses: str = None,  # Responses for replay: a file, a folder or a data set of the hub
     base_url: Many = None,  # Addresses of servers, for openai (http://127.0.0.1:8000/v1)
+    dialect: str = None,  # Dialect of servers: vllm, sglang, openai ... or mine.yaml; by address
     option: Many = None,  # Further options of the engine as name=value, such as dtype=bfloat16
     temperature: float = 1.0,  # 0 is greedy decoding (paper: 1.6)
     top_p: float = 1.0,  # Nucleus mass in (0, 1] (paper: 0.95)
@@ -333,12 +357,11 @@ def open_setup(
     **kwargs,
 ) -> Setup:
     "An engine for queries, from the flags of a command."
-    options = read_options(option or ()) | ({"base_urls": list(base_url)} if base_url else {})
+    options, more = given_options(option, base_url, dialect, max_in_flight)
     check_engine(engine, model, responses, options)
-    options |= {} if max_in_flight is None else {"max_in_flight": max_in_flight}
     template, *told = asked(**kwargs)
-    how = Source("", "", template, temperature, top_p, max_tokens, seed)
-    return _opened(queries, how, (engine, model, options, *told), (responses, fields, reading))
+    how, model = Source("", "", template, temperature, top_p, max_tokens, seed), (engine, model)
+    return _opened(queries, how, (*model, options | more, *told), (responses, fields, reading))
 
 # %% ../../nbs/70_app/10_setup.ipynb #91995e6a
 def prompt_note(
@@ -369,9 +392,9 @@ def connect(
     Raises ConnectionError or ValueError."""
     if hasattr(setup.engine, "open"):
         run_async(setup.engine.open())
-    for note in (template_note(setup), prompt_note(setup)):
-        if note:
-            print(note, file=sys.stderr)
+    server_note = setup.engine.note() if hasattr(setup.engine, "note") else ""
+    for note in filter(None, (template_note(setup), prompt_note(setup), server_note)):
+        print(note, file=sys.stderr)
 
 # %% ../../nbs/70_app/10_setup.ipynb #fd5f1bb1
 @delegates(open_setup, but=["fields", "reading"])

@@ -50,7 +50,7 @@ FOREIGN = {  # Name in other programs -> names here, the likeliest first
     "n_samples": "n_draws k", "num_samples": "n_draws k", "n_sampling": "n_draws k", "num_return_sequences": "n_draws k",
     "tasks": "benchmarks", "task": "benchmarks", "num_examples": "n_queries", "max_samples": "n_queries",
     "api_base": "base_url", "openai_api_base": "base_url", "endpoint": "base_url", "num_workers": "n_procs n_workers",
-    "prompt_column": "query_field", "input_key": "query_field", "answer_key": "ref_field", "backend": "engine",
+    "prompt_column": "query_field", "input_key": "query_field", "answer_key": "ref_field", "backend": "engine", "for": "trainer", "trainer": "for",
 }
 # fmt: on
 

@@ -29,6 +29,7 @@ KINDS = {
     "template": "a Template, or the path of a template file; page prompts.templates",
     "benchmark": "a path, a function that gives rows, or a Benchmark; page data.catalog",
     "answer_type": "a function that reads an answer's text into a tree; page grade.read.types",
+    "trainer": "a Trainer: columns of a reinforcement learner; page sets.trainers",
     "verdict_rule": "a function that compares two trees or two texts; page grade.compare.rule",
 }
 

@@ -52,7 +52,8 @@ def _answer(data: bytes) -> bytes:
 
 def serve() -> None:
     "What a worker does: the calls of its parent, one after the other, until the pipe ends."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job at once
+        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while (data := _receive(sys.stdin.buffer)) is not None:

@@ -76,9 +76,10 @@ def passed_on(
 ) -> dict[str, str]:  # Name -> whose it is
     "Options that an engine passes on under the same name."
     if kind == "openai":
-        from dart_math_nb.engines.openai import FIELDS
+        from dart_math_nb.engines.dialects import DIALECTS
 
-        return dict.fromkeys(FIELDS, "field of a request")
+        names = dict.fromkeys(name for one in DIALECTS.values() for name in one.fields)
+        return dict.fromkeys(names, "field of a request")
     if kind == "vllm":
         from dart_math_nb.engines.vllm import need_vllm, vllm_options
 
@@ -184,11 +185,12 @@ def make_engine(
 # %% ../../nbs/35_engines/50_make.ipynb #e2e0a258
 HARMLESS = {
     *("max_in_flight", "base_urls", "key_from", "timeout", "deadline", "attempts", "wait"),
+    *("dialect", "stream", "first_token", "idle", "outage"),
     *("device", "revision", "mean_latency", "priority", "user", "trust_remote_code"),
     *("gpu_memory_utilization", "tensor_parallel_size", "pipeline_parallel_size", "swap_space"),
     *("data_parallel_size", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"),
     *("enable_prefix_caching", "download_dir", "disable_log_stats", "distributed_executor_backend"),
-}  # Revision is a field of a source of its own
+}  # Revision is a field of a source of its own; what a dialect changes, the engine says itself
 
 
 def text_options(

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/retry.html.md"""
 
 # %% auto #0
 __all__ = ['RetryPolicy', 'with_settings', 'policy_of', 'said_of', 'Outage', 'ServerFault', 'pause_after', 'Made', 'DrawFailed',
-           'ask_once', 'draw_with_retries', 'time_left', 'may_retry', 'count_failure', 'draw_all']
+           'ask_once', 'draw_with_retries', 'time_left', 'may_retry', 'why_ended', 'count_failure', 'draw_all']
 
 # %% ../../nbs/35_engines/15_retry.ipynb #71a99928
 import asyncio
@@ -16,7 +16,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .protocol import Completion, Draw, Engine, Exhausted, SampleParams
+from dart_math_nb.engines.protocol import (
+    Completion,
+    Draw,
+    Engine,
+    Exhausted,
+    PromptRefused,
+    SampleParams,
+)
 
 # %% ../../nbs/35_engines/15_retry.ipynb #4134e2aa
 @dataclass(frozen=True)
@@ -110,9 +117,10 @@ class ServerFault(ConnectionError):
         wait: float = 0.0,  # Seconds that the server asks to wait
         others: int = 0,  # Other servers that can be asked at once
         cause: str = "status",  # What kind of failure, in one word (page `server`)
+        most: int = 0,  # Attempts that are enough, where the same would come again; 0 for any
     ):
         super().__init__(why)
-        self.wait, self.others, self.cause = wait, others, cause
+        self.wait, self.others, self.cause, self.most = wait, others, cause, most
 
 
 def pause_after(
@@ -210,6 +218,21 @@ def may_retry(
     return in_time and made.n < policy.attempts - kept
 
 # %% ../../nbs/35_engines/15_retry.ipynb #b7b1edc7
+def why_ended(
+    policy: RetryPolicy,
+    made: Made,
+    pause: float,  # Seconds before the next attempt, if there were one
+    enough: bool,  # Would the next one bring the same?
+) -> str:
+    "What ended the attempts for a draw, at least for now."
+    if enough:
+        return "the same again each time"
+    late = not may_retry(policy, replace(made, n=0), 0, pause)
+    why = said_of(policy, "deadline" if late else "attempts")
+    kept = not late and made.n < policy.attempts
+    return why + (", the last is kept for the end of the run" if kept else "")
+
+# %% ../../nbs/35_engines/15_retry.ipynb #cee980f1
 def count_failure(
     draw: Draw,
     policy: RetryPolicy,
@@ -217,22 +240,21 @@ def count_failure(
     error: BaseException,  # How the attempt failed
     kept: int = 0,  # Attempts to keep for later
 ) -> float:  # Seconds before the next one
-    "Count an attempt that failed. Raises DrawFailed when it was the last for now."
+    "Count an attempt that failed. Raises DrawFailed, or PromptRefused, when it was the last for now."
     now = time.monotonic()
     made.n, made.seconds, made.since = made.n + 1, made.seconds + now - made.since, now
     pause = pause_after(policy, made.n, error)
-    if may_retry(policy, made, kept, pause):
+    enough = 0 < getattr(error, "most", 0) <= made.n
+    if not enough and may_retry(policy, made, kept, pause):
         return pause
-    late = not may_retry(policy, replace(made, n=0), 0, pause)
-    why = said_of(policy, "deadline" if late else "attempts")
-    why += (
-        ", the last is kept for the end of the run" if not late and made.n < policy.attempts else ""
-    )
     n = f"{made.n} attempt{'s' * (made.n > 1)}"
-    what = f"query {draw.query_id}, trial {draw.trial}: {n} failed ({why})"
+    what = f"query {draw.query_id}, trial {draw.trial}: {n} failed"
+    if enough and error.cause == "filtered":
+        raise PromptRefused(f"{what}, the last with {error}") from error
     ours = isinstance(error, (OSError, asyncio.CancelledError))  # else the prompt may say more
-    why = f"{type(error).__name__}: {error}" + ("" if ours else f"; prompt {draw.prompt!r:.60}")
-    raise DrawFailed(f"{what}, the last with {why}", made) from error
+    last = f"{type(error).__name__}: {error}" + ("" if ours else f"; prompt {draw.prompt!r:.60}")
+    why = why_ended(policy, made, pause, enough)
+    raise DrawFailed(f"{what} ({why}), the last with {last}", made) from error
 
 # %% ../../nbs/35_engines/15_retry.ipynb #623bbaec
 async def draw_all(

@@ -51,7 +51,7 @@ def cost_table(
 def _cost_row(name: str, card: dict) -> dict:
     cost, strategy = card["cost"], card["strategy"]
     n, n_all, ends = cost["n_reached"], cost["n_queries"], (np.nan, np.nan)
-    counted = strategy["name"] != "vrt"
+    counted = strategy["name"] not in ("vrt", "budget")  # these have no quota to reach
     ends = wilson(n, n_all) if counted else ends
     return {
         "set": name,

@@ -20,6 +20,7 @@ from ..evaluate.ask import read_evals
 from .accuracies import accuracy_sections
 from .bias import count_frame, run_asked
 from .bias_sections import bias_section
+from .budgets import budget_section
 from dart_math_nb.report.costs import (
     cost_curve,
     cost_section,
@@ -106,11 +107,12 @@ def pool_sections(
     verdicts = verdict_section(draws, queries, n_first)
     if sets:
         out += set_sections(run, queries, sets, draws["source_id"].iloc[0], rates_from)
-    if cut := plain_strategies(cards):
+    if cut := {n: s for n, s in plain_strategies(cards).items() if s.budget is None}:
         draws = with_forms(run, draws, cut.values())
         curve = cost_curve(draws, cut, queries["query_id"].tolist())
         out.append(cost_section(cards, curve))
-    return [*out, verdicts]
+    spent = budget_section(run, draws, queries)
+    return [*out, *filter(None, [spent]), verdicts]
 
 # %% ../../nbs/60_report/60_sections.ipynb #9ae7f31e
 def run_sections(

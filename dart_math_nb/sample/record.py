@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/record.html.md"""
 # %% auto #0
 __all__ = ['RECORD_TYPES', 'OWN', 'LISTS', 'COMBINED', 'PUBLISHED', 'write_table', 'write_record', 'typed', 'sound_rows',
            'read_record', 'is_combined', 'in_order', 'row_counts', 'published_info', 'match_record', 'read_rates',
-           'as_rates', 'check_source']
+           'as_rates', 'source_changes', 'check_source']
 
 # %% ../../nbs/40_sample/37_record.ipynb #bcb3bb99
 import warnings
@@ -433,6 +433,19 @@ def _say_ends(rows: pd.DataFrame, path: Path) -> None:
         warnings.warn(f"{path}: {what}", stacklevel=3)
 
 # %% ../../nbs/40_sample/37_record.ipynb #3459ad73
+def source_changes(
+    rows: pd.DataFrame,  # Of a record
+    source: Source,  # Of the draws that the rates are wanted for
+) -> list[str]:  # A line for each difference
+    "Where a record belongs to another model, prompt or temperature."
+    asked, found = asdict(source), []
+    for name in ("model", "revision", "template", "temperature"):
+        for was in rows[name].dropna().unique() if name in rows else ():
+            if was != "" and asked[name] != "" and was != asked[name]:
+                found.append(f"its {name} is {was}, that of the draws {asked[name]}")
+    return found
+
+
 def check_source(
     rows: pd.DataFrame,  # Of a record
     source: Source | None,  # Of the draws that the rates are wanted for; None where not known
@@ -442,11 +455,5 @@ def check_source(
     if is_combined(rows):
         what = f"its rates are combined, {rows[COMBINED].dropna().iloc[0]}"
         raise ValueError(f"{where}: {what}; rates that are not of one source need --foreign")
-    if source is None:
-        return
-    asked = asdict(source)
-    for name in ("model", "revision", "template", "temperature"):
-        for was in rows[name].dropna().unique() if name in rows else ():
-            if was != "" and asked[name] != "" and was != asked[name]:
-                what = f"its {name} is {was}, that of the draws {asked[name]}"
-                raise ValueError(f"{where}: {what}; rates of another source need --foreign")
+    if source is not None and (changes := source_changes(rows, source)):
+        raise ValueError(f"{where}: {changes[0]}; rates of another source need --foreign")

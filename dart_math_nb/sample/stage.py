@@ -20,6 +20,7 @@ from ..data.files import read_json, write_json, write_parquet
 from ..data.plugins import plugin_kinds, with_plugins
 from ..data.records import Query, Source
 from ..engines.protocol import Engine
+from .difficulty import keep_rule
 from dart_math_nb.sample.freeze import (
     freeze,
     quota_table,
@@ -164,6 +165,7 @@ def fill_quotas(
         refuse_changes(folder, asked_config(strategy, pool.folder, prior), reuse)
         rates_from, how = own_pilot(mine, engine, pool, strategy, prior, shard, **options)
     done = decide(folder, strategy, queries, rates_from, prior, reuse, **how)
+    keep_rule(folder, pool.folder)
     return sample_pool(mine, engine, pool, strategy=done, **options), done
 
 # %% ../../nbs/40_sample/70_stage.ipynb #5079112f
@@ -183,10 +185,10 @@ def sample_strategy(
     **options,  # Of `sample_pool`: source, params, prompt_of, grade ...; under a budget wait too
 ) -> pd.DataFrame:  # As from `sample_pool`, for the queries of the share
     "Decide the quotas, fill them, and write down where each query stopped."
-    mine, keep = shard_queries(list(queries), *shard), partial(keep_result, folder, shard=shard)
+    keep = partial(keep_result, folder, pool_folder, shard=shard)
     strategy, prior = plain_prior(strategy, prior, rates_from)
     with open_pool(pool_folder, shard_name(*shard), **store) as pool:
-        where = (folder, pool, queries, mine, engine)
+        where = (folder, pool, queries, shard_queries(list(queries), *shard), engine)
         if strategy.budget is not None:
             decide(folder, strategy, queries, reuse=reuse)
             return spend(*where, keep=keep, **options)[0]
@@ -227,6 +229,7 @@ def own_pilot(queries, engine, pool, strategy, prior, shard, **options) -> tuple
 # %% ../../nbs/40_sample/70_stage.ipynb #14b79bfc
 def keep_result(
     folder: str | Path,  # Stage folder
+    pool: str | Path,  # Folder of the pool, which keeps the rule
     table: pd.DataFrame,  # From `sample_pool`
     strategy: StrategyCfg,
     shard: tuple[int, int],  # Share, number of shares
@@ -238,4 +241,5 @@ def keep_result(
         config = read_json(Path(folder) / "config.json")
         done = replace(strategy, quota=table.quota.astype(int).to_dict())
         save_strategy(folder, done, **_origin(config))
+    keep_rule(folder, pool)
     return table

@@ -19,5 +19,7 @@ _NAMES = {
     "stage": "cut_sets run_cards",
     "intake": "import_pool",
     "export": "export_train_set",
+    "band": "Band in_band",
+    "trainers": "export_prompts trainer_names",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

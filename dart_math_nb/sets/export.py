@@ -134,6 +134,7 @@ def export_train_set(
     form: str = "messages",  # One of FORMS
     system: str = "",  # System message; none when empty
     keep: Collection[str] = (),  # Further columns of the set, such as level
+    wanted: Callable[[str], bool] | None = None,  # Of a problem text: does it stay? None keeps all
 ) -> Path:  # What was written
     """Write a train set for another trainer, with its card.
     Raises ValueError for an unknown form or format, FileNotFoundError without the set."""
@@ -141,8 +142,9 @@ def export_train_set(
     if out.exists():
         raise ValueError(f"{out}: exists; need a new name")
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    records = [r for r in records if wanted is None or wanted(r["query"])]
     write_rows(out, formed(records, form, system, keep))
-    how = card | {"form": form, "system": system}
+    how = card | {"form": form, "system": system, "rows_written": len(records)}
     if out.is_dir():
         write_json(out / "card.json", how)
         (out / "README.md").write_text(readme(card, out.name), encoding="utf-8")

@@ -62,6 +62,11 @@ def set_card(
     cost = {"n_queries": len(points), "n_trials": int(points["n_trials"].sum())}
     cost["n_accepted"] = int(points["n_accepted"].sum())
     cost |= {f"n_{why}": int(stop.get(key, 0)) for why, key in _STOPS.items()}
+    if strategy.level is not None:  # what the draws came to stands beside what was expected
+        cost |= {
+            "predicted": round(strategy.level.predicted),
+            "n_budget": int(stop.get("budget", 0)),
+        }
     return {"strategy": strategy_config(strategy), "cost": cost}
 
 
@@ -101,11 +106,20 @@ def _queries_of(run, pool, queries) -> Sequence[Query]:
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
 def _cut(pool, draws, queries, strategies, partial: bool) -> tuple[dict, dict]:  # Sets and cards
+    _check_spent(strategies, partial)
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
     strategies = known_quotas(strategies, pool, draws, queries, partial)
     cut = {n: cut_strategy(pool, draws, queries, s, left) for n, s in strategies.items()}
     cards = {n: set_card(points, strategies[n]) for n, (_, points) in cut.items()}
     return {n: frame for n, (frame, _) in cut.items()}, cards
+
+
+def _check_spent(strategies: Mapping[str, StrategyCfg], partial: bool) -> None:
+    "Raise Refused for a budget that is not spent yet: its set would grow."
+    for name, s in strategies.items():
+        if s.budget is not None and not partial and not (s.level and s.level.final):
+            what = "is not spent yet; sample on, or take what is there (--partial)"
+            raise Refused(f"{name}: the budget of {s.budget.amount:,.0f} {s.budget.unit} {what}")
 
 
 def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], near) -> tuple[dict, dict]:

@@ -58,7 +58,8 @@ def damaged_json(
     folder: Path,  # Of a pool
 ) -> list[tuple[str, str]]:  # Name below the folder, what is wrong
     "Sources and records of imports that cannot be read, or are not what their name says."
-    read = {"source": read_source, "import": read_json, "verdicts": read_verdict_file}
+    read = {"source": read_source, "import": read_json, "rule": read_json}
+    read |= {"verdicts": read_verdict_file}
     found = []
     for name in files_of(folder, *read):
         try:

@@ -222,6 +222,16 @@ FILES = (
         example="imports/0123456789abcdef.json",
     ),
     FileKind(
+        kind="rule",
+        pattern=r"rules/[\w.+-]+\.json",
+        what="when the draws of each query end, by strategy",
+        writer="the sampler, before its first draw and after its last",
+        fixed=False,
+        copied=True,
+        checked=True,
+        example="rules/uniform.json",
+    ),
+    FileKind(
         kind="status",
         pattern=rf"status-{_SHARD}\.json",
         what="where a run stands",
