@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .flags import Many
+from .flags import Many, no_k
 from .printing import print_frame, tell
 from ..data.messages import Refused, check_names
 from ..data.records import Query
@@ -78,7 +78,7 @@ def strategy_of(
         limit = fields.get("max_trials", StrategyCfg.max_trials)
         return StrategyCfg(name, limit if k is None else k, budget=budget, **fields)
     if k is None:
-        raise Refused(f"--strategy {name} without --k; need one")
+        raise Refused(no_k(name))
     if budget is not None and (budget.gamma, budget.weight) != (Budget.gamma, Budget.weight):
         raise Refused(f"--gamma and --weight with --strategy {name}; they belong to {BUDGET}")
     return StrategyCfg(name, k, **fields)

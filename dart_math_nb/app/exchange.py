@@ -114,6 +114,7 @@ def export(
     out: Out,  # .jsonl, .jsonl.gz, .parquet, or the folder of a data set
     trainer: str = None,  # Prompts for verl, trl, openrlhf, open-instruct, prime-rl or nemo-rl
     form: str = "messages",  # messages, prompt, alpaca, sharegpt, query; published for a pool
+    reasoning_in: str = "text",  # Thoughts: text (between <think> marks) or field, for messages
     system: str = "",  # System message, before the query in forms that have none; none when absent
     keep: Many = None,  # Further columns, such as level
     wrong: bool = False,  # Wrong responses of a pool too
@@ -122,10 +123,11 @@ def export(
     **kwargs,
 ) -> list[Path]:  # What was written
     "Write a train set, a pool or prompts for reinforcement learning in the form of other trainers."
-    asked, how = prompt_flags(**kwargs), (form, system, keep or (), wrong)
+    asked, how = prompt_flags(**kwargs), (form, system, keep or (), wrong, reasoning_in)
     whole = {"counts": counts, "difficulty": difficulty}
     if trainer is not None:
-        check_alone(form=form != "messages", keep=keep, wrong=wrong, **whole)
+        in_field = reasoning_in != "text"
+        check_alone(form=form != "messages", reasoning_in=in_field, keep=keep, wrong=wrong, **whole)
         return export_for(source, out, trainer, system, asked)
     check_asked(asked, any(whole.values()))
     return export_parts(source, parts_of(out, asked), how, whole)
@@ -134,7 +136,7 @@ def export(
 def export_parts(
     source: str,  # Folder of a train set, or of a run
     files: Mapping[Path, Callable[[str], bool] | None],  # From `parts_of`
-    how: tuple,  # Form, system message, further columns, wrong responses too
+    how: tuple,  # Form, system message, further columns, wrong responses too, place of thoughts
     whole: Mapping[str, bool],  # Are counts, or a record, wanted in place of responses?
 ) -> list[Path]:  # What was written
     "Write responses, counts or a record, and print where they are."
@@ -154,14 +156,15 @@ def export_responses(
     system: str,  # System message
     keep: Sequence[str],  # Further columns
     wrong: bool,  # Wrong responses of a pool too
+    thought_in: str,  # text or field
     wanted: Callable[[str], bool] | None,  # Of a problem text: does it stay? None keeps all
 ) -> Path:
     "Write responses. Raises Refused where a train set has no such form, ValueError when out exists."
     from dart_math_nb.sets.export import export_train_set
 
     if (Path(source) / "card.json").exists():
-        return export_train_set(source, out, form, system, keep, wanted)
-    return export_pool(source, out, form, system, keep, wrong, wanted)
+        return export_train_set(source, out, form, system, keep, wanted, thought_in)
+    return export_pool(source, out, form, system, keep, wrong, wanted, thought_in)
 
 # %% ../../nbs/70_app/45_exchange.ipynb #7b880a9b
 def export_pool(
@@ -172,6 +175,7 @@ def export_pool(
     keep: list[str],  # Further columns
     wrong: bool,  # Wrong responses too
     wanted: Callable[[str], bool] | None = None,  # Of a problem text; None keeps all
+    thought_in: str = "text",  # Thoughts: text or field
 ) -> Path:
     "Write the responses of a pool. Raises ValueError when out exists."
     from dart_math_nb.data.queries import read_saved_queries
@@ -185,7 +189,7 @@ def export_pool(
         raise ValueError(f"{out}: exists; need a new name")
     if form == "published":
         return write_published(out, published_rows(pool, queries, wrong))
-    write_rows(out, formed(pool_rows(pool, queries, wrong), form, system, keep))
+    write_rows(out, formed(pool_rows(pool, queries, wrong), form, system, keep, thought_in))
     return out
 
 # %% ../../nbs/70_app/45_exchange.ipynb #0374cf0c

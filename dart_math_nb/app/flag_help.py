@@ -20,7 +20,7 @@ from types import ModuleType
 
 # %% ../../nbs/70_app/85_flag_help.ipynb #f4af8efc
 TOPICS = {  # Heading -> flags, in this order
-    "what is made": "out for plot name title form system keep wrong counts difficulty json full heads-only",
+    "what is made": "out for plot name title form reasoning-in system keep wrong counts difficulty json full heads-only",
     "problems": "queries benchmarks files query where n-queries query-seed decontaminate near",
     "how problems are read": "query-field ref-field response-field label-field model-field level-field meta-field config split revision data-folder unverified on-bad",
     "what is known of difficulty": "beta pass-rates spread tokens-per-draw tokens-per-second",
@@ -29,8 +29,8 @@ TOPICS = {  # Heading -> flags, in this order
     "how it answers": "temperature top-p max-tokens max-in-flight n-draws seed seeds retries timeout",
     "how many responses": "strategy k budget gamma weight price-per-mtok max-trials n-pilot rounding no-cover distinct min-yield give-up k-wrong fail-rates-from fail-rates-source foreign prior",
     "what is compared": "target by halve error",
-    "which rows": "pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
-    "how it goes on": "until start-at plan cut shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick",
+    "which rows": "reasoning pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
+    "how it goes on": "until start-at plan cut no-grade shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick",
     "what is shown beside": "paper no-paper lm-eval parquet",
     "further": "set use help",
 }

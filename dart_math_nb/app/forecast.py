@@ -169,7 +169,11 @@ def asked_strategies(strategy, k, budget: tuple | None, given: Given, **fields) 
         raise ValueError("--k and --budget; need one of them, as a budget finds k")
     if budget is None and not k:
         raise ValueError("no --k; need one, or a --budget that finds it")
-    found = pick_strategies(list(strategy or STRATEGIES), k or [1], **fields).values()
+    early = fields.get("min_yield") or fields.get("give_up")
+    if early and not strategy:
+        tell("vrt draws k of each query whatever comes, so nothing ends it early; it is left out")
+    names = list(strategy or (n for n in STRATEGIES if not early or n != "vrt"))
+    found = pick_strategies(names, k or [1], **fields).values()
     if given.numbers:
         found = [with_numbers(s, given.query_ids, given.numbers) for s in found]
     return [with_stop(s, fields.get("give_up")) for s in found]

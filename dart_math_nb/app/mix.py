@@ -15,7 +15,7 @@ from typing import Annotated
 import pandas as pd
 from fastcore.meta import delegates
 
-from .flags import Many, NeededInt, Out
+from .flags import Many, NeededMany, Out, no_k
 from .printing import print_frame, recut_lines, tell
 from .queries import kept_queries
 from .strategies import stop_of_set, stops_made, strategy_fields, with_stop
@@ -49,9 +49,9 @@ def open_teachers(
 def mix(
     runs: Annotated[str, {"nargs": "+"}],  # Run folders of the teachers; the first has the queries
     *,
-    shares: Many,  # One for each teacher; they add up to 1
+    shares: NeededMany,  # One for each teacher; they add up to 1
     out: Out,  # Run folder; train_set/<strategy>-mixed is written
-    k: NeededInt,  # Correct responses per query (uniform), or those of the hardest query
+    k: int = None,  # Needed: correct responses per query (uniform), or those of the hardest query
     strategy: str = "uniform",  # uniform, prop2diff, or a curve of a plugin
     source_id: Many = None,  # Sources of the teachers, where a run has several
     no_fill: bool = False,  # Leave the gap where a teacher falls short, others do not fill it
@@ -59,6 +59,8 @@ def mix(
     **kwargs,
 ) -> pd.DataFrame:  # The set
     "Cut one train set from several teachers, with shares of each."
+    if k is None:
+        raise Refused(no_k(strategy))
     queries = kept_queries(str(RunFolder(runs[0]).path(KEPT)))
     parts = read_shares(shares or (), max(len(runs), len(source_id or ())))
     teachers = open_teachers(runs, queries, source_id, partial)
@@ -66,19 +68,19 @@ def mix(
     made = {f"{run} {n}": g for run in runs for n, g in stops_made(run).items()}
     cfg = with_stop(cfg, kwargs.get("give_up"), stop_of_set(cfg.name, made))
     frame, card = mixed_set(teachers, queries, cfg, parts, not no_fill, partial)
-    folder = RunFolder(out).path("train_set", f"{cfg.name}-mixed")
-    write_mixed(folder, frame, card, [t.pool for t in teachers])
+    write_mixed(out, f"{cfg.name}-mixed", frame, card, [t.pool for t in teachers])
     return frame
 
 # %% ../../nbs/70_app/42_mix.ipynb #ac2588be
 def write_mixed(
-    folder: Path,  # Of the set
+    run: str | Path,  # Run folder
+    name: str,  # Of the set
     frame: pd.DataFrame,  # TRAIN_COLUMNS
     card: dict,  # From `mixed_set`
     pools: Sequence[Path],  # Of the teachers
 ) -> None:
     "Write a set and print its teachers."
-    graded, name = grading_of(pools), folder.name
+    graded, folder = grading_of(pools), RunFolder(run).path("train_set", name)
     before = {name: read_card(folder)} if (folder / "card.json").is_file() else {}
     write_train_set(folder, frame, card | ({"graded": graded} if graded else {}))
     note_pools(folder, pools)

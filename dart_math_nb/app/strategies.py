@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastcore.docments import docments
 from fastcore.meta import delegates
 
-from .flags import Many, ManyInts
+from .flags import Many, ManyInts, no_k
 from ..data.messages import Refused
 from ..sample.giveup import give_up_draws
 from ..sample.stage import was_asked
@@ -101,6 +101,8 @@ def pick_strategies(
         return {}
     if not names:
         raise ValueError(f"--k {' '.join(map(str, ks))} without --strategy; need both, or neither")
+    if not ks:
+        raise Refused(no_k(names[0]))
     if len(ks) not in (1, len(names)) or len(set(names)) < len(names):
         got = f"--strategy {' '.join(names)} --k {' '.join(map(str, ks))}"
         raise ValueError(f"{got}; need each strategy once, and one k for all or one for each")

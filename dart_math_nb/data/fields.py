@@ -264,8 +264,9 @@ def missing_field(
     named: str | None,  # What the caller asked for
     where: object,  # File or data set
     flag: str = "--{}-field",  # How this caller names a field
+    also: Sequence[str] = (),  # Keys of WORDS that are not there either
 ) -> Refused:
-    "The error for a field that is not there."
+    "The error for fields that are not there."
     words, first = WORDS[what]
     lacks = f"no field {named!r} for the {words}" if named else f"no field for the {words}"
     tried = "" if named else f"; tried {' or '.join(USUAL[what])}"
@@ -273,7 +274,10 @@ def missing_field(
     if unmarked and what == "ref_ans" and not named:
         tried = f"; {unmarked!r} marks no answer, in a box or behind ####"
     have = ", ".join(map(str, row))[:200]
-    return Refused(f"{where}, row 1: {lacks}{tried}; it has: {have}; {flag.format(first)} names it")
+    more = " and ".join(f"the {WORDS[w][0]} ({flag.format(WORDS[w][1])})" for w in also)
+    more = f"; nor is there one for {more}" if also else ""
+    line = f"{lacks}{tried}; it has: {have}; {flag.format(first)} names it{more}"
+    return Refused(f"{where}, row 1: {line}")
 
 # %% ../../nbs/10_data/25_fields.ipynb #c30e958c
 def find_fields(
@@ -284,15 +288,16 @@ def find_fields(
     flag: str = "--{}-field",  # How this caller names a field, for messages
 ) -> Fields:  # None where there is none
     "Fields of a file. Raises ValueError when a needed or a named one is not there."
-    found = {}
+    found, lacks = {}, []
     for what in WORDS:
         named = getattr(fields, what)
-        if named is None:
-            found[what] = usual_field(row, what)
-        else:
-            found[what] = named if spelled(row, named) == named else None
+        known = usual_field(row, what) if named is None else named
+        found[what] = known if named is None or spelled(row, named) == named else None
         if found[what] is None and (named is not None or what in need):
-            raise missing_field(row, what, named, where, flag)
+            lacks.append(what)
+    if lacks:
+        named = getattr(fields, lacks[0])
+        raise missing_field(row, lacks[0], named, where, flag, lacks[1:])
     worked = {spelled(row, name) for name in WORKED}
     meta = META_FIELDS if fields.meta is None else fields.meta
     found["meta"] = tuple((name, spelled(row, field) or field) for name, field in meta)

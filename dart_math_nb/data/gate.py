@@ -55,7 +55,7 @@ def utf8_text(
 ) -> str:  # Without a byte order mark
     "Bytes as text. Raises Refused."
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise Refused(f"{where}: UTF-16 text; need UTF-8")
+        raise Refused(f"{where}: UTF-16 text; need UTF-8 (iconv -f UTF-16 -t UTF-8 FILE)")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:

@@ -118,6 +118,7 @@ ERRORS = {  # Kind -> what it says
     "unparsable": "there is an answer, and no parser reads it",
     "too_costly": "reading or comparing the answer would cost more than its budget",
     "bad_reference": "the reference is empty or cannot be read",
+    "ungraded": "nobody has graded the response yet",
 }
 
 

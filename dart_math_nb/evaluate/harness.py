@@ -24,6 +24,7 @@ import pandas as pd
 from ..data.files import read_json, read_rows, write_json, write_jsonl
 from ..data.places import file_name, refuse_links
 from ..data.records import Query, Source, short_hash
+from ..data.thought import join_thoughts
 from .ask import EvalCfg, PlainPrompt, eval_prompts
 from ..prompts.choose import Prompt
 
@@ -52,7 +53,10 @@ def generation_kwargs(
 def _sample(i: int, query: Query, draws: pd.DataFrame, prompt: str, how: dict) -> dict:
     doc = {k: getattr(query, k) for k in ("query_id", "query", "ref_ans")} | query.meta
     answers = [a if isinstance(a, str) else "[invalid]" for a in draws["ans"]]
-    texts = [t if isinstance(t, str) else "" for t in draws["response"]]
+    texts = [
+        t or ""
+        for t in join_thoughts(draws["response"], draws.get("reasoning", [None] * len(draws)))
+    ]
     hashed = json.dumps(doc, indent=2, ensure_ascii=False)
     return {
         "doc_id": i,

@@ -22,6 +22,7 @@ from ..data.messages import check_names, one_line
 from ..data.queries import read_saved_queries
 from ..data.records import ERRORS, Query, Source, fold_space
 from ..data.tables import read_frame
+from ..data.thought import join_thoughts
 from ..evaluate.metrics import wilson
 from ..evaluate.votes import vote_keys
 from ..sample.boundary import rate_interval
@@ -376,5 +377,6 @@ def response_table(
     rows = read_pool(look.pool, query_ids=[query_id])
     rows = rows[rows["source_id"] == look.source_id].reset_index(drop=True)
     places = in_sets(look, [query_id])
-    sets = [places.get((query_id, t), []) for t in rows["trial"]]
-    return rows.assign(verdict=verdict_words(rows), sets=sets)[list(RESPONSE_COLUMNS)]
+    more = {"sets": [places.get((query_id, t), []) for t in rows["trial"]]}
+    more["response"] = pd.Series(join_thoughts(rows["response"], rows["reasoning"]), dtype="str")
+    return rows.assign(verdict=verdict_words(rows), **more)[list(RESPONSE_COLUMNS)]

@@ -24,6 +24,7 @@ import pandas as pd
 from ..data.files import atomic_path, whole_text
 from ..data.messages import one_line, scrub_all
 from ..data.records import KEY, short_hash
+from ..data.thought import join_thoughts
 from .html import CSS
 from dart_math_nb.report.look import (
     MARKS,
@@ -200,11 +201,11 @@ def query_texts(
     for block in range(int(sizes[-1]) // BLOCK + 1 if len(sizes) else 0):
         chosen = np.flatnonzero(sizes // BLOCK == block)
         ids = [look.queries[i].query_id for i in chosen]
-        rows = read_pool(look.pool, [*KEY, "response"], ids)
+        rows = read_pool(look.pool, [*KEY, "response", "reasoning"], ids)
         rows = rows[rows["source_id"] == look.source_id]
-        texts = rows["response"].astype(object).where(rows["response"].notna(), None)
+        texts = join_thoughts(rows["response"], rows["reasoning"])
         keys = zip(rows["query_id"], rows["trial"].tolist(), strict=True)
-        found = dict(zip(keys, scrub_all(texts.tolist()), strict=True))
+        found = dict(zip(keys, scrub_all(texts), strict=True))
         for i, query_id in zip(chosen.tolist(), ids, strict=True):
             yield [found.get((query_id, t)) for t in trials.get(i, ())]
 

@@ -48,6 +48,7 @@ STOPS = {
     "yield": "too few correct responses to go on",
     "budget": "its next draw was worth less than the level of the budget",
     "exhausted": "the engine or the file had no more draws",
+    "refused": "the server refused its prompt",
     "selected": "only correct ones were kept: they tell no rate",
     "open": "has not ended",
     "unknown": "nobody wrote down why",
@@ -240,7 +241,7 @@ _RATES = ("rate_trials", "rate_correct", "pass_rate", "low", "high")
 
 
 def _by_ends(low, high, n, c, stop, rule, early: tuple, level) -> None:
-    ended = {"quota", "yield", "max_trials", "exhausted", "open"}
+    ended = {"quota", "yield", "max_trials", "exhausted", "refused", "open"}
     read = [bool(a) and s in ended for a, s in zip(n.tolist(), stop, strict=True)]
     if not early[0]:  # only hopeless queries are given up
         at = np.flatnonzero(np.array(read, bool) & (n >= early[1]))

@@ -42,6 +42,7 @@ from ..store.pool import read_sources
 from ..store.run import RunFolder, pool_of, run_of
 from ..store.schema import files_of
 from ..store.trials import ABSENT, CORRECT, CUT, WRONG, each_query, read_trials
+from ..store.waiting import refuse_waiting
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #aef20f71
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ def exhausted_queries(
 def _exhausted(stage: Path) -> list[str]:
     files = sorted(stage.glob("result*.parquet"))
     tables = [read_frame(f, {"query_id": str, "stop": str}) for f in files]
-    return sorted({q for t in tables for q in t.loc[t["stop"] == "exhausted", "query_id"]})
+    return sorted(
+        {q for t in tables for q in t.loc[t["stop"].isin(["exhausted", "refused"]), "query_id"]}
+    )
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #fc96f5fa
 def keep_rule(
@@ -337,6 +340,7 @@ def pool_difficulty(
 ) -> pd.DataFrame:  # query_id, source_id, COUNTS, rate_trials, rate_correct, RATES, and the rest
     "How hard each query is for each source of a pool. Raises FileNotFoundError without a pool."
     pool, run = pool_of(path), run_of(pool_of(path))
+    refuse_waiting(pool)
     trials, (rules, gone) = read_trials(pool), how_drawn(run, pool)
     if n_first is not None:
         rules = {"first": rule_of(StrategyCfg("vrt", k=n_first))}

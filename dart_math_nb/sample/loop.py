@@ -26,6 +26,7 @@ from dart_math_nb.engines.protocol import (
     Draw,
     Engine,
     Exhausted,
+    PromptRefused,
     SampleParams,
     draw_for,
     params_of,
@@ -35,6 +36,7 @@ from ..engines.reasoning import as_kept
 from ..engines.retry import DrawFailed, RetryPolicy, draw_with_retries, policy_of
 from .grading import GradeFn, Grader, grade_completion
 from .queue import Queue, queue_of
+from .refused import enter_refusals, keep_refusal
 from .state import State, load_states, mark, result_table
 from .strategy import StrategyCfg, check_curve
 from .teller import Teller
@@ -81,10 +83,20 @@ def make_run(
     split_thought: bool = False,  # Keep thoughts between marks apart from answers
 ) -> Run:
     "A run that is ready to go."
+    enter_refusals(states, pool.folder, source.source_id, strategy)
     queue = queue_of(states, strategy, policy or policy_of(engine))
     grader = Grader(pool, source, grade, strategy.quota_distinct, grade_in)
     params, teller = params or params_of(source), Teller(queue, grader)
     return Run(engine, source, params, prompt_of, queue, grader, teller, split_thought)
+
+# %% ../../nbs/40_sample/60_loop.ipynb #32e7bac3
+@patch
+def ran_out(self: Run, state: State, draw: Draw, why: Exhausted) -> None:
+    "Note that there is no such draw; a refused prompt is written down, so that no run asks again."
+    self.queue.ran_out(state, draw.trial, why)
+    if isinstance(why, PromptRefused):
+        where = (self.grader.pool.folder, self.source.source_id)
+        keep_refusal(*where, draw.query_id, draw.trial, why)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #3bcc27ce
 @patch
@@ -99,7 +111,7 @@ async def draw_one(self: Run, state: State) -> None:
         queue.n_row = 0
         return
     except Exhausted as e:
-        queue.ran_out(state, trial, e)
+        self.ran_out(state, draw, e)
     except DrawFailed as e:
         queue.set_aside(state, trial, e)
     except asyncio.CancelledError:
@@ -237,11 +249,14 @@ def check_request(
 def warn_left_out(
     run: Run,  # At its end
 ) -> None:
-    "Warn of prompts that were too long and of responses that the grader failed on."
+    "Warn of prompts that were too long or refused, and of responses that the grader failed on."
     queue, ungraded = run.queue, run.grader.n_ungraded
     if n := queue.n_too_long:
         what = f"prompts too long for the engine, first {queue.too_long}"
         warnings.warn(f"{n} queries have {what}; left out", stacklevel=2)
+    if n := queue.n_refused:
+        what = f"refused by the server, first {queue.refused}"
+        warnings.warn(f"{n} queries are {what}; listed in refused.jsonl of the pool", stacklevel=2)
     if ungraded:
         what = "kept as wrong under the rule grader_failed"
         warnings.warn(f"the grader failed on {ungraded} responses; {what}", stacklevel=2)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from fastcore.basics import patch
 
-from ..engines.protocol import Draw, Exhausted, PromptTooLong
+from ..engines.protocol import Draw, Exhausted, PromptRefused, PromptTooLong
 from ..engines.retry import DrawFailed, Made, RetryPolicy, may_retry
 from .state import Lines, State, expected_need, settle, take_trial
 from .strategy import StrategyCfg
@@ -38,6 +38,8 @@ class Queue:
     n_aside: int = 0  # Queries set aside because of that
     n_too_long: int = 0  # Queries whose prompt is too long for the engine
     too_long: PromptTooLong | None = None  # The first of them
+    n_refused: int = 0  # Queries whose prompt the server refuses
+    refused: PromptRefused | None = None  # The first of them
     failures: dict[tuple[str, int], DrawFailed] = field(
         default_factory=dict
     )  # (query id, trial) -> why it waits
@@ -102,10 +104,13 @@ def landed(self: Queue, state: State) -> None:
 # %% ../../nbs/40_sample/56_queue.ipynb #a59f7c56
 @patch
 def ran_out(self: Queue, state: State, trial: int, why: Exhausted) -> None:
-    "Note that the engine has no such draw of a query, and count prompts that do not fit."
+    "Note that the engine has no such draw of a query; count prompts that do not fit or are refused."
     if isinstance(why, PromptTooLong):
         self.n_too_long += state.gone is None
         self.too_long = self.too_long or why
+    if isinstance(why, PromptRefused):
+        self.n_refused += not state.refused
+        self.refused, state.refused = self.refused or why, True
     state.gone = trial if state.gone is None else min(trial, state.gone)
 
 # %% ../../nbs/40_sample/56_queue.ipynb #7273f1b3

@@ -104,7 +104,8 @@ def sound_rows(
     "All rows of a source. Raises Refused when there is none, or one cannot be read."
     rows = list(source_rows(source))
     if bad := next((row for row in rows if row.row is None), None):
-        raise Refused(f"{source}, row {bad.number}: {bad.why}")
+        where = "" if bad.why.startswith("line ") else f"row {bad.number}: "
+        raise Refused(f"{source}, {where}{bad.why}")
     if not rows:
         raise Refused(f"{source}: no rows; need a query on each")
     return [row.row for row in rows]

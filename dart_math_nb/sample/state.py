@@ -50,7 +50,8 @@ class State:
     pending: int = 0  # Draws dispatched and not graded
     quota: int | None = None  # Fixed once the pilot is graded
     gone: int | None = None  # First trial that the engine does not have
-    stop: str | None = None  # "quota", "max_trials", "yield", "budget", "exhausted"
+    refused: bool = False  # Is that because its prompt was refused?
+    stop: str | None = None  # "quota", "max_trials", "yield", "budget", "exhausted", "refused"
     need: float = -1.0  # Draws still expected; below 0 when that must be asked anew
     counted: float = 0.0  # What the run has counted of it
     entries: int = 0  # Bit b is set when the query waits in line b
@@ -99,7 +100,7 @@ def settle(
         elif state.n >= pilot and (early := ends_early(state, stops, cells, strategy.k_wrong)):
             state.stop = early
         elif out:
-            state.stop = "exhausted"
+            state.stop = "refused" if state.refused else "exhausted"
         elif more:
             read_on(state, next_point(state, stops, pilot, limit), bool(cells or strategy.k_wrong))
         else:

@@ -41,6 +41,7 @@ class Status:
     n_failed: int = 0  # Attempts that failed or timed out
     n_aside: int = 0  # Queries set aside because their draws kept failing
     n_too_long: int = 0  # Queries whose prompt is too long for the engine
+    n_refused: int = 0  # Queries whose prompt the server refuses
     n_ungraded: int = 0  # Responses on which the grader failed
     n_thought: int = 0  # Responses of this process with a thought
     n_unfinished: int = 0  # Of them, those that end in it

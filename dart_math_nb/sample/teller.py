@@ -40,7 +40,10 @@ def begin(self: Teller) -> None:
     self.begun = self.told = (time.time(), self.grader.n_drawn)
 
 # %% ../../nbs/40_sample/58_teller.ipynb #621603a3
-_COUNTS = ("n_open", "n_reached", "n_wanted", "n_accepted", "n_failed", "n_aside", "n_too_long")
+_COUNTS = (
+    *("n_open", "n_reached", "n_wanted", "n_accepted", "n_failed"),
+    *("n_aside", "n_too_long", "n_refused"),
+)
 _GRADED = ("n_drawn", "n_ungraded", "n_thought", "n_unfinished", "n_thought_tokens")
 
 

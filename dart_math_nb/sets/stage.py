@@ -27,6 +27,7 @@ from .cut import cut_strategy, dedupe, source_draws, wrong_set
 from .overlap import decontaminate
 from .quotas import known_quotas
 from .sizes import equalize
+from .thoughts import with_thoughts
 from ..store.known import KEPT, under_stored_ids
 from ..store.pool import read_narrow, read_sources
 from ..store.run import RunFolder, pool_of
@@ -80,6 +81,7 @@ def cut_sets(
     pool: str | Path | None = None,  # Folder of the pool; None for the run's own
     queries: Sequence[Query] | None = None,  # Queries of the sets; None for the run's own
     source_id: str | None = None,  # Which source of the pool; may be left out when it has one
+    reasoning: str | int = "keep",  # Thoughts: keep, drop, or the most tokens of one
     distinct: bool = False,  # Keep only the first of equal responses to a query
     avoid: Sequence[Query] = (),  # Test queries: what overlaps with them is left out
     near: float | None = None,  # Leave out those with this share of token pairs in common too
@@ -90,12 +92,13 @@ def cut_sets(
     note: Mapping[str, object] = {},  # noqa: B006  Further facts for the cards, as JSON values
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
-    queries, pool = _queries_of(run, pool, queries), pool or RunFolder(run).path("pool")
+    pool, queries = pool or RunFolder(run).path("pool"), _queries_of(run, pool, queries)
     how = dict(distinct=distinct, n_avoided=len(avoid), partial=partial, near=near, **note)
-    sets, cards = _cut(pool, source_draws(pool, source_id), queries, strategies, partial)
+    sets, cards = _cut(pool, source_id, queries, strategies, partial, reasoning)
     sets, lost = _clean(sets, distinct, avoid, near)
-    sets = equalize(sets, seed, n_rows) if equal or n_rows else sets
-    how |= {"graded": grading_of([pool]), "equal_seed": seed if equal or n_rows else None}
+    sets, how["equal_seed"] = (
+        (equalize(sets, seed, n_rows), seed) if equal or n_rows else (sets, None)
+    )
     sets = _write_sets(RunFolder(run), sets, cards, how, lost, pool)
     return write_wrong(RunFolder(run), sets, strategies, pool, queries, source_id, partial)
 
@@ -105,13 +108,20 @@ def _queries_of(run, pool, queries) -> Sequence[Query]:
     return queries if pool is None else under_stored_ids(queries, Path(pool).parent, pool)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
-def _cut(pool, draws, queries, strategies, partial: bool) -> tuple[dict, dict]:  # Sets and cards
+def _cut(pool, source_id, queries, strategies, partial, reasoning) -> tuple[dict, dict]:
+    "Sets, and the beginnings of their cards."
+    draws = source_draws(pool, source_id)
     _check_spent(strategies, partial)
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
     strategies = known_quotas(strategies, pool, draws, queries, partial)
     cut = {n: cut_strategy(pool, draws, queries, s, left) for n, s in strategies.items()}
     cards = {n: set_card(points, strategies[n]) for n, (_, points) in cut.items()}
-    return {n: frame for n, (frame, _) in cut.items()}, cards
+    sets = {}
+    for n, (frame, _) in cut.items():
+        sets[n], n_lost = with_thoughts(frame, reasoning)
+        if reasoning != "keep":
+            cards[n] |= {"reasoning": str(reasoning), "n_thoughts_left_out": n_lost}
+    return sets, cards
 
 
 def _check_spent(strategies: Mapping[str, StrategyCfg], partial: bool) -> None:
@@ -121,7 +131,7 @@ def _check_spent(strategies: Mapping[str, StrategyCfg], partial: bool) -> None:
             what = "is not spent yet; sample on, or take what is there (--partial)"
             raise Refused(f"{name}: the budget of {s.budget.amount:,.0f} {s.budget.unit} {what}")
 
-
+# %% ../../nbs/45_sets/16_stage.ipynb #627a051c
 def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], near) -> tuple[dict, dict]:
     "Rows of each set that stay, and what `overlaps` found in it."
     kept, lost, names = {}, {}, {q.query_id: q.benchmark for q in avoid}
@@ -137,6 +147,7 @@ def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], near) -> tuple
 
 # %% ../../nbs/45_sets/16_stage.ipynb #6403f4f9
 def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, lost, pool) -> Mapping:
+    how = how | {"graded": grading_of([pool])}
     how = {name: value for name, value in how.items() if value is not None}
     both = {folder.path("train_set", n): (frame, cards[n] | how) for n, frame in sets.items()}
     write_train_sets(both)

@@ -267,7 +267,8 @@ def append(
     for row in rows:
         check_row(row)
     if self.keep_wrong == "counts":
-        rows = [r if r["correct"] else {**r, "response": None, "reasoning": None} for r in rows]
+        gone = {"response": None, "reasoning": None}
+        rows = [r if r["correct"] or r["error"] == "ungraded" else r | gone for r in rows]
     data = b"".join(map(journal_line, rows))
     with self._mutex, room_in(self.folder):
         self._check_new([(r["query_id"], r["source_id"], r["trial"]) for r in rows])
