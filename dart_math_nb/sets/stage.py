@@ -96,9 +96,7 @@ def cut_sets(
     how = dict(distinct=distinct, n_avoided=len(avoid), partial=partial, near=near, **note)
     sets, cards = _cut(pool, source_id, queries, strategies, partial, reasoning)
     sets, lost = _clean(sets, distinct, avoid, near)
-    sets, how["equal_seed"] = (
-        (equalize(sets, seed, n_rows), seed) if equal or n_rows else (sets, None)
-    )
+    sets, how["equal_seed"] = _equalized(sets, equal, seed, n_rows)
     sets = _write_sets(RunFolder(run), sets, cards, how, lost, pool)
     return write_wrong(RunFolder(run), sets, strategies, pool, queries, source_id, partial)
 
@@ -178,6 +176,11 @@ def write_wrong(
             there = wrong[wrong["query_id"].isin(set(frame["query_id"]))].reset_index(drop=True)
             write_parquet(path, there)
     return sets
+
+
+def _equalized(sets: Mapping, equal: bool, seed: int, n_rows: int | None) -> tuple:
+    "Sets cut to one size where that is wanted, and the seed of the choice."
+    return (equalize(sets, seed, n_rows), seed) if equal or n_rows else (sets, None)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #c1ba667c
 OVERLAP_COLUMNS = ("query_id", "rule", "test_query_id", "shared", "test_benchmark")
