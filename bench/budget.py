@@ -29,7 +29,7 @@ from dart_math_nb.data.queries import save_queries
 from dart_math_nb.data.records import Source
 from dart_math_nb.engines.dice import simulated_world
 from dart_math_nb.engines.retry import RetryPolicy
-from dart_math_nb.sample.budget import FIRST, LATER, NEAR, find_level, next_level, stand_of
+from dart_math_nb.sample.budget import CLOSE, NEAR, level_after, next_level, stand_of
 from dart_math_nb.sample.estimate import fit_prior
 from dart_math_nb.sample.freeze import read_strategy
 from dart_math_nb.sample.queue import queue_of
@@ -44,7 +44,7 @@ from dart_math_nb.store.folder import alone_in
 from dart_math_nb.store.shards import parse_shard
 
 OUT = Path(__file__).parent / "results" / "budget.json"
-LIMIT, PER_QUERY, SEEDS = 512, (6, 12, 20, 32), range(5)
+LIMIT, PER_QUERY, SEEDS = 512, (6, 12, 20, 32), range(3)
 HOPELESS = 24  # Draws without success after which Uniform and Prop2Diff end a query, "with a stop"
 
 
@@ -104,11 +104,11 @@ def threshold(world: World, amount: float, gamma: float, n_pilot: int) -> tuple[
     s, first, rounds = replace(s, level=Level(b, a)), True, 0
     while amount - n.sum() > NEAR * amount or first:
         stand = stand_of(n, world.correct(n), np.where(n < LIMIT, 1.0, 0.0))
-        aim = (amount - n.sum()) * (FIRST if first else LATER)
-        s = replace(s, level=find_level(stand, s, aim))
+        left, before = amount - n.sum(), n.sum()
+        s = replace(s, level=level_after(stand, s, left, left > CLOSE * amount))
         first, rounds, n = False, rounds + 1, stops(world, s)
         if rounds == 1:
-            told = {"first_off": n.sum() / (amount * FIRST) - 1}
+            told = {"first_off": n.sum() / (before + s.level.predicted) - 1}
         if s.level.value == 0:
             break
     told |= {"rounds": rounds, "drawn": n.sum() / amount}

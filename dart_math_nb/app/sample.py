@@ -37,6 +37,7 @@ from dart_math_nb.sample.stage import (
     was_asked,
 )
 from ..sample.strategy import StrategyCfg, check_curve, with_numbers
+from ..sample.tripwire import Tripwire
 from ..sets.stage import query_levels
 from ..store.folder import enter
 from ..store.run import RunFolder
@@ -122,15 +123,16 @@ def sampling_setup(
     reuse: bool = False,  # Go on in a folder with other settings where its draws can be used
     retries: int = None,  # Further attempts for a draw that failed; the engine's policy when absent
     timeout: float = None,  # Seconds for one attempt; the engine's policy when absent
+    tripwire: int = 200,  # Draws of which one must have an answer, or the run ends; 0 goes on regardless
     wait: float = 0.0,  # Under a budget: seconds to wait for other shares at the end of a round
     **kwargs,
 ) -> tuple[dict, StrategyCfg, dict]:  # Options of `sample_into`; what to collect; other flags
     "How a process goes about it, apart from the rest."
-    how = {"rates_from": fail_rates_from, "reuse": reuse}
+    how = {"rates_from": fail_rates_from, "reuse": reuse, "shard": parse_shard(shard)}
     how |= {"rates": {"source_id": fail_rates_source, "foreign": foreign}}
-    how |= {"prior": read_prior(prior), "retries": retries, "timeout": timeout}
+    how |= {"prior": read_prior(prior), "retries": retries, "timeout": timeout, "wait": wait}
     kept, *rest = kept_setup(k, **kwargs)
-    return how | {"shard": parse_shard(shard), "wait": wait} | kept, *rest
+    return how | {"wire": Tripwire(tripwire)} | kept, *rest
 
 # %% ../../nbs/70_app/30_sample.ipynb #42c882cc
 GIVES_UP = "a query without a correct response after {} draws ends (--give-up 0 draws on)"

@@ -25,6 +25,7 @@ from ..engines.protocol import Completion, Draw
 from ..grade.verdict import grade_response
 from .standing import response_form
 from .state import State
+from .tripwire import Tripwire
 from ..store.pool import Pool
 from ..store.waiting import WAITS
 
@@ -78,6 +79,7 @@ class Grader:
         None  # Processes that grade, such as `Workers(2)`; `thread` does when None
     )
     thread: Executor | None = None  # Writes the journal
+    wire: Tripwire | None = None  # Ends a run whose draws all come to nothing
     todo: deque = field(default_factory=deque)  # (state, draw, completion) that wait
     size: int = 128  # Most responses of the next batch
     n_drawn: int = 0  # Draws graded and written
@@ -143,27 +145,35 @@ def acceptable(
         return True
     return None if row["finish_reason"] == "length" or row["error"] is not None else False
 
-# %% ../../nbs/40_sample/57_grading.ipynb #2422f4ee
+# %% ../../nbs/40_sample/57_grading.ipynb #49662150
 MIN_BROKEN = 10  # Responses on all of which a grader has to fail before the run ends
 
 
+@patch
+def check_grader(self: Grader, batch: Sequence, found: Sequence[Verdict | str]) -> None:
+    "Raises RuntimeError when the grader has failed on everything so far."
+    if self.n_ungraded == self.n_drawn + len(batch) >= MIN_BROKEN:
+        where = f"query {batch[0][1].query_id}, trial {batch[0][1].trial}: {found[0]}"
+        first = f"all of the first {self.n_ungraded} draws"
+        raise RuntimeError(f"the grader failed on {first}, such as {where}")
+
+# %% ../../nbs/40_sample/57_grading.ipynb #2422f4ee
 @patch
 def write(
     self: Grader,
     batch: Sequence[tuple[State, Draw, Completion]],  # What workers filed
     found: Sequence[Verdict | str] | None = None,  # One per draw; graded here when None
 ) -> list[tuple[bool | None, int | None]]:  # As `acceptable` says; its form, where that counts
-    "Write a batch to the journal. Raises RuntimeError when the grader fails on everything."
+    "Write a batch to the journal. Raises RuntimeError when all comes to nothing."
     found = found or grade_all(self.grade, [(state.query, done) for state, _, done in batch])
     pairs = zip(batch, found, strict=True)
     rows = [graded_row(self.source, draw, done, v) for (_, draw, done), v in pairs]
     self.n_ungraded += sum(isinstance(v, str) for v in found)
-    if self.n_ungraded == self.n_drawn + len(batch) >= MIN_BROKEN:
-        where = f"query {batch[0][1].query_id}, trial {batch[0][1].trial}: {found[0]}"
-        first = f"all of the first {self.n_ungraded} draws"
-        raise RuntimeError(f"the grader failed on {first}, such as {where}")
+    self.check_grader(batch, found)
     self.pool.append(rows)
     self.count_thoughts(rows)
+    if self.wire is not None:
+        self.wire.look(rows)
     oks = [acceptable(row) for row in rows]
     if not self.distinct:
         return [(ok, None) for ok in oks]

@@ -40,6 +40,7 @@ from .refused import enter_refusals, keep_refusal
 from .state import State, load_states, mark, result_table
 from .strategy import StrategyCfg, check_curve
 from .teller import Teller
+from .tripwire import Tripwire
 from ..store.pool import Pool
 
 # %% ../../nbs/40_sample/60_loop.ipynb #b5d80ba1
@@ -266,10 +267,12 @@ async def sample_states(
     run: Run,
     progress: bool = True,  # Say how far it is: a bar on a terminal, lines elsewhere
     status_every: float = 5.0,  # Seconds between two status files; 0 writes none
+    wire: Tripwire | None = None,  # Ends a run whose draws all come to nothing
     exam: str = "",  # Benchmark, where draws are answers that count; for the words of progress
 ) -> pd.DataFrame:  # As from `result_table`
     "Sample what the states of a run still need."
     queue, grader, run.teller.exam = run.queue, run.grader, exam
+    grader.wire = wire
     gc.freeze()  # a million queries need not be looked through for garbage again and again
     with run.teller.look_on(progress):
         with ThreadPoolExecutor(1, "grader") as thread:

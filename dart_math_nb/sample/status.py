@@ -121,9 +121,8 @@ def status_table(
     if len(rows) > 1:
         sums = rows.filter(regex="^n_|^draws").sum().to_dict()
         states = ", ".join(sorted(set(rows.state)))
-        total = {"shard": "all", "strategy": rows.strategy[0], "state": states}
+        total = {"shard": "all", "strategy": rows.strategy[0], "state": states, **_widest(rows)}
         total |= sums | {"draws_per_s": rows.draws_per_s[rows.state == "running"].sum()}
-        total |= {"left_s": rows.left_s.max(), "error": "", "updated": rows.updated.min()}
         rows = pd.concat([rows, pd.DataFrame([total])], ignore_index=True)
     rows["r"] = rows.n_reached / rows.n_queries.clip(lower=1)
     rows["share"] = rows.n_accepted / rows.n_wanted.where(rows.n_wanted > 0)
@@ -131,10 +130,17 @@ def status_table(
     counts = [c for c in rows if c.startswith("n_")]
     rows[counts] = rows[counts].astype(int)
     order = ["shard", "strategy", "state", "r", "share", "draws_per_s", "left_s", *counts, "age_s"]
+    order += ["predicted"] if rows.predicted.any() else []  # under a budget
     return rows[[*order, "error"]]
 
-
+# %% ../../nbs/40_sample/50_status.ipynb #5f533ecc
 def _time_left(row) -> float:
     if row.state != "running":
         return 0.0 if row.state == "finished" else math.nan
     return row.n_left / row.draws_per_s if row.draws_per_s else math.nan
+
+
+def _widest(rows: pd.DataFrame) -> dict:
+    "What all shards together have in common: the slowest, the oldest news."
+    ends = {"left_s": rows.left_s.max(), "updated": rows.updated.min()}
+    return ends | {"error": "", "predicted": rows.predicted.max()}

@@ -19,7 +19,7 @@ from ..data.gate import check_types
 from ..data.messages import Refused
 from ..data.queries import read_saved_queries
 from ..data.records import Query
-from ..sample.difficulty import exhausted_queries
+from ..sample.difficulty import exhausted_queries, imported_sources
 from ..sample.freeze import read_strategy, strategy_config, strategy_from
 from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
 from .card import read_card, write_train_sets
@@ -110,6 +110,7 @@ def _cut(pool, source_id, queries, strategies, partial, reasoning) -> tuple[dict
     "Sets, and the beginnings of their cards."
     draws = source_draws(pool, source_id)
     _check_spent(strategies, partial)
+    partial = partial or set(draws["source_id"].astype(str)) <= imported_sources(pool)
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
     strategies = known_quotas(strategies, pool, draws, queries, partial)
     cut = {n: cut_strategy(pool, draws, queries, s, left) for n, s in strategies.items()}
