@@ -87,6 +87,7 @@ class Item(NamedTuple):
     label: bool | None  # Was it correct? None when the file does not say, or nobody asked
     finish_reason: str  # "length" when it was cut off
     n_tokens: int  # 0 when not known
+    reasoning: str | None = None  # Thought that stands apart in the row
 
 # %% ../../nbs/10_data/70_responses.ipynb #203b435b
 def _texts(row: Mapping, name: str, gaps: bool) -> list[str | None]:
@@ -121,6 +122,12 @@ def _query_parts(row: Mapping, fields: Fields, gaps: bool) -> tuple[str, str, di
     named = (("id", "query_id"), ("domain", "domain"))  # an id alone may be that of the response
     return text, ref, row_meta(row, (*level, *named, *tolerances))
 
+# %% ../../nbs/10_data/70_responses.ipynb #6279a6bf
+def _ending(row: Mapping, position: int | None) -> tuple[str, int, str | None]:
+    own = "reasoning" if "source_id" in row and "trial" in row else "reasoning_content"
+    thought = row.get(own) if position is None else None
+    return *read_ending(row, position), thought if isinstance(thought, str) and thought else None
+
 # %% ../../nbs/10_data/70_responses.ipynb #02382446
 def items_of(
     row: Row,
@@ -139,7 +146,7 @@ def items_of(
     model = str((get_field(row, fields.model) if fields.model else None) or "")
     heads = [(f"{where}, row {number}", number, i if listed else None) for i in range(len(texts))]
     return [
-        Item(*head, row, text, ref, response, meta, model, label, *read_ending(row, head[2]))
+        Item(*head, row, text, ref, response, meta, model, label, *_ending(row, head[2]))
         for head, response, label in zip(heads, texts, marks, strict=True)
     ]
 

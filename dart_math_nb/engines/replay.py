@@ -81,7 +81,7 @@ def completion_of(
     item: Item,  # From `read_responses`
 ) -> Completion:
     "A stored response as an engine gives it."
-    return Completion(item.response or "", item.finish_reason, item.n_tokens)
+    return Completion(item.response or "", item.finish_reason, item.n_tokens, item.reasoning)
 
 
 def replay_engine(

@@ -153,6 +153,7 @@ def verdicts_of(
         for key, query, item in waiting:
             held.append((key, item))
             row = {"response": item.response, "ref_ans": query.ref_ans, "query": query.query}
+            row["reasoning"] = item.reasoning
             row |= {k: query.meta[k] for k in ("abs_tol", "rel_tol") if k in query.meta}
             yield row | ({"finish_reason": "length"} if item.finish_reason == "length" else {})
 
@@ -228,8 +229,8 @@ def append_all(self: Import, graded: Iterable[tuple[tuple, Item, Verdict]]) -> i
     n = 0
     for batch in batches(graded, lambda found: len(found[1].response or ""), 2048, 2**26):
         rows = [
-            (Response(*key, item.response, item.finish_reason, item.n_tokens, 0), verdict)
-            for key, item, verdict in batch
+            (Response(*key, r.response, r.finish_reason, r.n_tokens, 0, r.reasoning), verdict)
+            for key, r, verdict in batch
         ]
         self.pool.append([pool_row(*row) for row in rows])
         labels = ((item.label, verdict.correct) for _, item, verdict in batch)
