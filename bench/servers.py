@@ -6,6 +6,10 @@ outage    256 draws in flight; the only server is killed for a minute, or stoppe
 dead      one of four servers is killed, or stopped, in mid-run and never comes back
 stream    responses per second of one core, 20 events each, from a server that answers at once: bare
           aiohttp that parses each event, and the engine with all that it does
+slow      a tenth of the draws take a hundred times as long as the others: requests for each draw, and how
+          busy the places are until fewer draws than places are left
+dialects  the fake of each dialect that enforces it, 200 queries and two that its filter refuses: quotas,
+          requests refused, failures against the trouble that was made
 limit     a service that takes 20 requests a second and says `Retry-After`, in several ways of counting
 
 Runs take the product's own sampling loop over real sockets, servers in processes of their own; seeds are
@@ -17,12 +21,15 @@ import asyncio
 import json
 import os
 import platform
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
+from collections import Counter
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -33,7 +40,7 @@ from dart_math_nb.data.files import read_json, write_json
 from dart_math_nb.data.records import Source, make_query
 from dart_math_nb.engines.openai import OpenAIEngine
 from dart_math_nb.engines.protocol import Draw, SampleParams, run_async
-from dart_math_nb.sample.loop import sample_pool
+from dart_math_nb.sample.loop import sample_pool, sample_pool_async
 from dart_math_nb.sample.standing import accepted
 from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.store.pool import open_pool, read_pool
@@ -44,8 +51,11 @@ from dart_math_nb.testing.fake_server import (
     null_reply,
     null_server,
     serve,
+    stream_reply,
     sums_reply,
+    text_events,
 )
+from dart_math_nb.testing.strict_server import RULES, StrictServer
 
 RESULTS = Path(__file__).parent / "results" / "servers.json"
 OWN = "import asyncio, dart_math_nb.testing.fake_server as s; asyncio.run(s._serve_null())"
@@ -353,7 +363,105 @@ def stream(n: int = 6000) -> list[dict]:
     ]
 
 
-PARTS = {"cost": cost, "outage": outage, "dead": dead, "stream": stream, "limit": limit}
+class Slow:
+    "Streams, most in a fifth of a second, a tenth of them a hundred times slower."
+
+    def __init__(self):
+        self.asked, self.flying, self.trace = Counter(), 0, []
+
+    async def __call__(self, request):
+        if request.method == "GET":
+            return null_reply(model="sums")
+        asked = json.loads(request.body)
+        self.asked[asked["prompt"], asked["seed"]] += 1
+        self.flying += 1
+        self.trace.append((time.monotonic(), self.flying))
+        try:
+            events = text_events(json.loads(sums_text(request.body))["choices"][0]["text"], 20)
+            pause = 0.01 * (100 if random.Random(asked["seed"]).random() < 0.1 else 1)
+            for _ in events:
+                await asyncio.sleep(pause)
+            return stream_reply(events)
+        finally:
+            self.flying -= 1
+            self.trace.append((time.monotonic(), self.flying))
+
+
+def sums_text(body: bytes) -> bytes:
+    "The whole reply of the server of sums, without its head."
+    plain = json.loads(body)
+    plain.pop("stream", None)
+    return sums_reply(json.dumps(plain).encode()).data.partition(b"\r\n\r\n")[2]
+
+
+async def slow_run(handler: Slow, n_queries: int, flying: int) -> dict:
+    "A run against it."
+    async with serve(handler) as url:
+        return await asyncio.to_thread(one_run, [url], n_queries, 16, 16, max_in_flight=flying)
+
+
+def slow(n_queries: int = 300, flying: int = 64) -> dict:
+    "16 draws for each query, so that all draws are wanted and the end is known."
+    handler = Slow()
+    found = asyncio.run(slow_run(handler, n_queries, flying))
+    begun = [
+        t
+        for (t, n), (_, before) in zip(handler.trace[1:], handler.trace, strict=False)
+        if n > before
+    ]
+    start, end = begun[flying], begun[-1]  # all places taken; the last draw leaves
+    area = sum(
+        n * (min(t2, end) - max(t, start))
+        for (t, n), (t2, _) in zip(handler.trace, handler.trace[1:], strict=False)
+        if t2 > start and t < end
+    )
+    row = {"draws": found["draws"], "in_flight": flying, "seconds": found["seconds"]}
+    row["most_requests_for_a_draw"] = max(handler.asked.values())
+    row["busy"] = round(area / (flying * (end - start)), 4)
+    print(row, flush=True)
+    return row
+
+
+async def strict_run(server: StrictServer, queries: list) -> dict:
+    "A run against the fake of a dialect."
+    async with serve(server) as url:
+        engine = OpenAIEngine("sums", url, dialect=server.name, chat=True, wait=0.01)
+        how = {"source": Source("sums"), "strategy": StrategyCfg("uniform", 2, max_trials=64)}
+        with tempfile.TemporaryDirectory() as tmp:
+            with open_pool(tmp) as pool:
+                table = await sample_pool_async(queries, engine, pool, **how, progress=False)
+            n_rows = len(read_pool(tmp))
+        await engine.close()
+    t = engine.tally()
+    row = {"dialect": server.name} | table.stop.value_counts().to_dict()
+    row |= {"exact": bool((table.n_accepted[table.stop == "quota"] == 2).all()), "draws": n_rows}
+    row |= {"requests": t.n_requests, "answers": t.n_answers, "failures": dict(t.failures)}
+    row |= {"trouble": server.done["trouble"], "refused_fields": len(server.refusals)}
+    return row | {"cancelled": t.n_requests - t.n_answers - t.n_refused - sum(t.failures.values())}
+
+
+def dialects() -> list[dict]:
+    "One row each."
+    warnings.simplefilter("ignore")
+    pairs = [(a, b) for a in range(2, 12) for b in range(2, 22)]
+    queries = [make_query("sums", f"What is {a}+{b}?", str(a + b)) for a, b in pairs]
+    queries += [make_query("sums", f"How many bullets are {a}+4?", str(a + 4)) for a in (3, 5)]
+    rows = []
+    for name in RULES:
+        rows.append(asyncio.run(strict_run(StrictServer(name), queries)))
+        print(rows[-1], flush=True)
+    return rows
+
+
+PARTS = {
+    "cost": cost,
+    "outage": outage,
+    "dead": dead,
+    "stream": stream,
+    "slow": slow,
+    "dialects": dialects,
+    "limit": limit,
+}
 
 
 def main() -> None:

@@ -137,7 +137,8 @@ def verdict_line(
             sizes += f", nor that of any level by {100 * cfg.level_delta:g}"
         return f"fits: the mean pass rate did not drift by {sizes} (wrong with chance {cfg.beta:g})"
     if found.verdict == "undecided":
-        return f"undecided after {found.n_draws:,} draws; a larger --max-draws goes on from here"
+        limit = "draws" if found.n_draws >= cfg.max_draws else "trials"
+        return f"undecided after {found.n_draws:,} draws; a larger --max-{limit} goes on from here"
     rows = found.table[found.table["level"].isin(found.named)]
     said = [f"level {r.level} ({_rates(r)})" for r in rows.itertuples()]
     if not said:
@@ -265,7 +266,7 @@ def print_check(
 ) -> None:
     "Print what was found, and where it is."
     found = checked.found
-    print_frame(found.table)
+    print_frame(found.table.rename(columns={"record": "recorded"}))
     values = ", ".join(f"{name} {x:.3g}" for name, x in found.e_values.items())
     print(f"{found.n_draws:,} draws of {found.n_queries:,} queries; evidence against it: {values}")
     print(verdict_line(found, cfg))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .printing import print_table
+from .printing import print_frame, print_table
 from ..store.run import RunFolder, pool_of
 
 # %% ../../nbs/70_app/35_pool.ipynb #04ae6d9d
@@ -20,10 +20,13 @@ def status(
     run: str,  # Run folder, or folder of a pool
 ) -> pd.DataFrame:  # A row per shard, and one for all when there are several
     "How far a run is: draws per second, share of quotas reached, time left, failures."
+    from dart_math_nb.sample.recorder import server_table
     from dart_math_nb.sample.status import status_table
 
     table = status_table(run)
     zero = [c for c in table if c.startswith("n_") and not table[c].any()]
+    if len(asked := server_table(run)):
+        print_frame(asked)
     print_table(table.drop(columns=zero).round(3), run)
     return table
 

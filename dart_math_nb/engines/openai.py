@@ -300,7 +300,7 @@ def completion(
         raise ServerFault(f"{url}: {why}", cause="unknown_end", most=3)
     if end == "filtered":
         why = f"the server kept its answer back ({word})"
-        raise ServerFault(f"{url}: {why}", cause="filtered", most=3)
+        raise ServerFault(f"{url}: {why}", cause="filtered", most=6)
     why = "an answer without a token" if empty else f"({word})"
     raise ServerFault(f"{url}: the server gave the request up {why}", cause="given_up")
 

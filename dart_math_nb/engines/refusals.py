@@ -91,7 +91,7 @@ def refusal(
     if status == 429 and SPENT.search(text):
         return ValueError(f"{url}: what was paid for is spent ({status}): {text}")
     if status in PASSING or status >= 500:
-        full = status in (429, 529) or (status == 503 and (wait > 0 or FULL.search(text)))
+        full = status == 429 or (status == 503 and (wait > 0 or FULL.search(text)))
         return ServerFault(
             f"{url}: status {status}: {text}", wait, 0, "rejected" if full else "status"
         )

@@ -11,7 +11,7 @@ __all__ = ['GradeFn', 'MIN_BROKEN', 'BATCH', 'CHUNK', 'grade_completion', 'leave
 import asyncio
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from ..engines.protocol import Completion, Draw
 from ..grade.verdict import grade_response
 from .standing import response_form
 from .state import State
-from .tripwire import Tripwire
+from .tripwire import Tripwire, kind_of
 from ..store.pool import Pool
 from ..store.waiting import WAITS
 
@@ -86,6 +86,7 @@ class Grader:
     n_thought: int = 0  # Responses with a thought
     n_unfinished: int = 0  # Of them, those that end while the model thinks
     n_thought_tokens: float = 0.0  # Tokens of thoughts, about
+    kinds: Counter = field(default_factory=Counter)  # Of responses without an answer
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # There is something to do
 
 # %% ../../nbs/40_sample/57_grading.ipynb #0bc54765
@@ -130,6 +131,7 @@ def count_thoughts(
         thought, final = row["reasoning"], row["response"]
         if not thought:
             thought, final, _ = split_thought(final)
+        self.kinds[kind_of(row)] += 1
         self.n_unfinished += row["error"] == "unfinished_thought"
         if thought:
             self.n_thought += 1

@@ -87,7 +87,7 @@ def make_run(
     enter_refusals(states, pool.folder, source.source_id, strategy)
     queue = queue_of(states, strategy, policy or policy_of(engine))
     grader = Grader(pool, source, grade, strategy.quota_distinct, grade_in)
-    params, teller = params or params_of(source), Teller(queue, grader)
+    params, teller = params or params_of(source), Teller(queue, grader, engine)
     return Run(engine, source, params, prompt_of, queue, grader, teller, split_thought)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #32e7bac3

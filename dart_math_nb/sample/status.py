@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +49,10 @@ class Status:
     predicted: float = (
         0.0  # Under a budget: what its level is expected to cost, all shares together
     )
+    n_truncated: int = 0  # Responses of this process that were cut at the limit of tokens
+    n_empty: int = 0  # Those without any text
+    n_unanswered: int = 0  # Those with a text, but no answer
+    servers: list = field(default_factory=list)  # What became of requests, as from `recorder`
     error: str = ""  # Why it stopped
     started: float = 0.0  # Unix time, s
     updated: float = 0.0  # Unix time, s

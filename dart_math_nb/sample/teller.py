@@ -12,6 +12,7 @@ import asyncio
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from fastcore.basics import patch
 
@@ -19,6 +20,7 @@ from ..data.messages import one_line
 from ..data.progress import Progress
 from .grading import Grader
 from .queue import Queue
+from .recorder import servers_of
 from .status import Status, write_status
 
 # %% ../../nbs/40_sample/58_teller.ipynb #3e837515
@@ -28,6 +30,7 @@ class Teller:
 
     queue: Queue
     grader: Grader
+    engine: Any = None  # Its servers are told of, too
     exam: str = ""  # Benchmark, in an evaluation
     progress: Progress | None = None  # What whoever looks on sees
     begun: tuple[float, int] = (0.0, 0)  # Unix time and graded draws at the start
@@ -39,14 +42,15 @@ def begin(self: Teller) -> None:
     "Count time and draws from now on."
     self.begun = self.told = (time.time(), self.grader.n_drawn)
 
-# %% ../../nbs/40_sample/58_teller.ipynb #621603a3
+# %% ../../nbs/40_sample/58_teller.ipynb #2e04dc86
 _COUNTS = (
     *("n_open", "n_reached", "n_wanted", "n_accepted", "n_failed"),
     *("n_aside", "n_too_long", "n_refused"),
 )
+_KINDS = {"n_truncated": "truncated", "n_empty": "empty", "n_unanswered": "no answer"}
 _GRADED = ("n_drawn", "n_ungraded", "n_thought", "n_unfinished", "n_thought_tokens")
 
-
+# %% ../../nbs/40_sample/58_teller.ipynb #621603a3
 @patch
 def status(self: Teller, state: str = "running", error: BaseException | str = "") -> Status:
     "How far the run is now."
@@ -59,6 +63,8 @@ def status(self: Teller, state: str = "running", error: BaseException | str = ""
         n_queries=len(queue.states),
         **{name: getattr(queue, name) for name in _COUNTS},
         **{name: round(getattr(grader, name)) for name in _GRADED},
+        **{name: grader.kinds[kind] for name, kind in _KINDS.items()},
+        servers=servers_of(self.engine),
         n_left=round(queue.need),
         n_flying=queue.flying,
         draws_per_s=round((grader.n_drawn - before) / max(now - since, 1e-3), 1),
@@ -87,19 +93,27 @@ async def tell_on(
         await asyncio.sleep(every)
         await asyncio.get_running_loop().run_in_executor(thread, self.tell)
 
+# %% ../../nbs/40_sample/58_teller.ipynb #c4b7b8d8
+@patch
+def failing(self: Teller) -> str:  # Empty while no more than one request in a hundred fails
+    "How many requests fail, in words."
+    rows = servers_of(self.engine)
+    n, failed = sum(r["n_requests"] for r in rows), sum(sum(r["failures"].values()) for r in rows)
+    return f", {failed / n:.0%} of requests fail" if failed > 0.01 * n else ""
+
 # %% ../../nbs/40_sample/58_teller.ipynb #b657920c
 @patch
 def words(self: Teller) -> str:
     "What the draws have brought so far."
-    queue = self.queue
+    queue, fail = self.queue, self.failing()
     if self.exam:
         n = len(queue.states) * queue.strategy.k - round(queue.need)
-        return f"{queue.n_accepted / max(1, n):.1%} right"
+        return f"{queue.n_accepted / max(1, n):.1%} right{fail}"
     if queue.strategy.budget is not None:
         done, n = queue.n_reached / len(queue.states), queue.n_accepted
-        return f"{done:.1%} of queries at the level, {n:,} correct, {queue.n_open:,} open"
+        return f"{done:.1%} of queries at the level, {n:,} correct, {queue.n_open:,} open{fail}"
     reached, found = queue.n_reached / len(queue.states), queue.n_accepted / max(1, queue.n_wanted)
-    return f"{reached:.1%} of quotas reached, {found:.1%} of responses found, {queue.n_open:,} open"
+    return f"{reached:.1%} of quotas reached, {found:.1%} of responses found, {queue.n_open:,} open{fail}"
 
 # %% ../../nbs/40_sample/58_teller.ipynb #cd4c7ce3
 @patch
