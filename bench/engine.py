@@ -122,11 +122,11 @@ def transport() -> list[dict]:
         for name, way in ways.items():
             if importlib.util.find_spec(name):
                 rows.append({"client": name} | asyncio.run(way(url)))
-        rows.append({"client": "openai engine"} | asyncio.run(with_engine(url)))
-        chat = asyncio.run(with_engine(url, chat=True))
+        rows.append({"client": "openai engine"} | asyncio.run(with_engine(url, stream=False)))
+        chat = asyncio.run(with_engine(url, chat=True, stream=False))
         rows.append({"client": "openai engine, chat"} | chat)
     with null_server() as a, null_server() as b:
-        two = asyncio.run(with_engine([a, b]))
+        two = asyncio.run(with_engine([a, b], stream=False))
         rows.append({"client": "openai engine, two servers"} | two)
     return rows
 

@@ -266,7 +266,7 @@ def print_check(
 ) -> None:
     "Print what was found, and where it is."
     found = checked.found
-    print_frame(found.table)
+    print_frame(found.table.rename(columns={"record": "recorded"}))
     values = ", ".join(f"{name} {x:.3g}" for name, x in found.e_values.items())
     print(f"{found.n_draws:,} draws of {found.n_queries:,} queries; evidence against it: {values}")
     print(verdict_line(found, cfg))

@@ -26,7 +26,7 @@ from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/08_printing.ipynb #7e7ba365
 SHARES = (
-    "accuracy low high reached coverage share r fail_rate record today".split()
+    "accuracy low high reached coverage share r fail_rate recorded today".split()
 )  # Shown in percent
 
 

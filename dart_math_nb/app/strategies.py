@@ -20,7 +20,7 @@ from .flags import Many, ManyInts, no_k
 from ..data.messages import Refused
 from ..sample.giveup import give_up_draws
 from ..sample.stage import was_asked
-from ..sample.strategy import StrategyCfg, pilot_size
+from ..sample.strategy import StrategyCfg, estimates
 from ..sets.stage import sampled_strategies
 from ..store.run import RunFolder
 
@@ -38,12 +38,14 @@ def strategy_fields(
     no_cover: Annotated[bool, "No quota for a query that never fails; prop2diff only"] = False,
     distinct: Annotated[bool, _HELP["quota_distinct"]] = StrategyCfg.quota_distinct,
     min_yield: Annotated[float, _HELP["min_yield"]] = StrategyCfg.min_yield,
+    k_wrong: Annotated[int, _HELP["k_wrong"]] = StrategyCfg.k_wrong,
     give_up: Annotated[int, _GIVE_UP] = None,
 ) -> dict[str, Any]:
     "Fields of a `StrategyCfg` from flags; `give_up` only when it was said."
     found = {"max_trials": max_trials, "rounding": rounding}
     found |= {} if n_pilot is None else {"n_pilot": n_pilot}
     found |= {"cover": not no_cover, "quota_distinct": distinct, "min_yield": min_yield}
+    found |= {"k_wrong": k_wrong}
     return found | ({} if give_up is None else {"give_up": give_up})
 
 # %% ../../nbs/70_app/12_strategies.ipynb #49a4afb2
@@ -80,7 +82,7 @@ def refuse_no_cover(
 ) -> None:
     "Raise Refused when `--no-cover` was given, and it changes none of these."
     found = list(strategies)
-    if found and not any(s.cover or pilot_size(s) or s.quota for s in found):
+    if found and not any(s.cover or estimates(s) or s.quota for s in found):
         names, what = " ".join(s.name for s in found), "have no quota that follows from a fail rate"
         raise Refused(
             f"--no-cover with --strategy {names}: these {what}; need prop2diff or a curve"

@@ -41,7 +41,7 @@ from ..store.folder import made_with
 from ..store.pool import read_sources
 from ..store.run import RunFolder, pool_of, run_of
 from ..store.schema import files_of
-from ..store.trials import ABSENT, CORRECT, CUT, each_query, read_trials
+from ..store.trials import ABSENT, CORRECT, CUT, WRONG, each_query, read_trials
 from ..store.waiting import refuse_waiting
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #aef20f71
@@ -219,19 +219,19 @@ def query_ends(
         return ends_at(codes, n, "fixed" if n == sure else "open", sure)
     if len(codes) < sure:
         return ends_at(codes, len(codes), "open", sure)
-    right = np.concatenate([[0], (codes == CORRECT).cumsum()])
+    right, wrong = (np.append(0, (codes == code).cumsum()) for code in (CORRECT, WRONG))
     quota = query_quota(s, int(right[sure]), sure, query_id)
-    n, stop = _first_end(right, quota, limit, sure, _early(s, query_id, limit, right))
+    early = _early(s, query_id, limit, right, wrong)
+    n, stop = _first_end(right, quota, limit, sure, early, wrong, s.k_wrong)
     stop = "budget" if stop == "yield" and s.budget is not None else stop
-    how = {"quota": quota, "max_trials": limit}
-    how |= {"min_yield": s.min_yield, "give_up": s.give_up}
+    how = {"quota": quota, "max_trials": limit, "min_yield": s.min_yield, "give_up": s.give_up}
     early = s.min_yield or 0 < s.give_up <= n_least
     if n <= n_least <= len(every) and (sure or not early) and stop != "open":
         return ends_at(every, n_least, "fixed" if not sure else stop, n_least, **how)
     return ends_at(codes, n, stop, max(sure, n_least if sure else 0), **how)
 
 # %% ../../nbs/40_sample/36_difficulty.ipynb #823cc625
-def _early(s: StrategyCfg, query_id: str, limit: int, right: np.ndarray) -> np.ndarray:
+def _early(s: StrategyCfg, query_id: str, limit: int, right, wrong) -> np.ndarray:
     "After which draws a query would end before its quota: by an early stop, or by the budget."
     n = np.arange(len(right))
     if s.budget is not None:
@@ -239,12 +239,13 @@ def _early(s: StrategyCfg, query_id: str, limit: int, right: np.ndarray) -> np.n
         c = np.minimum(right, len(first))
         return (n < np.array([*first, limit])[c]) | (n >= np.array([*end, 0])[c])
     stops = np.array([*stops_of(s, limit), np.inf])
-    return n >= stops[np.minimum(right, len(stops) - 1)]
+    gone = n >= stops[np.minimum(right, len(stops) - 1)]
+    return gone | ((wrong == 0) & (n >= stops[0])) if s.k_wrong else gone
 
 
-def _first_end(right: np.ndarray, quota: int, limit: int, sure: int, poor: np.ndarray):
+def _first_end(right: np.ndarray, quota: int, limit: int, sure: int, poor, wrong, k_wrong: int):
     n = len(right) - 1
-    full = max(int(np.searchsorted(right, quota)), sure) if right[-1] >= quota else n + 1
+    full = max(int(np.searchsorted(right, quota)), sure, int(np.searchsorted(wrong, k_wrong)))
     poor[: max(sure, 1)] = False
     gone = int(poor.argmax()) if poor.any() else n + 1
     if full <= min(n, gone):

@@ -173,6 +173,9 @@ def outcomes(
     "What a strategy costs and brings at each pass rate. Raises ValueError for quota_distinct."
     if strategy.quota_distinct:
         raise ValueError("plan: quota_distinct counts texts, which no pass rate tells; need it off")
+    if strategy.k_wrong:
+        what = "k_wrong: how many wrong responses have an answer, no pass rate tells; need it 0"
+        raise ValueError(f"plan: {what}")
     if strategy.name == "vrt":
         return _exact(np.asarray(pass_rates, float), k_of(strategy, query_id))
     times = times_for(strategy, pass_rates) if times is None else times

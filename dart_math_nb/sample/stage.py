@@ -34,7 +34,7 @@ from .grading import GradeFn, leave_ungraded
 from .loop import sample_pool
 from .record import read_rates
 from .rounds import spend
-from .strategy import StrategyCfg, free_curve, pilot_size
+from .strategy import StrategyCfg, estimates, free_curve, pilot_size
 from .tripwire import Tripwire, expected_rates
 from ..store.folder import alone_in, check_changes, config_changes, keep_old, made_with
 from ..store.pool import Pool, open_pool
@@ -55,6 +55,7 @@ KEPT = (
     "quota_distinct",
     "min_yield",
     "give_up",
+    "k_wrong",
     "budget",
     "rates_from",
     "asked_prior",
@@ -64,7 +65,7 @@ KEPT = (
     "split_thought",
 )  # A change of these leaves draws usable
 
-
+# %% ../../nbs/40_sample/70_stage.ipynb #8257baaa
 def kept_fields() -> tuple[str, ...]:
     "KEPT, and the plugins that bring only strategies or benchmarks: they change no draw."
     harmless = {"strategy", "benchmark"}
@@ -248,7 +249,7 @@ def own_pilot(queries, engine, pool, strategy, prior, shard, **options) -> tuple
     if shard[1] > 1:
         what = f"prior={prior!r} with share {shard[0]}/{shard[1]}: a share sees no other pilots"
         raise ValueError(f"{what}; sample the pilot first (vrt) and name it by rates_from")
-    if not pilot_size(strategy):
+    if not estimates(strategy):
         raise ValueError(
             f"strategy {strategy.name}: prior={prior!r}, but no fail rate is estimated"
         )

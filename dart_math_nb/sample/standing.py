@@ -6,7 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/standing.html.md"""
 
 # %% auto #0
 __all__ = ['normalize_response', 'response_form', 'graded_prefix', 'fail_rates', 'rate_table', 'quotas', 'limit_of', 'accepted',
-           'stop_points', 'progress_table', 'with_rates', 'achieving_ratio', 'quota_share', 'strategy_draws']
+           'stop_points', 'progress_table', 'with_rates', 'achieving_ratio', 'quota_share', 'strategy_draws',
+           'wrong_draws']
 
 # %% ../../nbs/40_sample/25_standing.ipynb #2d185b3d
 import hashlib
@@ -54,7 +55,9 @@ def response_form(
 def graded_prefix(
     draws: pd.DataFrame,  # query_id, trial, correct, finish_reason: pool rows of one source
     distinct: bool = False,  # Count only different responses; needs `form` or `response`
-) -> pd.DataFrame:  # The same rows in order, up to each query's first gap; with ok, counts, n_ok
+) -> (
+    pd.DataFrame
+):  # The same rows in order, up to each query's first gap; with ok, counts, n_ok, wrong, n_wrong
     """Rows that decisions may read; `ok` is acceptable, `n_ok` adds up those that count.
     Raises ValueError for a missing column, two sources or a key that occurs twice."""
     lacks = {"query_id", "trial", "correct", "finish_reason"} - set(draws)
@@ -71,8 +74,9 @@ def graded_prefix(
     rows = rows[rows.trial == rows.groupby("query_id", sort=False).cumcount()]
     ok = rows.correct.astype(bool) & (rows.finish_reason != "length")
     counts = ok & ~_repeats(rows, ok) if distinct else ok
-    n_ok = counts.groupby(rows.query_id, sort=False).cumsum()
-    return rows.assign(ok=ok, counts=counts, n_ok=n_ok)
+    wrong = _is_wrong(rows)
+    n_ok, n_wrong = (x.groupby(rows.query_id, sort=False).cumsum() for x in (counts, wrong))
+    return rows.assign(ok=ok, counts=counts, n_ok=n_ok, wrong=wrong, n_wrong=n_wrong)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #ed598a70
 def _repeats(rows: pd.DataFrame, ok: pd.Series) -> pd.Series:
@@ -88,6 +92,12 @@ def _repeats(rows: pd.DataFrame, ok: pd.Series) -> pd.Series:
         form = pd.Series([response_form(*pair) for pair in pairs], good.index)
     again = good[["query_id"]].assign(form=form).duplicated()
     return again.reindex(rows.index, fill_value=False)
+
+
+def _is_wrong(rows: pd.DataFrame) -> pd.Series:
+    "Is it complete, with an answer that was compared and is not right?"
+    wrong = ~rows.correct.astype(bool) & (rows.finish_reason != "length")
+    return wrong & rows["error"].isna() if "error" in rows else wrong
 
 # %% ../../nbs/40_sample/25_standing.ipynb #e24024b8
 def fail_rates(
@@ -166,46 +176,57 @@ def stop_points(
     distinct: bool = False,  # Count only different responses
     min_yield: float = 0.0,  # Correct responses per 1,000 draws below which a query ends
     spending: StrategyCfg | None = None,  # Strategy with a budget, whose level ends queries
+    k_wrong: int = 0,  # Wrong responses wanted as well
     give_up: int = 0,  # Draws without a correct response that end a query; 0 never
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop
     "Where each query stops, and what it has by then."
     rows = graded_prefix(draws, distinct)
     rows = rows[rows.trial < limit_of(rows.query_id, max_trials)]
-    ids, full = quota.index, _full_points(rows, quota, n_pilot)
+    ids, full = quota.index, _full_points(rows, quota, n_pilot, k_wrong)
     n_seen = rows.groupby("query_id").size().reindex(ids, fill_value=0)
     limit = pd.Series(limit_of(ids, max_trials), ids)
-    poor = _early_points(rows, spending, (min_yield, give_up), limit, n_pilot).reindex(ids)
+    poor = _early_points(rows, spending, (min_yield, give_up, k_wrong), limit, n_pilot)
     poor = poor.where((poor < limit) & ~(full <= poor))
     done = [poor.notna(), full.notna(), n_seen >= limit, ids.isin(set(exhausted))]
-    early = "yield" if spending is None else "budget"
-    stop = np.select(done, [early, "quota", "max_trials", "exhausted"], default="")
+    why = "yield" if spending is None else "budget"
+    stop = np.select(done, [why, "quota", "max_trials", "exhausted"], default="")
     n_trials = np.fmin(poor.fillna(full), n_seen).astype(int)
     return _found(pd.DataFrame({"quota": quota, "n_trials": n_trials}), rows, stop)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #db45e462
-def _full_points(rows: pd.DataFrame, quota: pd.Series, n_pilot: int) -> pd.Series:
-    "Number of draws at which a query has its quota, for those that do."
+def _full_points(rows: pd.DataFrame, quota: pd.Series, n_pilot: int, k_wrong: int) -> pd.Series:
+    "Number of draws at which a query has its quotas, for those that do."
     wanted = rows.query_id.map(quota.to_dict())
     last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial
     last = last.reindex(quota.index)
-    return np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
+    full = np.fmax((last + 1).where(quota != 0, 0), n_pilot).where(last.notna() | (quota == 0))
+    if not k_wrong:
+        return full
+    last = rows[rows.wrong & (rows.n_wrong == k_wrong)].set_index("query_id").trial
+    return np.maximum(full, last.reindex(quota.index) + 1)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #64292f88
-def _early_points(rows: pd.DataFrame, spending, *floor) -> pd.Series:
-    "First number of draws at which a query ends early, for those that do."
-    return _poor_points(rows, *floor) if spending is None else _spent_points(rows, spending)
+def _early_points(rows: pd.DataFrame, spending, early, limit: pd.Series, n_pilot) -> pd.Series:
+    "First number of draws at which a query ends early, NaN for those that do not."
+    poor = spending is None
+    found = _poor_points(rows, early, limit, n_pilot) if poor else _spent_points(rows, spending)
+    return found.reindex(limit.index)
 
 
 def _poor_points(rows: pd.DataFrame, early: tuple, limit: pd.Series, n_pilot: int) -> pd.Series:
     "First number of draws at which a query gives up, for those that do."
+    *early, k_wrong = early
     if not any(early) or not len(rows):
         return pd.Series(dtype=float)
     stops = np.array([*early_stops(*early, int(limit.max())), np.inf])
     n, c = rows.trial + 1, np.minimum(rows.n_ok.to_numpy(), len(stops) - 1)
-    poor = rows[(n >= stops[c]) & (n >= n_pilot)]
+    gone = n >= stops[c]
+    if k_wrong:  # hopeless on the other side
+        gone |= (rows.n_wrong == 0) & (n >= stops[0])
+    poor = rows[gone & (n >= n_pilot)]
     return poor.groupby("query_id").trial.min() + 1
 
-
+# %% ../../nbs/40_sample/25_standing.ipynb #0a6e9a98
 def _found(points: pd.DataFrame, rows: pd.DataFrame, stop: np.ndarray) -> pd.DataFrame:
     upto = rows[rows.trial < rows.query_id.map(points.n_trials.to_dict()).astype(float)]
     n_correct = upto.groupby("query_id").counts.sum().reindex(points.index, fill_value=0)
@@ -241,7 +262,7 @@ def progress_table(
     quota = quotas(draws, strategy, query_ids, gone)
     how = (trial_limit(strategy), n_pilot, gone, strategy.quota_distinct, strategy.min_yield)
     spending = None if strategy.budget is None else strategy
-    out = stop_points(draws, quota, *how, spending, strategy.give_up)
+    out = stop_points(draws, quota, *how, spending, strategy.k_wrong, strategy.give_up)
     n_drawn = draws.query_id.astype(str).value_counts()
     out["n_drawn"] = n_drawn.reindex(out.index, fill_value=0)
     n, c = out.n_trials, out.n_correct
@@ -295,7 +316,21 @@ def strategy_draws(
     limit, distinct = trial_limit(strategy), strategy.quota_distinct
     how = (pilot_size(strategy), gone, distinct, strategy.min_yield)
     spending = None if strategy.budget is None else strategy
-    points = stop_points(draws, quota, limit, *how, spending, strategy.give_up)
+    points = stop_points(draws, quota, limit, *how, spending, strategy.k_wrong, strategy.give_up)
     early = points.stop.isin(["yield", "budget"])
     n = points.n_trials.where(early, limit_of(points.index, limit))
     return accepted(draws, quota, n.to_dict(), distinct)
+
+# %% ../../nbs/40_sample/25_standing.ipynb #faea1925
+def wrong_draws(
+    draws: pd.DataFrame,  # Pool rows of one source
+    strategy: StrategyCfg,  # With `k_wrong`
+    query_ids: Iterable[str] | None = None,  # Queries wanted; those in `draws` when None
+    exhausted: Iterable[str] = (),  # Queries without any further draw
+) -> pd.DataFrame:  # Rows of `draws` in order of query and trial
+    "The wrong responses that make up the set of a strategy."
+    points = progress_table(draws, strategy, query_ids, exhausted)
+    rows = graded_prefix(draws)
+    end = rows.query_id.map(points.n_trials.to_dict()).fillna(0)
+    keep = rows.wrong & (rows.n_wrong <= strategy.k_wrong) & (rows.trial < end)
+    return rows.loc[keep, list(draws)]

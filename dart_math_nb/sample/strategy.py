@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDINGS', 'STRATEGIES', 'BUDGET', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff', 'strategy_names',
-           'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'pilot_size', 'stops_of',
-           'curve_share', 'query_quota', 'check_curve', 'with_numbers', 'free_curve']
+           'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'estimates', 'pilot_size',
+           'stops_of', 'curve_share', 'query_quota', 'check_curve', 'with_numbers', 'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
 import math
@@ -114,6 +114,7 @@ class StrategyCfg:
     quota: Mapping[str, int] | None = field(default=None, hash=False)  # Frozen, by query id
     quota_distinct: bool = False  # Count only responses that differ after normalization
     min_yield: float = 0.0  # Correct per 1,000 draws; a query surely below ends early; 0 never
+    k_wrong: int = 0  # Wrong responses wanted of each query as well; not for vrt and budget
     give_up: int = 0  # Draws without a correct response that end a query; 0 never; not for vrt
     budget: Budget | None = None  # What all queries together may cost; for the strategy budget
     level: Level | None = None  # Decided from the pilot: the worth above which draws are made
@@ -178,17 +179,27 @@ def trial_limit(
         return number_of("k", strategy.k, query_id)
     return number_of("max_trials", strategy.max_trials, query_id)
 
+# %% ../../nbs/40_sample/20_strategy.ipynb #4bfe74ec
+def estimates(
+    strategy: StrategyCfg,
+) -> bool:
+    "Does the quota of a query follow from its fail rate in the pilot?"
+    estimated = strategy.name == "prop2diff" or strategy.curve is not None
+    return estimated and strategy.quota is None
+
 
 def pilot_size(
     strategy: StrategyCfg,
 ) -> int:  # Draws per query
     "Draws that must be graded before the quota of a query is known."
-    if strategy.budget is not None:
+    if strategy.budget is not None or estimates(strategy):
         return strategy.n_pilot
-    estimated = strategy.name == "prop2diff" or strategy.curve is not None
-    return strategy.n_pilot if estimated and strategy.quota is None else 0
+    if not strategy.k_wrong:
+        return 0
+    least = k_span(strategy)[0]
+    return min([least, *(strategy.quota or {}).values()]) + strategy.k_wrong
 
-
+# %% ../../nbs/40_sample/20_strategy.ipynb #b69908fb
 def stops_of(
     strategy: StrategyCfg,
     max_trials: int,  # Draws that the table reaches to
@@ -205,8 +216,10 @@ def _check_numbers(s: StrategyCfg) -> None:
     at_least_one(f"strategy {s.name}: n_pilot", s.n_pilot)
     round_quota(0, s.cover, s.rounding)
     early_stops(s.min_yield, s.give_up, 1)
-    if s.name == "vrt" and (s.min_yield or s.give_up or s.curve or s.quota):
-        what = "draws k whatever comes; need no min_yield, give_up, curve or quota"
+    if s.k_wrong:
+        at_least_one(f"strategy {s.name}: k_wrong", s.k_wrong)
+    if s.name == "vrt" and (s.min_yield or s.give_up or s.k_wrong or s.curve or s.quota):
+        what = "draws k whatever comes; need no min_yield, give_up, k_wrong, curve or quota"
         raise ValueError(f"strategy vrt: {what}")
     if s.curve is not None and not callable(s.curve):
         raise ValueError(f"strategy {s.name}: curve={s.curve!r}; need a function of the fail rate")
@@ -237,6 +250,7 @@ def _check_budget(s: StrategyCfg) -> None:
         return
     wrong = {"min_yield": s.min_yield, "curve": s.curve, "quota": s.quota}
     wrong |= {"quota_distinct": s.quota_distinct, "give_up": s.give_up}
+    wrong |= {"k_wrong": s.k_wrong}
     by_query = {"k": s.k, "max_trials": s.max_trials}
     named = [n for n, v in wrong.items() if v]
     named += [f"{n} of its own for a query" for n, v in by_query.items() if isinstance(v, Mapping)]
@@ -245,8 +259,9 @@ def _check_budget(s: StrategyCfg) -> None:
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1499d058
 def _check_limits(s: StrategyCfg) -> None:
-    most = {"n_pilot": s.n_pilot} if pilot_size(s) else {}
+    most = {"n_pilot": s.n_pilot} if s.budget is not None or estimates(s) else {}
     most |= {"k": s.k} if s.name != "vrt" and s.quota is None else {}
+    most |= {"k + k_wrong": k_span(s)[1] + s.k_wrong} if s.k_wrong else {}
     named = (v for v in (s.k, s.max_trials) if isinstance(v, Mapping))
     for query_id in dict.fromkeys(i for value in named for i in value) or [None]:
         limit, of = number_of("max_trials", s.max_trials, query_id), _of(query_id)
@@ -290,7 +305,7 @@ def query_quota(
         if query_id not in strategy.quota:
             raise ValueError(f"frozen quotas of {len(strategy.quota)} queries lack {query_id!r}")
         return min(strategy.quota[query_id], k_of(strategy, query_id))
-    if not pilot_size(strategy) or strategy.budget is not None:
+    if not estimates(strategy):
         return k_of(strategy, query_id)
     if n_resp == 0:
         return 1

@@ -35,6 +35,8 @@ def kind_of(
         return "truncated"
     if row["error"] == "unfinished_thought":
         return "unfinished"
+    if row["error"] == "ungraded" and (row["response"] or "").strip():
+        return None  # it is graded later
     if row["correct"] or (row["ans"] is not None and not _is_talk(row["ans"])):
         return None
     return "no answer" if (row["response"] or "").strip() else "empty"

@@ -6,7 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/cut.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_COLUMNS', 'train_types', 'pick_draws', 'whole_texts', 'cut_train_set', 'dedupe', 'distinct_counts',
-           'source_draws', 'query_states', 'accepted_of', 'cut_strategy', 'strategy_set']
+           'source_draws', 'draw_codes', 'query_states', 'accepted_of', 'cut_strategy', 'strategy_set', 'wrong_of',
+           'wrong_set']
 
 # %% ../../nbs/45_sets/10_cut.ipynb #5c4bb73d
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +26,7 @@ from ..sample.state import State, enter_codes, read_forms, result_table, settle
 from ..sample.strategy import StrategyCfg, k_span
 from ..store.pool import NARROW, read_narrow, read_sources
 from ..store.rows import iter_pool
-from ..store.trials import CORRECT, WRONG
+from ..store.trials import CORRECT, UNFIT, WRONG
 from ..store.waiting import refuse_waiting
 
 # %% ../../nbs/45_sets/10_cut.ipynb #aae28f3a
@@ -57,12 +58,13 @@ def train_types(
 def pick_draws(
     folder: str | Path,  # Folder of a pool
     keys: pd.DataFrame,  # query_id, trial, perhaps source_id: one row per draw
-) -> pd.DataFrame:  # Correct, unabridged draws among `keys`; ids as text
-    "Texts of chosen draws; wrong and truncated ones are not there."
+    correct: bool = True,  # Correct ones; else wrong ones
+) -> pd.DataFrame:  # Such draws among `keys`, unabridged; ids as text
+    "Texts of chosen draws; those of the other side and truncated ones are not there."
     on = [name for name in KEY if name in keys]
     wanted = keys[on].astype({n: "str" for n in on if n != "trial"}).assign(wanted=True)
     columns = [*KEY, "response", "reasoning", "ans", "n_tokens"]
-    whole = pc.field("correct") & (pc.field("finish_reason") != "length")
+    whole = (pc.field("correct") == correct) & (pc.field("finish_reason") != "length")
     found = []
     for table in iter_pool(folder, columns, wanted["query_id"].unique(), whole):
         names = table.select(on).to_pandas().astype(wanted[on].dtypes.to_dict())
@@ -84,37 +86,39 @@ def whole_texts(
     return draws.assign(response=texts).drop(columns="reasoning")
 
 # %% ../../nbs/45_sets/10_cut.ipynb #86741f82
+_INFO = ["query_id", "benchmark", "query", "ref_ans", "level"]
+
+
 def cut_train_set(
     pool: str | Path | pd.DataFrame,  # Folder of a pool, or a frame with POOL_COLUMNS
     queries: Sequence[Query],  # In the order of the set
     accepted_draws: pd.DataFrame,  # query_id, trial, perhaps source_id; as from `accepted`
     distinct: bool = False,  # Keep only the first of equal responses to a query
+    correct: bool = True,  # Of correct draws; else of wrong ones
 ) -> pd.DataFrame:  # TRAIN_COLUMNS, in order of queries and trial
     """The accepted draws with their texts.
     Raises ValueError when one is unknown, ambiguous, wrong, truncated or without text."""
     keys = accepted_draws.astype({"query_id": "str"})
-    info = queries_frame(queries).reindex(
-        columns=["query_id", "benchmark", "query", "ref_ans", "level"]
-    )
+    info = queries_frame(queries).reindex(columns=_INFO)
     place = {q: i for i, q in enumerate(info["query_id"])}
     if lost := sorted(set(keys["query_id"]) - set(place)):
         raise ValueError(f"{len(lost)} accepted queries, as {lost[0]!r}, are not among the queries")
-    draws = _good_rows(pool, keys) if isinstance(pool, pd.DataFrame) else pick_draws(pool, keys)
-    draws = whole_texts(draws)
-    _check_picked(draws.dropna(subset="response"), keys)
+    pick = _good_rows if isinstance(pool, pd.DataFrame) else pick_draws
+    draws = whole_texts(pick(pool, keys, correct))
+    _check_picked(draws.dropna(subset="response"), keys, "correct" if correct else "wrong")
     frame = draws.merge(info, on="query_id").assign(place=lambda f: f["query_id"].map(place))
     frame = train_types(frame.sort_values(["place", "trial", "source_id"]))
     return dedupe(frame) if distinct else frame
 
 # %% ../../nbs/45_sets/10_cut.ipynb #a6eacd8f
-def _good_rows(pool: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
+def _good_rows(pool: pd.DataFrame, keys: pd.DataFrame, correct: bool) -> pd.DataFrame:
     on = [name for name in KEY if name in keys]
-    good = pool[pool["correct"].astype(bool) & (pool["finish_reason"] != "length")]
+    good = pool[(pool["correct"].astype(bool) == correct) & (pool["finish_reason"] != "length")]
     good = good.astype({"query_id": "str", "source_id": "str"}).drop_duplicates(list(KEY))
     return good.merge(keys[on].drop_duplicates().astype(good[on].dtypes.to_dict()), on=on)
 
 
-def _check_picked(draws: pd.DataFrame, keys: pd.DataFrame) -> None:
+def _check_picked(draws: pd.DataFrame, keys: pd.DataFrame, kind: str) -> None:
     on = [name for name in KEY if name in keys]
     for what, frame in (("accepted draws", keys), ("pool, sources left out", draws)):
         if (twice := frame.duplicated(on)).any():
@@ -126,7 +130,7 @@ def _check_picked(draws: pd.DataFrame, keys: pd.DataFrame) -> None:
         lost = next(key for key in wanted if key not in have)
         n, first = len(keys) - len(draws), dict(zip(on, lost, strict=True))
         raise ValueError(
-            f"{n} of {len(keys)} accepted draws, as {first}, are not in the pool as correct, "
+            f"{n} of {len(keys)} accepted draws, as {first}, are not in the pool as {kind}, "
             "complete responses with their text"
         )
 
@@ -167,6 +171,15 @@ def source_draws(
         raise ValueError(f"{folder}: {what}; name one by --source-id: {names}")
     return draws if len(sources) == 1 else draws[draws["source_id"].eq(source_id)]
 
+# %% ../../nbs/45_sets/10_cut.ipynb #b3c213ac
+def draw_codes(
+    draws: pd.DataFrame,  # correct, finish_reason, error
+) -> np.ndarray:  # [n] uint8: CORRECT, WRONG or UNFIT
+    "What each draw is to the rules."
+    whole, correct = draws["finish_reason"].ne("length"), draws["correct"].astype(bool)
+    wrong = whole & ~correct & draws["error"].isna()
+    return np.select([whole & correct, wrong], [CORRECT, WRONG], UNFIT).astype(np.uint8)
+
 # %% ../../nbs/45_sets/10_cut.ipynb #42e91487
 def query_states(
     draws: pd.DataFrame,  # Of one source, sorted by query and trial, as from `source_draws`
@@ -177,14 +190,14 @@ def query_states(
 ) -> dict[str, State]:  # By query id, in the order of the queries
     "Where each query stands."
     states = {q.query_id: State(q) for q in queries}
-    ok = draws["correct"].to_numpy(bool) & draws["finish_reason"].ne("length").to_numpy()
+    found = draw_codes(draws)
     codes, trials = draws["query_id"].cat.codes.to_numpy(), draws["trial"].to_numpy()
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     names = draws["query_id"].cat.categories[codes[starts]]
     for query_id, a, b in zip(names, starts, [*starts[1:], len(codes)], strict=True):
         if (state := states.get(query_id)) is not None:
             known = np.zeros(trials[b - 1] + 1, np.uint8)
-            known[trials[a:b]] = np.where(ok[a:b], CORRECT, WRONG)
+            known[trials[a:b]] = found[a:b]
             enter_codes(state, known, (forms or {}).get(query_id))
     for state in states.values():
         state.gone = 0 if state.query.query_id in exhausted else None
@@ -239,3 +252,32 @@ def strategy_set(
     Raises ValueError when draws are missing, or the source is not there or not named."""
     exhausted = [q.query_id for q in queries] if partial else exhausted
     return cut_strategy(folder, source_draws(folder, source_id), queries, strategy, exhausted)[0]
+
+# %% ../../nbs/45_sets/10_cut.ipynb #14b2ed4f
+def wrong_of(
+    states: Mapping[str, State],  # From `query_states`
+    k_wrong: int,  # Wrong responses wanted of each query
+) -> pd.DataFrame:  # query_id, trial
+    "The wrong draws that a strategy asked for."
+    found = {}
+    for query_id, state in states.items():
+        read = np.frombuffer(state.known, np.uint8)[: state.n]
+        found[query_id] = np.flatnonzero(read == WRONG)[:k_wrong]
+    rows = [(q, t) for q, trials in found.items() for t in trials.tolist()]
+    return pd.DataFrame(rows, columns=["query_id", "trial"])
+
+
+def wrong_set(
+    folder: str | Path,  # Folder of a pool
+    queries: Sequence[Query],  # In the order of the set
+    strategy: StrategyCfg,  # With `k_wrong`
+    source_id: str | None = None,  # Which source; may be left out when the pool has one
+    exhausted: Collection[str] = (),  # Queries without further draws
+) -> pd.DataFrame:  # TRAIN_COLUMNS
+    "Wrong responses of a strategy. Raises ValueError without `k_wrong`, or where texts are gone."
+    if not strategy.k_wrong:
+        raise ValueError(f"strategy {strategy.name}: k_wrong=0; need the wrong responses wanted")
+    draws = source_draws(folder, source_id)
+    states = query_states(draws, queries, strategy, set(exhausted))
+    keys = wrong_of(states, strategy.k_wrong).assign(source_id=str(draws["source_id"].iloc[0]))
+    return cut_train_set(folder, queries, keys, correct=False)

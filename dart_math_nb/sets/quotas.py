@@ -18,7 +18,7 @@ from ..data.records import Query
 from ..sample.difficulty import imported_sources
 from ..sample.freeze import freeze
 from ..sample.record import read_rates
-from ..sample.strategy import StrategyCfg, pilot_size
+from ..sample.strategy import StrategyCfg, estimates, pilot_size
 from ..store.pool import read_sources
 
 # %% ../../nbs/45_sets/15_quotas.ipynb #30973733
@@ -30,7 +30,7 @@ def known_quotas(
     partial: bool,  # Are draws taken as they are?
 ) -> dict[str, StrategyCfg]:
     "Strategies with quotas where the pool has no pilot. Raises ValueError when it tells no rate."
-    most = max(map(pilot_size, strategies.values()), default=0)
+    most = max((pilot_size(s) for s in strategies.values() if estimates(s)), default=0)
     if not most or not len(draws):
         return dict(strategies)
     source_id = str(draws["source_id"].iloc[0])
@@ -41,7 +41,7 @@ def known_quotas(
     if not partial or n_least >= most:
         return dict(strategies)
     rates = read_rates(pool, queries, source_id=source_id)
-    return {n: freeze_known(s, rates) if pilot_size(s) else s for n, s in strategies.items()}
+    return {n: freeze_known(s, rates) if estimates(s) else s for n, s in strategies.items()}
 
 # %% ../../nbs/45_sets/15_quotas.ipynb #24bde858
 def freeze_known(

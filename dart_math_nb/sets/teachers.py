@@ -114,8 +114,7 @@ def mixed_quotas(
     partial: bool = False,  # Take pilots as they are
 ) -> dict[str, int]:  # Query id -> correct responses wanted
     "Quotas of a mixture. Raises Refused for vrt, or where a pilot is incomplete."
-    if strategy.name == "vrt":
-        raise Refused("vrt has no quotas that could be shared; need uniform, prop2diff or a curve")
+    _check_shared(strategy)
     if not (n_pilot := pilot_size(strategy)):
         return {q.query_id: query_quota(strategy, 0, 0, q.query_id) for q in queries}
     rates = [_pilot_rates(t, strategy, n_pilot, partial) for t in teachers]
@@ -131,6 +130,13 @@ def mixed_quotas(
         wanted = k_of(strategy, q.query_id) * share
         found[q.query_id] = round_quota(wanted, strategy.cover, strategy.rounding)
     return found
+
+# %% ../../nbs/45_sets/18_teachers.ipynb #5c5966e5
+def _check_shared(strategy: StrategyCfg) -> None:
+    if strategy.name == "vrt":
+        raise Refused("vrt has no quotas that could be shared; need uniform, prop2diff or a curve")
+    if strategy.k_wrong:
+        raise Refused(f"k_wrong={strategy.k_wrong}: a mixture takes correct responses; need it 0")
 
 # %% ../../nbs/45_sets/18_teachers.ipynb #d4b442e8
 def _pilot_rates(teacher: Teacher, strategy: StrategyCfg, n_pilot: int, partial: bool) -> dict:
