@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/sample.html.md"""
 
 # %% auto #0
 __all__ = ['GIVES_UP', 'sample_table', 'set_table', 'strategy_setup', 'kept_setup', 'sampling_setup', 'tell_limit', 'sample',
-           'asked_sampling', 'check_stage', 'check_cut', 'cut_finished', 'sample_into']
+           'asked_sampling', 'check_texts', 'check_stage', 'check_cut', 'cut_finished', 'sample_into']
 
 # %% ../../nbs/70_app/30_sample.ipynb #a5241f0c
 from collections.abc import Mapping
@@ -183,6 +183,7 @@ def asked_sampling(
     before = None if before is None else before.get("give_up", 0)
     cfg = with_stop(cfg, kwargs.get("give_up"), before)
     check_curve(cfg)
+    check_texts(cfg, options["store"]["keep_wrong"])
     ids, rates = [q.query_id for q in sets.queries], options["rates_from"]
     check_fits(cfg, flags.pop("cap", None), ids, rates or _own_rates(out), sets.queries)
     check_stage(out, cfg, options)
@@ -192,6 +193,16 @@ def asked_sampling(
 def _own_rates(out: str | Path) -> Path | None:
     "The run, where it has a pool that may tell pass rates."
     return Path(out) if RunFolder(out).path("pool").is_dir() else None
+
+# %% ../../nbs/70_app/30_sample.ipynb #94d194e0
+def check_texts(
+    cfg: StrategyCfg,
+    keep_wrong: str,  # text or counts
+) -> None:
+    "Raise Refused when wrong responses are wanted and their texts would be dropped."
+    if cfg.k_wrong and keep_wrong != "text":
+        what = f"--k-wrong {cfg.k_wrong} with --keep-wrong {keep_wrong}"
+        raise Refused(f"{what}; wrong responses need their texts")
 
 # %% ../../nbs/70_app/30_sample.ipynb #e97ac497
 def check_stage(
