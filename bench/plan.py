@@ -1,8 +1,10 @@
 """What a plan promises, measured on real pass rates: its centre, and how often its interval holds the truth.
 
-python bench/plan.py [PART ...]: `known` (plan against simulation from known rates) and `pilot` (from a
-pilot of 16 and of 64 draws per query); both when none is named. Both need the data folder (files of
-measured pass rates) and are skipped without it. Writes bench/results/plan.json.
+python bench/plan.py [PART ...]: `known` (plan against simulation from known rates), `pilot` (from a
+pilot of 16 and of 64 draws per query) and `held_out` (the same on made-up worlds that no number was
+chosen on, and what `WIDEN` would be if one of the files had been held back); all when none is named.
+They need the data folder (files of measured pass rates) and are skipped without it. Writes
+bench/results/plan.json.
 """
 
 import json
@@ -18,7 +20,7 @@ import numpy as np
 from dart_math_nb.data.files import read_rows
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.sample.estimate import fit_prior
-from dart_math_nb.sample.forecast import forecast, from_beta, from_counts, from_rates
+from dart_math_nb.sample.forecast import WIDEN, forecast, from_beta, from_counts, from_rates
 from dart_math_nb.sample.plan import plan
 from dart_math_nb.sample.play import pilot_quotas, play, success_times, times_for
 from dart_math_nb.sample.strategy import StrategyCfg, pilot_size, stops_of
@@ -89,8 +91,13 @@ def known() -> dict:
 
 def pilot() -> dict:
     "Forecasts from pilots against a run of the same queries."
-    rows = []
-    for name, p in rate_files().items():
+    return {"n_seeds": N_SEEDS, "level": 0.95, "rows": pilot_rows(rate_files())[0]}
+
+
+def pilot_rows(sets: dict[str, np.ndarray]) -> tuple[list[dict], dict]:
+    "A row per set, pilot and strategy; and the widening with which each interval would just hold."
+    rows, needed = [], {}
+    for name, p in sets.items():
         truth = {label: runs(cfg, p, N_SEEDS, 11) for label, cfg in CFGS.items()}
         for n_pilot in (16, 64):
             found: dict = {label: {} for label in CFGS}
@@ -114,6 +121,10 @@ def pilot() -> dict:
                             (high - low) / told[what],
                         )
                         keep.setdefault(what, []).append(row)
+                        edge = (high if true > told[what] else low) - told[what]
+                        if low < high and edge:
+                            wide = WIDEN * (true - told[what]) / edge
+                            needed.setdefault((name, what), []).append(wide)
                     keep.setdefault("unseen", []).append(told["unseen_share"])
                     if seed < 5:
                         plain = forecast(beta, cfg, seed=seed, times=TIMES[label])
@@ -123,7 +134,41 @@ def pilot() -> dict:
             rows += [summary(name, label, n_pilot, found[label], seconds) for label in CFGS]
             for row in rows[-len(CFGS) :]:
                 print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-    return {"n_seeds": N_SEEDS, "level": 0.95, "rows": rows}
+    return rows, needed
+
+
+def worlds(n: int = 2000, seed: int = 5) -> dict[str, np.ndarray]:
+    "Pass rates of sets that are unlike one another."
+    rng = np.random.default_rng(seed)
+    mixed = np.where(rng.random(n) < 0.3, 0.0, np.where(rng.random(n) < 0.3, 1.0, rng.random(n)))
+    return {
+        "Beta(0.3, 0.3)": rng.beta(0.3, 0.3, n),
+        "Beta(1, 3)": rng.beta(1, 3, n),
+        "Beta(3, 1)": rng.beta(3, 1, n),
+        "Beta(20, 30)": rng.beta(20, 30, n),
+        "30 % never, 21 % always, rest even": mixed,
+        "log-uniform from 0.0001": 10 ** rng.uniform(-4, 0, n),
+    }
+
+
+def held_out() -> dict:
+    "Worlds that nothing was chosen on; and the files, each held back from the choice of WIDEN."
+    rows, _ = pilot_rows(worlds())
+    _, needed = pilot_rows(rate_files())
+    names, grid = list(rate_files()), [round(1 + 0.05 * i, 2) for i in range(9)]
+    back = []
+    for name in names:
+        others = np.concatenate([v for (n, _), v in needed.items() if n != name])
+        mine = np.concatenate([v for (n, _), v in needed.items() if n == name])
+        chosen = next((w for w in grid if (others <= w).mean() >= 0.95), grid[-1])
+        row = {"held back": name, "chosen on the others": chosen}
+        row["held by then"] = float((mine <= chosen).mean())
+        back.append(row | {"held with 1.1": float((mine <= 1.1).mean())})
+        print(back[-1])
+    held = {w: [r[f"{w}_held"] for r in rows] for w in ("n_draws", "n_rows", "n_covered")}
+    least = {w: min(v) for w, v in held.items()}
+    mean = {w: float(np.mean(v)) for w, v in held.items()}
+    return {"mean held": mean, "least held": least, "rows": rows, "one file held back": back}
 
 
 TIMES = {label: times_for(cfg, from_beta(1, 1, 1).pass_rates) for label, cfg in CFGS.items()}
@@ -141,7 +186,7 @@ def summary(name: str, label: str, n_pilot: int, found: dict, seconds: float) ->
     return row | {"n_draws_off_of_a_beta": float(np.mean(found["beta"]))}
 
 
-PARTS = {"known": known, "pilot": pilot}
+PARTS = {"known": known, "pilot": pilot, "held_out": held_out}
 
 
 def main(names: list[str]) -> None:

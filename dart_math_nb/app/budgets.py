@@ -10,6 +10,7 @@ __all__ = ['PILOT', 'read_amount', 'budget_fields', 'strategy_of', 'check_fits',
 # %% ../../nbs/70_app/13_budgets.ipynb #b041ec60
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 
@@ -44,11 +45,17 @@ def read_amount(
 # %% ../../nbs/70_app/13_budgets.ipynb #b92d6398
 def budget_fields(
     *,
-    budget: Many = None,  # What all queries together may cost: a number of draws, tokens, gpu-hours or money
-    gamma: float = None,  # Under strategy budget: 1, or more (2) to cover more queries; 1 when absent
-    weight: str = None,  # Under strategy budget: fail (hard queries matter more), or one; fail when absent
-    tokens_per_second: float = None,  # Of one GPU, for a budget of gpu-hours
-    price_per_mtok: float = None,  # Of a million drawn tokens, for a budget of money
+    budget: Annotated[
+        Many, "What all queries may cost: a number of draws, tokens, gpu-hours or money"
+    ] = None,
+    gamma: Annotated[
+        float, "Under strategy budget: 1, or 2 to cover more queries; 1 when absent"
+    ] = None,
+    weight: Annotated[
+        str, "Under strategy budget: fail (hard ones matter more), or one; fail when absent"
+    ] = None,
+    tokens_per_second: Annotated[float, "Of one GPU, for a budget of gpu-hours"] = None,
+    price_per_mtok: Annotated[float, "Of a million drawn tokens, for a budget of money"] = None,
 ) -> Budget | None:  # None without a budget
     "A budget from flags. Raises ValueError."
     more = {"gamma": gamma, "weight": weight, "tokens_per_second": tokens_per_second}

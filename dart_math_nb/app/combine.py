@@ -11,11 +11,10 @@ __all__ = ['named_rows', 'combine', 'source_table', 'loan_lines']
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
 
-from .flags import Many, Out
+from .flags import Many, ManyFiles, Out
 from .printing import print_frame, telling
 from ..data.messages import Refused, printable
 from ..data.query_sets import load_sets
@@ -49,9 +48,7 @@ def named_rows(
 
 # %% ../../nbs/70_app/68_combine.ipynb #f98c74a4
 def combine(
-    records: Annotated[
-        str, {"nargs": "+"}
-    ],  # Records, pools, runs or counts; the first is whose rates are wanted
+    records: ManyFiles,  # Records, pools, runs or counts; the first is whose rates are wanted
     *,
     out: Out,  # File to write, .jsonl or .parquet
     queries: Many = None,  # Benchmarks or files through which problems are matched; ids when absent

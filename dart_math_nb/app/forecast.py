@@ -11,12 +11,12 @@ __all__ = ['SOURCES', 'SHOWN', 'Given', 'guess', 'from_pilot', 'difficulty', 'pl
 # %% ../../nbs/70_app/66_forecast.ipynb #73c4fc6e
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from fastcore.meta import delegates
 
-from .flags import Many, ManyInts
+from .flags import Many, ManyFloats, ManyInts, TwoNumbers
 from .printing import print_frame, tell
 from .show import json_line
 from .strategies import pick_strategies, strategy_fields, with_stop
@@ -34,12 +34,8 @@ class Given(NamedTuple):
 # %% ../../nbs/70_app/66_forecast.ipynb #aa2caa46
 def guess(
     *,
-    beta: Annotated[
-        float, {"nargs": 2}
-    ] = None,  # Without a pilot: a and b of a Beta distribution of fail rates
-    pass_rates: Annotated[
-        float, {"nargs": "+"}
-    ] = None,  # Without a pilot: mean pass rate of each level
+    beta: TwoNumbers = None,  # Without a pilot: a and b of a Beta distribution of fail rates
+    pass_rates: ManyFloats = None,  # Without a pilot: mean pass rate of each level
     n_queries: ManyInts = None,  # Queries, or those of each level; with --beta or --pass-rates
     spread: float = 1.0,  # Beta a + b within a level; small means nearly always or nearly never
 ) -> Given | None:  # None without a guess

@@ -11,13 +11,12 @@ __all__ = ['GIVES_UP', 'sample_table', 'set_table', 'strategy_setup', 'kept_setu
 # %% ../../nbs/70_app/30_sample.ipynb #a5241f0c
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
 from fastcore.meta import delegates
 
 from .budgets import budget_fields, check_fits, print_rounds, strategy_of
-from .flags import Many, Out, read_prior
+from .flags import Int, Many, Out, read_prior
 from .printing import cut_and_print, print_frame, print_table, tell
 from .queries import ids_of, keep_queries
 from .setup import Setup, connect, open_setup, set_setup
@@ -151,9 +150,7 @@ def tell_limit(
 def sample(
     *,
     out: Out,  # Run folder; continued when it exists
-    k: Annotated[
-        int, {"opt": True}
-    ] = None,  # Draws (vrt), responses (uniform) or those of the hardest query; not needed for budget
+    k: Int = None,  # Draws (vrt), responses (uniform) or of the hardest query; none under budget
     cut: bool = False,  # Then cut the train set too; with shards, the last to finish does it
     **kwargs,
 ) -> pd.DataFrame:  # Where each query stopped
