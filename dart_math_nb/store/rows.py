@@ -134,7 +134,8 @@ def iter_pool(
     for place, kind in pool_files(folder).items():
         table = _read_file(folder, place, kind, read, wide)
         if table is not None:
-            yield table if later is None else _with_last(table, later, where).select(columns)
+            table = table if later is None else _with_last(table, later, where)
+            yield table.select(columns)
 
 # %% ../../nbs/15_store/12_rows.ipynb #99d97bf4
 def _of(queries: pa.Array) -> pc.Expression:
