@@ -85,7 +85,7 @@ def one_world(n: int, a: float, b: float) -> dict:
             row["mean_pass_rate"] = float(record.pass_rate.mean())
             row["correct_of_all"] = float((record.n_correct / record.n_trials).mean())
         row["ratio_to_truth"] = row["mean_pass_rate"] / float(p.mean())
-        for rounding in ("floor", "ceil"):
+        for rounding in ("floor", "ceil", "nearest"):
             cfg192 = StrategyCfg("prop2diff", k=192, rounding=rounding)
             row[f"mean_quota_{rounding}"] = float(np.mean([*freeze(cfg192, rates).quota.values()]))
         wrong = rates.assign(rate_trials=rates.n_resp, rate_correct=rates.n_resp - rates.n_wrong)
@@ -101,7 +101,7 @@ POOLS = ("Uniform k=4", "VRT k=32", "VRT k=52", "pilot of 32 (Prop2Diff)")
 def spreads(rows: list[dict]) -> dict:
     "How far means lie apart."
     out = {"largest_rate_error": max(abs(r["ratio_to_truth"] - 1) for r in rows)}
-    for rounding in ("floor", "ceil"):
+    for rounding in ("floor", "ceil", "nearest"):
         mean = {r["pool"]: r[f"mean_quota_{rounding}"] for r in rows}
         pools = [mean[name] for name in POOLS]
         out[f"quota_spread_{rounding}"] = max(pools) / min(pools) - 1

@@ -51,20 +51,24 @@ def uniform(
     return [at_least_one("k", k)] * n_queries
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #833987a1
-ROUNDINGS = ("floor", "ceil")
+ROUNDINGS = {
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "nearest": lambda x: math.floor(x + Fraction(1, 2)),
+}
 
 
 def round_quota(
     wanted: Fraction | float,  # Correct responses, exact
     cover: bool = True,  # At least one
-    rounding: str = "floor",  # "floor" or "ceil"
+    rounding: str = "floor",  # One of ROUNDINGS
 ) -> int:
     "A quota as a whole number."
     if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding={rounding!r}; need one of {ROUNDINGS}")
-    return max((math.ceil if rounding == "ceil" else math.floor)(wanted), int(cover))
+        raise ValueError(f"rounding={rounding!r}; need one of {tuple(ROUNDINGS)}")
+    return max(ROUNDINGS[rounding](wanted), int(cover))
 
-
+# %% ../../nbs/40_sample/20_strategy.ipynb #6958af74
 def prop2diff(
     n_wrong: Sequence[int],  # Wrong responses to each query
     n_resp: Sequence[int],  # All graded responses to each query
@@ -107,7 +111,7 @@ class StrategyCfg:
     k: int | Mapping[str, int]  # Draws (vrt), responses (uniform) or those of the hardest query
     max_trials: int | Mapping[str, int] = 2048  # Most draws per query, or by query id; vrt draws k
     n_pilot: int = 32  # Draws that fix the fail rate of a query; not for vrt and uniform
-    rounding: str = "floor"  # Of quotas: floor or ceil; not for vrt and uniform
+    rounding: str = "floor"  # Of quotas: floor, ceil or nearest; not for vrt and uniform
     cover: bool = True  # At least one response for each query; not for vrt and uniform
     curve: Callable[[Fraction], float] | None = None  # Fail rate to share of k, both in [0, 1]
     prior: tuple[float, float] | None = None  # Beta prior of fail rates; the plain ratio when None
