@@ -27,11 +27,11 @@ STRATEGY_STYLE = {  # Name: (color, marker)
     "VRT": ("#D55E00", "D"),
     "DARS-Uniform": ("#0072B2", "o"),
     "DARS-Prop2Diff": ("#009E73", "s"),
+    "budget": ("#CC79A7", "P"),
 }
 OTHER_STYLE = (  # In order of use
     ("#777777", "v"),
     ("#111111", "^"),
-    ("#CC79A7", "P"),
     ("#E69F00", "X"),
     ("#56B4E9", "p"),
 )
