@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from sampler import (
     forked,
     journal_bytes,
     kill_engines,
+    kill_often,
     mixed_world,
     sample_here,
     virtual_run,
@@ -51,16 +51,10 @@ def killed(strategy, queries, engine, n_kills: int, seed: int) -> dict:
     "One run killed at random moments, against one that was left alone."
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as tmp:
-        tmp, n_dead = Path(tmp), 0
+        tmp = Path(tmp)
         assert os.waitpid(forked(sample_here, tmp / "whole", queries, engine, strategy), 0)[1] == 0
         n_bytes, folder = journal_bytes(tmp / "whole"), tmp / "killed"
-        for target in sorted(rng.uniform(0, 0.98) for _ in range(n_kills)):
-            pid = forked(sample_here, folder, queries, engine, strategy)
-            while journal_bytes(folder) < target * n_bytes:
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.1))
-            os.kill(pid, signal.SIGKILL)
-            n_dead += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        n_dead = kill_often(rng, n_kills, n_bytes, 0.1, folder, queries, engine, strategy)
         last = forked(sample_here, folder, queries, engine, strategy)
         assert os.waitpid(last, 0)[1] == 0
         a, b = (both_sets(tmp / f, queries, strategy) for f in ("whole", "killed"))

@@ -367,6 +367,21 @@ def journal_bytes(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.glob("journal-*"))
 
 
+def kill_often(
+    rng: random.Random, n_kills: int, n_bytes: int, pause: float, folder: Path, *run
+) -> int:
+    "Start a run and kill it, again and again, as its journals grow. Returns how often it was killed."
+    killed = 0
+    for target in sorted(rng.uniform(0, 0.98) for _ in range(n_kills)):
+        pid = forked(sample_here, folder, *run)
+        while journal_bytes(folder) < target * n_bytes:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, pause))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    return killed
+
+
 def kill(n_kills: int = 50, n: int = 400) -> dict:
     "Kill one run at random moments; then compare its set with that of an uninterrupted run."
     strategy, rng = StrategyCfg("prop2diff", k=12, n_pilot=8, max_trials=64), random.Random(0)
@@ -379,14 +394,8 @@ def kill(n_kills: int = 50, n: int = 400) -> dict:
             begin = time.perf_counter()
             assert os.waitpid(whole, 0)[1] == 0
             seconds = time.perf_counter() - begin
-            n_bytes, folder, killed = journal_bytes(tmp / "whole"), tmp / "killed", 0
-            for target in sorted(rng.uniform(0, 0.98) for _ in range(n_kills)):
-                pid = forked(sample_here, folder, queries, engine, strategy)
-                while journal_bytes(folder) < target * n_bytes:
-                    time.sleep(0.002)
-                time.sleep(rng.uniform(0, 0.2))
-                os.kill(pid, signal.SIGKILL)
-                killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+            n_bytes, folder = journal_bytes(tmp / "whole"), tmp / "killed"
+            killed = kill_often(rng, n_kills, n_bytes, 0.2, folder, queries, engine, strategy)
             n_before = len(read_pool(tmp / "killed", ["trial"]))
             last = forked(sample_here, tmp / "killed", queries, engine, strategy)
             ended = os.waitpid(last, 0)[1]

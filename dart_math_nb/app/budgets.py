@@ -21,7 +21,7 @@ from ..data.records import Query
 from ..sample.budget import more_buys, too_small
 from ..sample.difficulty import exhausted_queries
 from ..sample.freeze import read_strategy
-from ..sample.rounds import budget_draws, read_rounds, spent_so_far
+from ..sample.rounds import budget_draws, first_forecast, read_rounds, spent_so_far
 from ..sample.strategy import BUDGET, StrategyCfg, pilot_size
 from ..sample.worth import UNITS, Budget, counted_in
 from ..store.run import RunFolder, pool_of
@@ -167,8 +167,8 @@ def spent_line(
 ) -> str:
     "What was expected and what was spent, in a line."
     amount, unit = counted_in(strategy.budget)
-    expected = [row["predicted"] for row in rounds if row["predicted"]]
-    said = f", {expected[0]:,.0f} expected after the pilot" if expected else ""
+    expected = first_forecast(rounds)
+    said = "" if expected is None else f", {expected:,.0f} expected after the pilot"
     more = f", {spent['drawn']:,.0f} with surplus" if spent["drawn"] > spent["counted"] else ""
     return f"budget of {amount:,.0f} {unit}: {spent['counted']:,.0f} spent{said}{more}"
 

@@ -22,7 +22,7 @@ from ..sample.difficulty import exhausted_queries
 from ..sample.forecast import Known, from_counts, with_k
 from ..sample.freeze import read_strategy
 from ..sample.play import outcomes, times_for
-from ..sample.rounds import budget_draws, read_rounds, spent_so_far
+from ..sample.rounds import budget_draws, first_forecast, read_rounds, spent_so_far
 from ..sample.standing import progress_table
 from ..sample.strategy import BUDGET, StrategyCfg
 from ..sample.worth import counted_in
@@ -156,8 +156,8 @@ def budget_prose(
 ) -> str:
     "What was asked, expected and spent, in words."
     amount, unit = counted_in(strategy.budget)
-    told = [r["predicted"] for r in rounds if r["predicted"]]
-    said = f"; {told[0]:,.0f} were expected after the pilot" if told else ""
+    told = first_forecast(rounds)
+    said = "" if told is None else f"; {told:,.0f} were expected after the pilot"
     out = f"A budget of {amount:,.0f} {unit}: {spent['counted']:,.0f} were spent{said}. "
     out += f"With draws beyond the stops it was {spent['drawn']:,.0f}. "
     out += f"A query was drawn while its next draw was worth more than {strategy.level.value:.3g}. "

@@ -20,7 +20,7 @@ from ..data.messages import one_line
 from ..data.progress import Progress
 from .grading import Grader
 from .queue import Queue
-from .recorder import servers_of
+from .recorder import failed_share, one_server, servers_of
 from .status import Status, write_status
 
 # %% ../../nbs/40_sample/58_teller.ipynb #3e837515
@@ -64,7 +64,7 @@ def status(self: Teller, state: str = "running", error: BaseException | str = ""
         **{name: getattr(queue, name) for name in _COUNTS},
         **{name: round(getattr(grader, name)) for name in _GRADED},
         **{name: grader.kinds[kind] for name, kind in _KINDS.items()},
-        servers=servers_of(self.engine),
+        servers=[one_server(s) for s in servers_of(self.engine)],
         n_left=round(queue.need),
         n_flying=queue.flying,
         draws_per_s=round((grader.n_drawn - before) / max(now - since, 1e-3), 1),
@@ -97,9 +97,8 @@ async def tell_on(
 @patch
 def failing(self: Teller) -> str:  # Empty while no more than one request in a hundred fails
     "How many requests fail, in words."
-    rows = servers_of(self.engine)
-    n, failed = sum(r["n_requests"] for r in rows), sum(sum(r["failures"].values()) for r in rows)
-    return f", {failed / n:.0%} of requests fail" if failed > 0.01 * n else ""
+    share = failed_share(self.engine)
+    return f", {share:.0%} of requests fail" if share > 0.01 else ""
 
 # %% ../../nbs/40_sample/58_teller.ipynb #b657920c
 @patch
