@@ -23,8 +23,8 @@ import pandas as pd
 
 from dart_math_nb.data.files import folder_revision
 from dart_math_nb.data.records import Source
-from dart_math_nb.demo.pipeline import prompt_of, tiny_engine
-from dart_math_nb.demo.tiny import TEACHER_TEMPERATURE, tiny_path, tiny_queries
+from dart_math_nb.demo.pipeline import prompt_of, teacher_source, tiny_engine
+from dart_math_nb.demo.tiny import tiny_path, tiny_queries
 from dart_math_nb.evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks
 from dart_math_nb.sample.loop import sample_pool
 from dart_math_nb.sample.standing import graded_prefix
@@ -62,14 +62,7 @@ class Drawn:
 
 def draw_pool(folder: Path, queries: list, seed: int) -> tuple[Drawn, pd.DataFrame]:
     "The teacher's draws of each query, until enough are correct or the limit."
-    source = Source(
-        "tiny-teacher",
-        folder_revision(tiny_path("teacher")),
-        template="plain",
-        temperature=TEACHER_TEMPERATURE,
-        max_tokens=80,
-        run_seed=seed,
-    )
+    source = teacher_source(seed)
     enough = StrategyCfg("uniform", ENOUGH, LIMIT)
     with open_pool(folder) as pool, tiny_engine(tiny_path("teacher")) as engine:
         how = {"source": source, "strategy": enough, "prompt_of": prompt_of, "progress": False}
