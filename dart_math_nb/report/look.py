@@ -29,7 +29,7 @@ from ..sample.boundary import rate_interval
 from ..sample.difficulty import exhausted_queries
 from ..sample.standing import fail_rates
 from ..sample.state import read_forms, result_table
-from ..sample.strategy import STRATEGIES, StrategyCfg, pilot_size
+from ..sample.strategy import MOST, STRATEGIES, StrategyCfg, pilot_size
 from ..sets.cut import query_states, source_draws
 from dart_math_nb.sets.stage import (
     main_source,
@@ -160,7 +160,7 @@ def look_rates(
     points: pd.DataFrame | None = None,  # Where each query stands under it
 ) -> pd.DataFrame:  # query_id -> n_rated (draws behind the rate), pass_rate, low, high
     "Pass rate of each query with its 95 % interval, free of the bias of stopping."
-    fixed = pilot_size(strategy) if strategy else 2**31
+    fixed = pilot_size(strategy) if strategy else MOST
     fixed = strategy.k if strategy and strategy.name == "vrt" else fixed
     if fixed:
         rates = fail_rates(draws, fixed)
