@@ -57,16 +57,31 @@ class Run:
     teller: Teller
     split_thought: bool = False  # Keep thoughts between marks apart from answers
     ending: str = ""  # "workers": they must end; "all": the grader too, once nothing waits
-    wake: asyncio.Event = field(default_factory=asyncio.Event)  # New work for workers
+    idle: list[asyncio.Future] = field(default_factory=list)  # Of workers that wait for work
+
+# %% ../../nbs/40_sample/60_loop.ipynb #874abf19
+@patch
+def pulse(self: Run) -> None:
+    "Wake a few workers, and the grader when nothing is left to do."
+    self.rouse(8)
+    if not self.queue.n_open:
+        self.grader.ready.set()
 
 
 @patch
-def pulse(self: Run) -> None:
-    "Wake whoever waits for a change: all workers, and the grader when nothing is left to do."
-    self.wake.set()
-    self.wake.clear()
-    if not self.queue.n_open:
-        self.grader.ready.set()
+def rouse(self: Run, n: int = 1) -> None:
+    "Wake workers that wait for work."
+    while n > 0 and self.idle:
+        if not (waits := self.idle.pop()).done():
+            waits.set_result(None)
+            n -= 1
+
+
+@patch
+async def rest(self: Run) -> None:
+    "Wait for work."
+    self.idle.append(waits := asyncio.get_running_loop().create_future())
+    await waits
 
 # %% ../../nbs/40_sample/60_loop.ipynb #f7441c4d
 def make_run(
@@ -148,12 +163,13 @@ async def work(self: Run) -> None:
     while not self.ending:  # an engine may swallow the cancellation
         state = None if grader.is_full() else queue.next_state()
         if state is not None:
+            self.rouse()
             await self.draw_one(state)
         elif queue.n_open and not queue.flying:
             queue.try_again()
             self.pulse()
         else:
-            await self.wake.wait()
+            await self.rest()
 
 # %% ../../nbs/40_sample/60_loop.ipynb #8af9ccd7
 @patch
