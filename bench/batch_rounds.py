@@ -2,8 +2,8 @@
 
 python bench/batch_rounds.py: rounds against requests against overdraw on the measured pass rates of the data folder,
 draw by draw; then the tiny teacher, asked in rounds and by the loop, where texts depend on prompt and seed alone.
-With --vllm PYTHON that interpreter's vLLM answers the files by its run-batch, and the share of texts that are those of
-the transformers engine is counted (--only vllm leaves out the rest). Writes bench/results/batch_rounds.json.
+With --vllm PYTHON that interpreter's vLLM answers the files by its run-batch, from end to end (--only vllm leaves out
+the rest). Writes bench/results/batch_rounds.json.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import Query
 from dart_math_nb.demo.pipeline import prompt_of, teacher_source, tiny_engine
 from dart_math_nb.demo.tiny import tiny_path, tiny_queries
-from dart_math_nb.engines.batch_files import batch_engine, find_provider, read_results
+from dart_math_nb.engines.batch_files import batch_speech, find_provider, read_results
 from dart_math_nb.engines.protocol import Draw, params_of, run_async
 from dart_math_nb.engines.retry import draw_all
 from dart_math_nb.sample.batches import Asker, RoundCfg, plan_round, read_round, write_round
@@ -141,10 +141,13 @@ def rounds_of(run: Path, queries, strategy, ask: Asker, answer, cfg=RoundCfg()) 
     "Write, answer, read, until nothing is left to ask."
     keep_list(run, queries)
     rows = []
-    while (round := write_round(run, queries, strategy, ask, cfg)) is not None:
+    while len(rows) < cfg.rounds:
+        if (round := write_round(run, queries, strategy, ask, cfg)) is None:
+            break
         found = read_round(run, [answer(round.paths(run), run / f"out-{round.number}.jsonl")])
         row = {"requests": round.n_requests, "answers": found.counts["answers"]}
         rows.append(row | {"open": found.n_open, "missing": found.n_missing})
+        print(rows[-1], flush=True)
     return rows
 
 
@@ -158,7 +161,7 @@ def tiny(n: int = 200) -> list[dict]:
     "The tiny teacher in rounds and by the loop."
     queries, source, rows = tiny_queries(n, seed=11), teacher_source(3), []
     ask = Asker(
-        batch_engine("openai", "tiny", "vllm"), find_provider("openai"), source, prompt_of=prompt_of
+        batch_speech("openai", "tiny", "vllm"), find_provider("openai"), source, prompt_of=prompt_of
     )
     with tempfile.TemporaryDirectory() as tmp, tiny_engine(tiny_path("teacher")) as engine:
         for kind, strategy in (
@@ -179,42 +182,40 @@ def tiny(n: int = 200) -> list[dict]:
     return rows
 
 
-def vllm(python: str, n: int = 40) -> dict:
-    "The tiny teacher behind vLLM's run-batch, from end to end."
+def vllm(python: str, most: int, n: int = 40) -> dict:
+    "The tiny teacher behind vLLM's run-batch, from end to end: a start of vLLM per round."
     queries, source = tiny_queries(n, seed=12), teacher_source(3)
     strategy, begin = with_stop(StrategyCfg("prop2diff", 6, 32, 4)), time.monotonic()
-    engine, provider = batch_engine("vllm", "tiny", chat=True), find_provider("vllm")
-    ask = Asker(engine, provider, source, prompt_of=prompt_of)
-    with tempfile.TemporaryDirectory() as tmp, tiny_engine(tiny_path("teacher")) as local:
+    speech, provider = batch_speech("vllm", "tiny", chat=True), find_provider("vllm")
+    ask = Asker(speech, provider, source, prompt_of=prompt_of)
+    with tempfile.TemporaryDirectory() as tmp:
         run = Path(tmp) / "run"
-        asked = rounds_of(run, queries, strategy, ask, by_vllm(python), RoundCfg(rounds=3))
-        seconds, same, total = time.monotonic() - begin, 0, 0
-        for file in sorted(run.glob("batch/round-*/requests-*.jsonl")):
-            rows = {r["custom_id"]: r["body"] for r in rows_in([file])}
-            out = run / f"out-{int(file.parent.name[-4:])}.jsonl"
-            found = list(read_results(out, provider, engine))
-            ids = [json.loads(line)["custom_id"] for line in out.read_text().splitlines()]
-            draws = [Draw("q", 0, rows[i]["messages"][0]["content"], rows[i]["seed"]) for i in ids]
-            ours = run_async(draw_all(local, draws, replace(params_of(source), temperature=0)))
-            same += sum(a.done.text == b.text for a, b in zip(found, ours, strict=True))
-            total += len(ids)
+        asked = rounds_of(run, queries, strategy, ask, by_vllm(python), RoundCfg(rounds=most))
+        texts = {}
+        for out in sorted(run.glob("out-*.jsonl")):
+            found = read_results(out, provider, speech)
+            texts |= {(r.key.query, r.key.trial): r.done.text for r in found}
         pool = read_pool(run / "pool")
+    kept = {(q, t): x for q, t, x in zip(pool.query_id, pool.trial, pool.response, strict=True)}
     found = {"queries": n, "rounds": len(asked), "each": asked, "draws": len(pool)}
-    found |= {"correct": int(pool["correct"].sum()), "seconds": round(seconds)}
-    return found | {"texts": total, "as_greedy": same}
+    found |= {
+        "correct": int(pool["correct"].sum()),
+        "truncated": int((pool.error == "truncated").sum()),
+    }
+    return found | {"kept_as_answered": kept == texts, "seconds": round(time.monotonic() - begin)}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--vllm", help="interpreter that has vLLM")
+    parser.add_argument("--most", type=int, default=6, help="rounds of it, a start of vLLM each")
     parser.add_argument("--only", choices=("simulated", "tiny", "vllm"))
     args = parser.parse_args()
-    found = read_json(OUT) if OUT.exists() else {}
-    found |= {"date": date.today().isoformat(), "machine": platform.machine() + ", 2 cores"}
+    new = {"date": date.today().isoformat(), "machine": platform.machine() + ", 2 cores"}
     if args.only in (None, "simulated"):
-        found["simulated"] = simulated()
+        new["simulated"] = simulated()
     if args.only in (None, "tiny"):
-        found["tiny"] = tiny()
+        new["tiny"] = tiny()
     if args.vllm:
-        found["vllm"] = vllm(args.vllm)
-    write_json(OUT, found)
+        new["vllm"] = vllm(args.vllm, args.most)
+    write_json(OUT, (read_json(OUT) if OUT.exists() else {}) | new)

@@ -51,7 +51,8 @@ def asker_of(
     provider: str,  # Name
 ) -> Asker:
     "What turns draws into requests. Raises Refused for what the provider does not take."
-    ask = Asker(setup.engine, find_provider(provider), setup.source, setup.params, setup.prompt_of)
+    engine, taker = setup.engine, find_provider(provider)
+    ask = Asker(engine.speech, taker, setup.source, setup.params, setup.prompt_of)
     ask.line(setup.queries[0], 0, 1)
     return ask
 

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/batch_files.html.md
 
 # %% auto #0
 __all__ = ['ROWS', 'PROVIDERS', 'Reply', 'CLAUDE', 'GOOGLE', 'SHAPES', 'DrawKey', 'query_word', 'draw_key', 'read_key',
-           'Provider', 'find_provider', 'batch_dialect', 'batch_engine', 'openai_request', 'anthropic_request',
+           'Provider', 'find_provider', 'batch_dialect', 'batch_speech', 'openai_request', 'anthropic_request',
            'gemini_request', 'request_line', 'chat_reply', 'openai_result', 'anthropic_result', 'gemini_result',
            'Shape', 'shape_of', 'Written', 'write_requests', 'Result', 'cause_of', 'outcome', 'read_line',
            'read_results']
@@ -24,7 +24,6 @@ from ..data.gate import LIMITS, json_object, raw_lines
 from ..data.messages import Refused, check_names, one_line
 from ..data.records import short_hash
 from .dialects import Dialect, find_dialect
-from .openai import OpenAIEngine, said
 from dart_math_nb.engines.protocol import (
     Completion,
     Draw,
@@ -34,6 +33,7 @@ from dart_math_nb.engines.protocol import (
     SampleParams,
 )
 from .refusals import refusal
+from .request import Speech, said
 from .retry import ServerFault
 
 # %% ../../nbs/35_engines/45_batch_files.ipynb #75524923
@@ -145,21 +145,21 @@ def batch_dialect(
     return find_dialect(dialect)
 
 
-def batch_engine(
+def batch_speech(
     provider: str,  # Name
     model: str,  # Name that the provider knows it by
     dialect: str | Dialect | None = None,  # None for the usual one
-    **options,  # Of `OpenAIEngine`: chat, system, fields, body
-) -> OpenAIEngine:  # Never connected
+    **options,  # Of `Speech`: chat, system, extra
+) -> Speech:
     "What writes requests of a provider and reads its replies."
     found = dialect if isinstance(dialect, Dialect) else None
     found = found or batch_dialect(find_provider(provider), dialect)
-    return OpenAIEngine(model, dialect=found, stream=False, **options)
+    return Speech(model, found, stream=False, **options)
 
 # %% ../../nbs/35_engines/45_batch_files.ipynb #c9fed22b
 def openai_request(
     key: str,
-    body: dict,  # From `OpenAIEngine.request_body`
+    body: dict,  # From `Speech.request_body`
 ) -> dict:
     "A line for OpenAI and vLLM."
     url = "/v1/chat/completions" if "messages" in body else "/v1/completions"
@@ -190,16 +190,16 @@ def gemini_request(key: str, body: dict) -> dict:
 # %% ../../nbs/35_engines/45_batch_files.ipynb #9b2fd64d
 def request_line(
     provider: Provider,
-    engine: OpenAIEngine,  # From `batch_engine`
+    speech: Speech,  # From `batch_speech`
     draw: Draw,
     params: SampleParams,
     key: str,  # From `draw_key`
 ) -> dict:  # One line of a file
     "The request of a draw. Raises Refused for what the provider does not take."
-    if provider.chat_only and not engine.chat:
+    if provider.chat_only and not speech.chat:
         what = f"{provider.name} takes chats only, and the prompt is a text"
         raise Refused(f"{what}; need --template chat")
-    body = engine.request_body(draw, params)
+    body = speech.request_body(draw, params)
     body = {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
     return SHAPES[provider.shape].request(key, body)
 
@@ -387,7 +387,7 @@ def cause_of(
 
 # %% ../../nbs/35_engines/45_batch_files.ipynb #3a90e891
 def outcome(
-    engine: OpenAIEngine,  # From `batch_engine`
+    speech: Speech,  # From `batch_speech`
     reply: Reply,
     where: str,  # File and line, for messages
 ) -> Completion | Exception:
@@ -396,8 +396,8 @@ def outcome(
         if isinstance(reply, str):
             return ServerFault(f"{where}: {reply}", cause=reply)
         if isinstance(reply, tuple):
-            return refusal(where, *reply, 0.0, engine.key_name)
-        return engine.read_reply(where, json.dumps(reply).encode())
+            return refusal(where, *reply, 0.0, speech.key_name)
+        return speech.read_reply(where, json.dumps(reply).encode())
     except (ServerFault, Exhausted, ValueError) as e:
         return e
 
@@ -405,7 +405,7 @@ def outcome(
 def read_line(
     data: bytes,
     shape: str,  # Key of SHAPES that was expected
-    engine: OpenAIEngine,
+    speech: Speech,
     where: str,  # File and line
 ) -> tuple[DrawKey | None, Completion | Exception]:
     "Key and outcome of a line. Raises Refused where it belongs to another kind of file."
@@ -424,16 +424,16 @@ def read_line(
     except (LookupError, TypeError, ValueError, AttributeError) as e:
         why = f"{where}: no result in a known form ({type(e).__name__}: {e})"
         return key, ServerFault(one_line(why, 300), cause="schema")
-    return key, outcome(engine, reply, where)
+    return key, outcome(speech, reply, where)
 
 # %% ../../nbs/35_engines/45_batch_files.ipynb #f1710178
 def read_results(
     path: str | Path,  # Result or error file; may be compressed
     provider: Provider,
-    engine: OpenAIEngine,  # From `batch_engine`
+    speech: Speech,  # From `batch_speech`
 ) -> Iterator[Result]:
     "What became of requests. Raises FileNotFoundError, or Refused for another kind of file."
     for number, data in raw_lines(path, cut=True):
         if data.strip():
             where = f"{Path(path).name}, line {number}"
-            yield Result(number, *read_line(data, provider.shape, engine, where))
+            yield Result(number, *read_line(data, provider.shape, speech, where))

@@ -35,7 +35,7 @@ from dart_math_nb.engines.batch_files import (
     Provider,
     Result,
     Written,
-    batch_engine,
+    batch_speech,
     cause_of,
     draw_key,
     find_provider,
@@ -45,7 +45,6 @@ from dart_math_nb.engines.batch_files import (
     write_requests,
 )
 from ..engines.dialects import Dialect
-from ..engines.openai import OpenAIEngine
 from dart_math_nb.engines.protocol import (
     Completion,
     PromptRefused,
@@ -54,6 +53,7 @@ from dart_math_nb.engines.protocol import (
     params_of,
 )
 from ..engines.reasoning import as_kept
+from ..engines.request import Speech
 from .freeze import read_strategy
 from .grading import GradeFn, Grader, grade_completion, leave_ungraded
 from .refused import enter_refusals, keep_refusal, read_refusals
@@ -163,9 +163,9 @@ class BatchRound:
         "Its files of requests."
         return [round_folder(run, self.number) / f["name"] for f in self.files]
 
-    def engine(self) -> OpenAIEngine:
+    def speech(self) -> Speech:
         "What reads its results."
-        return batch_engine(self.provider, self.model, Dialect(**self.dialect), chat=self.chat)
+        return batch_speech(self.provider, self.model, Dialect(**self.dialect), chat=self.chat)
 
 # %% ../../nbs/40_sample/73_batches.ipynb #0bedc59c
 def round_folder(
@@ -370,7 +370,7 @@ def plan_round(
 class Asker:
     "Who is asked, and how."
 
-    engine: OpenAIEngine  # From `batch_engine`
+    speech: Speech  # From `batch_speech`
     provider: Provider
     source: Source  # What the draws depend on besides the query
     params: SampleParams | None = None  # As `source` says, when None
@@ -388,7 +388,7 @@ def line(
     draw = draw_for(query, trial, self.prompt_of(query), self.source.run_seed)
     key = draw_key(query.query_id, self.source.source_id, trial, number)
     params = self.params or params_of(self.source)
-    return request_line(self.provider, self.engine, draw, params, key)
+    return request_line(self.provider, self.speech, draw, params, key)
 
 # %% ../../nbs/40_sample/73_batches.ipynb #354ae616
 @dataclass(frozen=True)
@@ -419,8 +419,8 @@ def record_of(
     **kept,  # most_trials, split_thought, grade_later, store
 ) -> BatchRound:
     "What is needed to read the results of a round."
-    engine, opening = ask.engine, opened_by(ask.prompt_of(plan[0][0].query))
-    who = (ask.provider.name, engine.model, asdict(engine.speaks), engine.chat)
+    speech, opening = ask.speech, opened_by(ask.prompt_of(plan[0][0].query))
+    who = (ask.provider.name, speech.model, asdict(speech.dialect), speech.chat)
     about = [{"name": w.path.name, "n_lines": w.n_lines, "n_bytes": w.n_bytes} for w in files]
     what = (ask.source.source_id, len(plan), about, date.today().isoformat())
     return BatchRound(number, name, *who, *what, opening=opening, **kept)
@@ -612,9 +612,9 @@ def refuse_all(self: Reader) -> None:
 @patch
 def read_files(self: Reader, files: Iterable[str | Path]) -> None:
     "Read files as the last round says. Raises Refused for files of another kind."
-    provider, engine = find_provider(self.round.provider), self.round.engine()
+    provider, speech = find_provider(self.round.provider), self.round.speech()
     for path in files:
-        for result in read_results(path, provider, engine):
+        for result in read_results(path, provider, speech):
             self.take(result)
             if len(self.batch) >= CHUNK:
                 self.flush()
