@@ -16,11 +16,12 @@ import pandas as pd
 from ..data.files import read_json
 from ..data.places import read_own
 from dart_math_nb.store.journal import (
-    LEFT_ASIDE,
+    Damage,
     PoolFile,
     name_lines,
     pool_files,
     read_part,
+    repair_journal,
     rows_table,
     set_aside,
     split_journal,
@@ -34,15 +35,15 @@ from .trials import read_trials
 # %% ../../nbs/15_store/50_check.ipynb #44de5c70
 def check_pool(
     folder: str | Path,  # Folder of a pool
-    repair: bool = False,  # Move damaged parts to quarantine, so that their draws are drawn again
+    repair: bool = False,  # Move what is damaged to quarantine, so that it is drawn again
 ) -> pd.DataFrame:  # file, n_rows, problem (None when whole); attrs: n_draws, n_repeated
     """Read a whole pool and say what is damaged.
     Raises FileNotFoundError without the folder, ValueError when a shard to repair is in use."""
     folder, rows = Path(folder), []
     for place, kind in pool_files(folder).items():
         n_rows, problem = check_file(place.path(folder, kind), kind)
-        if problem and repair and kind == "part":
-            problem += _set_aside(folder, place)
+        if problem and repair:
+            problem += _set_aside(folder, place, kind)
         rows.append((place.path(folder, kind).name, n_rows, problem))
     rows += [(name, 0, problem) for name, problem in damaged_json(folder)]
     table = pd.DataFrame(rows, columns=["file", "n_rows", "problem"], dtype=object)
@@ -82,11 +83,12 @@ def check_file(
         warnings.simplefilter("always")
         table = read_part(path)
     if table is None:
-        return 0, str(said[0].message).removeprefix(f"{path}: ").removesuffix(LEFT_ASIDE)
+        return 0, said[0].message.why.removeprefix(": ")
     return table.num_rows, None
 
 
-def _set_aside(folder: Path, place: PoolFile) -> str:
-    with lock_shard(folder, place.shard):
-        set_aside(place.path(folder, "part"))
+def _set_aside(folder: Path, place: PoolFile, kind: str) -> str:
+    with lock_shard(folder, place.shard), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Damage)  # it is in the table
+        (set_aside if kind == "part" else repair_journal)(place.path(folder, kind))
     return "; moved to quarantine"

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..data.messages import Refused
 from ..data.records import KEY, short_hash
 from dart_math_nb.store.journal import (
     PoolFile,
@@ -28,6 +29,7 @@ from dart_math_nb.store.journal import (
     read_part,
     write_part,
 )
+from .run import run_of
 from .schema import POOL_COLUMNS, POOL_SCHEMA, file_kind, files_of
 
 # %% ../../nbs/15_store/12_rows.ipynb #7696a821
@@ -56,7 +58,7 @@ def read_verdict_file(
         table = read_part(path, _SCHEMA.names)
     if table is None:
         what = "these verdicts cannot be read, and older ones are not to be used"
-        raise ValueError(f"{path}: {what}; dart-math regrade RUN makes them anew")
+        raise Refused(f"{path}: {what}; dart-math regrade {run_of(path.parent)} makes them anew")
     return table
 
 # %% ../../nbs/15_store/12_rows.ipynb #e5bbe570
