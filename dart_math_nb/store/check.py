@@ -60,7 +60,7 @@ def damaged_json(
 ) -> list[tuple[str, str]]:  # Name below the folder, what is wrong
     "Sources and records of imports that cannot be read, or are not what their name says."
     read = {"source": read_source, "import": read_json, "rule": read_json}
-    read |= {"verdicts": read_verdict_file}
+    read |= {"verdicts": read_verdict_file, "grader": read_json}
     found = []
     for name in files_of(folder, *read):
         try:

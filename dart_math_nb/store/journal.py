@@ -15,7 +15,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO, IOBase
@@ -168,10 +168,11 @@ def _is_broken(path: Path) -> bool:
 def write_part(
     path: Path,  # Final name
     table: pa.Table,  # Columns of POOL_SCHEMA
+    more: Mapping[bytes, bytes] | None = None,  # That it says of itself
 ) -> Path:  # The part
     "Write an immutable part, sorted by key."
     table = table.sort_by([(name, "ascending") for name in KEY])
-    table = table.replace_schema_metadata(part_metadata())
+    table = table.replace_schema_metadata(part_metadata() | dict(more or {}))
     options = dict(compression="zstd", write_page_checksum=True, row_group_size=2**16)
     with atomic_path(path) as p:
         pq.write_table(table, p, use_dictionary=list(DICTIONARY), **options)

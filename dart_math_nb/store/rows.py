@@ -40,13 +40,15 @@ _SCHEMA = pa.schema([POOL_SCHEMA.field(name) for name in (*KEY, *VERDICT)])
 def write_verdicts(
     folder: str | Path,  # Of a pool
     rows: Sequence[dict],  # With KEY and VERDICT; other columns are left out
+    grader: str = "",  # Its version, where it is known
 ) -> Path:  # The file
     "Write verdicts that hold instead of those before."
     rows = [{name: row[name] for name in _SCHEMA.names} for row in rows]
     there = files_of(folder, "verdicts")
     number = 1 + max((int(file_kind(n)[1]["number"]) for n in there), default=-1)
     path = Path(folder) / f"verdicts-{number:06d}-{short_hash(rows)}.parquet"
-    return write_part(path, pa.Table.from_pylist(rows, _SCHEMA))
+    more = {b"grader": grader.encode()} if grader else {}
+    return write_part(path, pa.Table.from_pylist(rows, _SCHEMA), more)
 
 # %% ../../nbs/15_store/12_rows.ipynb #890d035b
 def read_verdict_file(

@@ -232,6 +232,16 @@ FILES = (
         example="rules/uniform.json",
     ),
     FileKind(
+        kind="grader",
+        pattern=rf"grader-{_SHARD}\.json",
+        what="versions of the grader whose verdicts a shard holds",
+        writer="a shard, before a row that is graded; whoever grades again",
+        fixed=False,
+        copied=True,
+        checked=True,
+        example="grader-0.json",
+    ),
+    FileKind(
         kind="status",
         pattern=rf"status-{_SHARD}\.json",
         what="where a run stands",
