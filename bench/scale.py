@@ -98,20 +98,22 @@ def one_size(n_chars: int, n_draws: int) -> list[dict]:
         return [r | {"set_rows": card["rows"], "parts_mb": round(size)} for r in rows]
 
 
+def keep(rows: list[dict]) -> None:
+    "Write the rows of a size beside those of the others."
+    size = (rows[0]["chars"], rows[0]["draws"])
+    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    mine = [r for r in kept if (r["chars"], r["draws"]) != size] + rows
+    machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
+    out = {"date": str(date.today()), "machine": machine, "python": platform.python_version()}
+    out["rows"] = sorted(mine, key=lambda r: (r["chars"], r["draws"]))
+    RESULTS.write_text(json.dumps(out, indent=1) + "\n")
+
+
 def main() -> None:
-    for kind in sys.argv[1:] or ["long", "short"]:
+    for kind in sys.argv[1:] or SIZES:
         n_chars, sizes = SIZES[kind]
         for n_draws in sizes:
-            rows = one_size(n_chars, n_draws)
-            kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-            mine = [r for r in kept if (r["chars"], r["draws"]) != (n_chars, n_draws)] + rows
-            machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
-            out = {
-                "date": str(date.today()),
-                "machine": machine,
-                "python": platform.python_version(),
-            }
-            RESULTS.write_text(json.dumps(out | {"rows": mine}, indent=1) + "\n")
+            keep(one_size(n_chars, n_draws))
 
 
 if __name__ == "__main__":

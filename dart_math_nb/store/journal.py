@@ -15,7 +15,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO, IOBase
@@ -168,11 +168,11 @@ def _is_broken(path: Path) -> bool:
 def write_part(
     path: Path,  # Final name
     table: pa.Table,  # Columns of POOL_SCHEMA
-    more: Mapping[bytes, bytes] | None = None,  # That it says of itself
+    says: Mapping[bytes, bytes] = {},  # noqa: B006  What it says of itself besides its version
 ) -> Path:  # The part
     "Write an immutable part, sorted by key."
     table = table.sort_by([(name, "ascending") for name in KEY])
-    table = table.replace_schema_metadata(part_metadata() | dict(more or {}))
+    table = table.replace_schema_metadata(part_metadata() | says)
     options = dict(compression="zstd", write_page_checksum=True, row_group_size=2**16)
     with atomic_path(path) as p:
         pq.write_table(table, p, use_dictionary=list(DICTIONARY), **options)
@@ -330,6 +330,7 @@ def _is_whole(part: Path, journal: Path) -> bool:
 def repair_shard(
     folder: Path,  # Of the pool
     shard: str,  # A shard that this process has locked
+    sure: Collection[PoolFile] = (),  # Parts that need not be read now, as from `indexed_parts`
 ) -> int:  # Number of the journal to continue
     "Remove what a crash left behind, move damaged files to quarantine."
     for litter in files_of(folder, "litter"):
@@ -341,7 +342,8 @@ def repair_shard(
             number = max(number, place.number + (kind == "part"))
     for place in [p for p in pool_files(folder) if p.shard == shard]:
         part, journal = place.path(folder, "part"), place.path(folder, "journal")
-        if part.exists() and not _is_whole(part, journal):
+        known = place in sure and not journal.exists()
+        if part.exists() and not known and not _is_whole(part, journal):
             set_aside(part)
             _damaged(part, f": not a readable part, moved to {aside}", True)
         if part.exists():
