@@ -10,7 +10,7 @@ __all__ = ['VERDICT', 'write_verdicts', 'read_verdict_file', 'Verdicts', 'read_v
 
 # %% ../../nbs/15_store/12_rows.ipynb #891ac21b
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,6 +118,7 @@ def iter_pool(
     query_ids: Iterable[str] | None = None,  # Only these queries
     where: pc.Expression | None = None,  # Only these rows
     first: bool = False,  # The verdicts that rows came with, not those that hold now
+    shards: Container[str] | None = None,  # Only files of these
 ) -> Iterator[pa.Table]:  # One table per file, ids and reasons as dictionaries
     """Tables of a pool, file by file: for pools larger than memory. Keys of two shards may repeat.
     Raises FileNotFoundError without the folder, ValueError for an unknown column."""
@@ -132,7 +133,7 @@ def iter_pool(
         named = _of(pa.array(sorted(set(query_ids)), pa.string()))
         wide = named if wide is None else named & wide
     for place, kind in pool_files(folder).items():
-        table = _read_file(folder, place, kind, read, wide)
+        table = _read_file(folder, place, kind, read, wide) if _is_of(place, shards) else None
         if table is not None:
             table = table if later is None else _with_last(table, later, where)
             yield table.select(columns)
@@ -140,6 +141,10 @@ def iter_pool(
 # %% ../../nbs/15_store/12_rows.ipynb #99d97bf4
 def _of(queries: pa.Array) -> pc.Expression:
     return pc.field("query_id").isin(queries)
+
+
+def _is_of(place: PoolFile, shards: Container[str] | None) -> bool:
+    return shards is None or place.shard in shards
 
 
 def _with_last(table: pa.Table, later: Verdicts, where: pc.Expression | None) -> pa.Table:
