@@ -12,11 +12,10 @@ __all__ = ['WORKERS', 'PARTS', 'EXPIRE', 'CLOSE', 'Record', 'LEASED', 'write_onc
 import fcntl
 import json
 import os
-import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -343,7 +342,9 @@ def leave(self: Leases) -> None:
 
 def _twin(folder: Path, there: Owner) -> str:
     who = f"process {there.pid} of {there.host}"
-    return f"{folder}: the name {there.owner!r} belongs to {who}; give each process a name of its own"
+    return (
+        f"{folder}: the name {there.owner!r} belongs to {who}; give each process a name of its own"
+    )
 
 # %% ../../nbs/15_store/32_lease.ipynb #76a9a35a
 @patch
@@ -503,7 +504,9 @@ def _all_blocks(look: Leases, table: pd.DataFrame) -> pd.DataFrame:
     again = sum(len(c) - 1 for b, c in look.claims.items() if b in real)
     what = f"{n} of {len(real)} blocks done, {len(look.parents)} given, {again} taken over"
     if CLOSE in look.done:
-        what += f", {read_json(look.folder / f'done-{CLOSE}.json').get('n_double')} draws made twice"
+        what += (
+            f", {read_json(look.folder / f'done-{CLOSE}.json').get('n_double')} draws made twice"
+        )
     sums = table[["holds", "lost", "late"]].sum().to_dict()
     row = {"process": "all", "state": what, "done": n, "beat_s": float("nan")}
     return pd.DataFrame([row | sums])
