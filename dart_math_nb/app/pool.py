@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from .printing import print_frame, print_table, tell
-from ..store.run import RunFolder, pool_of
+from ..store.run import RunFolder, pool_of, run_of
 
-# %% ../../nbs/70_app/35_pool.ipynb #8637d881
+# %% ../../nbs/70_app/35_pool.ipynb #552a3e77
 def tell_graders(
     run: str,  # Run folder, or folder of a pool
 ) -> None:
@@ -38,9 +38,20 @@ def status(
     zero = [c for c in table if c.startswith("n_") and not table[c].any()]
     if len(asked := server_table(run)):
         print_frame(asked)
+    for leases in _leases(run):
+        print_frame(leases)
     print_table(table.drop(columns=zero).round(3), run)
     tell_graders(run)
     return table
+
+
+def _leases(run: str | Path) -> list[pd.DataFrame]:
+    "Who holds what, for each strategy whose queries are leased."
+    from dart_math_nb.store.lease import lease_table
+
+    plans = run_of(pool_of(run)).glob("sample/*/leases/*/plan.json")
+    newest = {p.parts[-4]: p.parent for p in sorted(plans, key=lambda p: p.stat().st_mtime)}
+    return [lease_table(folder) for folder in newest.values()]
 
 # %% ../../nbs/70_app/35_pool.ipynb #5f29e359
 def check(

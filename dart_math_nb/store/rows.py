@@ -10,7 +10,7 @@ __all__ = ['VERDICT', 'write_verdicts', 'read_verdict_file', 'Verdicts', 'read_v
 
 # %% ../../nbs/15_store/12_rows.ipynb #891ac21b
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,8 +118,8 @@ def _read_file(folder: Path, place: PoolFile, kind: str, *what) -> pa.Table | No
     return table
 
 # %% ../../nbs/15_store/12_rows.ipynb #21161c96
-def _file_tables(folder: Path, narrow: bool, *what) -> Iterator[pa.Table]:
-    files = pool_files(folder)
+def _file_tables(folder: Path, shards, narrow: bool, *what) -> Iterator[pa.Table]:
+    files = {f: k for f, k in pool_files(folder).items() if shards is None or f.shard in shards}
     for path, inner in blocks_of(folder, files) if narrow else [(None, files)]:
         table = None if path is None else read_quietly(path, *what)
         if table is not None:
@@ -137,6 +137,7 @@ def iter_pool(
     where: pc.Expression | None = None,  # Only these rows
     first: bool = False,  # The verdicts that rows came with, not those that hold now
     index: bool = True,  # May an index stand for its parts?
+    shards: Container[str] | None = None,  # Only files of these
 ) -> Iterator[pa.Table]:  # One table per file, ids and reasons as dictionaries
     """Tables of a pool, file by file: for pools larger than memory. Keys of two shards may repeat.
     Raises FileNotFoundError without the folder, ValueError for an unknown column."""
@@ -151,7 +152,7 @@ def iter_pool(
         named = _of(pa.array(sorted(set(query_ids)), pa.string()))
         wide = named if wide is None else named & wide
     narrow = index and {*read, *known} <= {*COUNTED}
-    for table in _file_tables(folder, narrow, read, wide):
+    for table in _file_tables(folder, shards, narrow, read, wide):
         table = table if later is None else _with_last(table, later, where)
         yield table.select(columns)
 
