@@ -30,7 +30,7 @@ TOPICS = {  # Heading -> flags, in this order
     "how many responses": "strategy k budget gamma weight price-per-mtok max-trials n-pilot rounding no-cover distinct min-yield give-up agree k-wrong fail-rates-from fail-rates-source foreign prior",
     "what is compared": "target by halve error",
     "which rows": "reasoning n-pairs reuse-responses pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted",
-    "how it goes on": "until start-at plan cut no-grade shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick tripwire rounds overdraw missing max-requests",
+    "how it goes on": "until start-at plan cut no-grade lease shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick tripwire rounds overdraw missing max-requests",
     "what is shown beside": "paper no-paper lm-eval parquet",
     "further": "set use help",
 }
