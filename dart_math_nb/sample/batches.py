@@ -83,6 +83,7 @@ from ..store.folder import made_with
 from ..store.known import KEPT, known_queries
 from ..store.pool import Pool, read_sources
 from ..store.run import RunFolder
+from ..store.shards import shard_name
 
 # %% ../../nbs/40_sample/73_batches.ipynb #a9ec095c
 OVERDRAW = 0.25  # Share asked for beyond the expected need
@@ -491,7 +492,7 @@ def write_round(
 ) -> BatchRound | None:  # None when no query wants more
     "Ask for the draws of the next round. Raises Refused where a word is needed first."
     root, grade = RunFolder(run), leave_ungraded if kept.get("grade_later") else None
-    with stage_pool(root.path("pool"), (0, 1), grade, **store) as pool:
+    with stage_pool(root.path("pool"), shard_name(0, 1), grade, **store) as pool:
         folder = root.path("sample", strategy.name)
         place = Place(folder, pool, queries, pool.add_source(ask.source))
         found = next_plan(run, place, strategy, cfg, **how)
@@ -688,7 +689,7 @@ def read_round(
     last = rounds[-1]
     rounds = [r for r in rounds if r.source_id == last.source_id]
     later = leave_ungraded if last.grade_later else None
-    with stage_pool(root.path("pool"), (0, 1), later, **last.store) as pool:
+    with stage_pool(root.path("pool"), shard_name(0, 1), later, **last.store) as pool:
         reader = make_reader(run, pool, rounds, queries, grade)
         reader.read_files(files)
         reader.save_faults(run)
