@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/sample.html.md"""
 # %% auto #0
 __all__ = ['GIVES_UP', 'sample_table', 'set_table', 'strategy_setup', 'kept_setup', 'writer_setup', 'sampling_setup',
            'tell_limit', 'sample', 'asked_sampling', 'check_texts', 'check_stage', 'check_cut', 'cut_finished',
-           'sample_into']
+           'enter_run', 'sample_into']
 
 # %% ../../nbs/70_app/30_sample.ipynb #a5241f0c
 from collections.abc import Mapping
@@ -259,6 +259,20 @@ def cut_finished(
         return
     cut_and_print(run, {name: strategy})
 
+# %% ../../nbs/70_app/30_sample.ipynb #7afe7ee7
+def enter_run(
+    out: str | Path,  # Run folder
+    setup: Setup,
+    reuse: bool = False,  # Go on with other settings where the draws can be used
+    split_thought: bool = False,  # Are thoughts between marks kept apart?
+) -> RunFolder:
+    "Enter a run folder; make it where needed. Raises ValueError when it was made with others."
+    config = setup.config | ({"split_thought": True} if split_thought else {})
+    folder = RunFolder(enter(out, config, kept_fields(), reuse))
+    keep_queries(out, setup.queries, reuse)
+    setup.reading.save(out)
+    return folder
+
 # %% ../../nbs/70_app/30_sample.ipynb #d2acf6ee
 def sample_into(
     out: str | Path,  # Run folder
@@ -270,10 +284,7 @@ def sample_into(
 ) -> pd.DataFrame:  # From `sample_pool`
     "Sample by one strategy into a run folder and keep where each query stopped."
     connect(setup)
-    config = setup.config | {n: True for n in ("split_thought",) if options.get(n)}
-    folder = RunFolder(enter(out, config, kept_fields(), reuse))
-    keep_queries(out, setup.queries, reuse)
-    setup.reading.save(out)
+    folder = enter_run(out, setup, reuse, options.get("split_thought", False))
     how = {"source": setup.source, "params": setup.params, "prompt_of": setup.prompt_of}
     where = (folder.path("sample", cfg.name), folder.path("pool"))
     how |= {"shard": shard, "reuse": reuse, **options}

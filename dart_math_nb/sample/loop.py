@@ -95,10 +95,13 @@ def make_run(
 @patch
 def ran_out(self: Run, state: State, draw: Draw, why: Exhausted) -> None:
     "Note that there is no such draw; a refused prompt is written down, so that no run asks again."
+    first, wire = state.gone is None, self.grader.wire
     self.queue.ran_out(state, draw.trial, why)
     if isinstance(why, PromptRefused):
         where = (self.grader.pool.folder, self.source.source_id)
         keep_refusal(*where, draw.query_id, draw.trial, why)
+    if first and wire is not None:
+        wire.look_at_end(draw, why)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #3bcc27ce
 @patch
