@@ -86,6 +86,7 @@ def make_run(
     "A run that is ready to go."
     enter_refusals(states, pool.folder, source.source_id, strategy)
     queue = queue_of(states, strategy, policy or policy_of(engine))
+    grade_in = grade_in or getattr(engine, "grade_in", None)
     grader = Grader(pool, source, grade, strategy.quota_distinct, grade_in)
     params, teller = params or params_of(source), Teller(queue, grader, engine)
     return Run(engine, source, params, prompt_of, queue, grader, teller, split_thought)
