@@ -35,7 +35,7 @@ KINDS = {
 ALIASES = {"transformers": "hf"}
 NOT_OPTIONS = ("self", "cls", "model", "path", "fields", "options", "tokenizer", "return")
 
-
+# %% ../../nbs/35_engines/50_make.ipynb #23c9b407
 def engine_kinds() -> tuple[str, ...]:
     "Kinds that there are: those of this package, and what plugins registered."
     return tuple(with_registered("engine", KINDS))
@@ -187,9 +187,7 @@ def make_engine(
     kind = ALIASES.get(kind, kind)
     maker = find_maker(kind)
     check_model(kind, model)
-    check_names(
-        f"engine {kind!r}", options, engine_options(kind, options.get("engine", "vllm"))
-    )
+    check_names(f"engine {kind!r}", options, engine_options(kind, options.get("engine", "vllm")))
     check_values(maker, options)
     if kind == "openai":
         own = {k: v for k, v in options.items() if k in own_options(kind)}
@@ -206,7 +204,7 @@ HARMLESS = {
     *("gpu_memory_utilization", "tensor_parallel_size", "pipeline_parallel_size", "swap_space"),
     *("data_parallel_size", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"),
     *("enable_prefix_caching", "download_dir", "disable_log_stats", "distributed_executor_backend"),
-    *("engine", "replicas", "gpus", "cpus", "address", "graders", "linger", "restarts", "silence"),
+    *("engine", "replicas", "gpus", "cpus", "address", "graders", "silence"),
     "start_timeout",
 }  # Revision is a field of a source of its own; what a dialect changes, the engine says itself
 

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/ray.html.md"""
 
 # %% auto #0
 __all__ = ['STORE', 'local_ray', 'join_ray', 'reach', 'open_ray', 'why_died', 'ActorLink', 'count_places', 'check_places', 'Hand',
-           'RayGraders', 'RayEngine', 'copy_maker']
+           'RayGraders', 'RayEngine', 'room_of', 'copy_maker']
 
 # %% ../../nbs/35_engines/54_ray.ipynb #938e3b0a
 import asyncio
@@ -22,7 +22,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
 from pathlib import Path
@@ -53,13 +53,15 @@ def local_ray(
     how = {"num_cpus": n_cpus, "include_dashboard": False, "object_store_memory": STORE}
     config = {"prestart_worker_first_driver": False, "agent_register_timeout_ms": 120_000}
     try:  # in this thread: Ray's processes end with the thread that starts them
-        _init("Ray on this machine", address="local", _temp_dir=folder, _system_config=config, **how)
+        _init(
+            "Ray on this machine", address="local", _temp_dir=folder, _system_config=config, **how
+        )
     except BaseException:
         end()
         raise
     return end
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #4be8bc42
 def _init(where: str, **how) -> None:
     "Ray takes SIGTERM for itself; a run that is told to end has to write first."
     ray, before = need("ray", "the ray engine"), signal.getsignal(signal.SIGTERM)
@@ -125,7 +127,7 @@ def reach(
         why = one_line(e)
         raise Refused(f"Ray cluster {address}: {why}; is `ray start --head` running there?") from e
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #17f29a22
 def open_ray(
     address: str | None,  # host:port, "auto", or None for RAY_ADDRESS, else this machine
     n_cpus: int,  # CPUs to give away, where it starts here
@@ -166,9 +168,10 @@ class ActorLink:
         self,
         make: Callable[[], Engine],
         how: Mapping[str, Any],  # Options of the actor: num_gpus, num_cpus
-        linger: float = 0.0,  # As of `Replica`
+        linger: float,  # As of `Replica`
+        number: int = 0,  # In the books
     ):
-        self.make, self.linger, self.facts = make, linger, {}
+        self.make, self.linger, self.number, self.facts = make, linger, number, {}
         self.how = {"max_restarts": 0, "max_task_retries": 0, **how}
         self.actor = self.started = self.asked = None
 
@@ -180,13 +183,15 @@ class ActorLink:
         self.started = self.actor.start.remote(self.make, environ)
         return self.started
 
-    async def answer(self, ref: Any) -> Any:
-        "What a call gives. Raises ReplicaDied."
-        try:
-            return await ref
-        except need("ray").exceptions.RayError as e:
-            self.kill()
-            raise ReplicaDied(why_died(e)) from None
+# %% ../../nbs/35_engines/54_ray.ipynb #3c188959
+@patch
+async def answer(self: ActorLink, ref: Any) -> Any:
+    "What a call gives. Raises ReplicaDied."
+    try:
+        return await ref
+    except need("ray").exceptions.RayError as e:
+        self.kill()
+        raise ReplicaDied(why_died(e)) from None
 
 # %% ../../nbs/35_engines/54_ray.ipynb #7d9f3e5c
 @patch
@@ -202,7 +207,7 @@ def take(self: ActorLink, asks: list[tuple], dropped: list[int]) -> None:
     if self.actor is not None:
         self.actor.take.remote(asks, dropped)
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #192a79a2
 @patch
 async def give(self: ActorLink) -> list[tuple]:
     "What the copy has done. Raises ReplicaDied."
@@ -245,7 +250,7 @@ def count_places(
         found += int(min(fits, default=10**6))
     return found
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #2e16836c
 def check_places(
     nodes: list[Mapping[str, float]],  # As of `count_places`
     replicas: int | None,  # As asked for
@@ -313,7 +318,7 @@ def _called(self: RayGraders, i: int, task: Future, done: Future) -> None:
     else:
         task.set_exception(BrokenExecutor(f"a grader died: {why_died(error)}"))
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #4f437338
 @patch
 def shutdown(self: RayGraders, wait: bool = True, *, cancel_futures: bool = False) -> None:
     "End the processes."
@@ -328,35 +333,36 @@ class RayEngine(Replicas):
     def __init__(
         self,
         model: str | Path | None = None,  # Folder that all nodes see, or hub id
-        engine: str | Callable[[], Engine] = "vllm",  # Kind of the copies, or what makes one
+        engine: str | Callable[[], Engine] = "vllm",  # Kind of copies, or what makes one
         replicas: int | None = None,  # Copies; as many as the GPUs hold when absent, or one
         gpus: float | None = None,  # Of a copy; by tensor and pipeline parallelism when absent
         cpus: float = 1.0,  # Of a copy
         address: str | None = None,  # host:port of the cluster, auto, or this machine when absent
         max_in_flight: int | None = None,  # Draws at once on all copies; what they take when absent
         graders: int = 0,  # Processes of the cluster that grade
-        linger: float = 0.02,  # Seconds that a copy waits for further draws to send with one
         start_timeout: float = 1800.0,  # Seconds that the first copy may take to start
         silence: float = 300.0,  # Seconds without a sign after which a copy counts as dead
-        restarts: int = 3,  # How often a copy that gave no answer since is started again
         **options,  # Of the copies' engine, by its names
     ):
-        n = replicas or 1
-        make = copy_maker(engine, model, options, max_in_flight and math.ceil(max_in_flight / n))
-        n_cpus = max(os.cpu_count() or 1, math.ceil(2 * n * cpus) + graders + 2)
-        self._end = weakref.finalize(self, open_ray(address, n_cpus))
-        try:
-            how = self._how(replicas, gpus, cpus, options)
-            link = lambda number: ActorLink(make, how["actor"], linger)  # noqa: E731
-            rest = {"restarts": restarts, "silence": silence, "start_timeout": start_timeout}
-            super().__init__(link, how["replicas"], max_in_flight or 1, **rest)
+        make = copy_maker(engine, model, options, room_of(max_in_flight, replicas))
+        end = open_ray(address, math.ceil(2 * (replicas or 1) * cpus) + graders + 2)
+        self._end, self.grade_in = weakref.finalize(self, end), None
+        with self._or_nothing():
+            n, actor = self._room_for(replicas, gpus, cpus, options)
+            link, how = partial(ActorLink, make, actor, 0.02), {"start_timeout": start_timeout}
+            super().__init__(link, n, max_in_flight or 1, silence=silence, **how)
             self.grade_in = RayGraders(graders) if graders else None
             self._know(self.await_first(), max_in_flight)
-        except BaseException:
-            self._end()
-            raise
 
 # %% ../../nbs/35_engines/54_ray.ipynb #21b43667
+def room_of(
+    max_in_flight: int | None,  # Of all copies; None for what they take
+    replicas: int | None,  # Copies
+) -> int | None:
+    "Draws that one copy works on at once."
+    return None if max_in_flight is None else math.ceil(max_in_flight / (replicas or 1))
+
+# %% ../../nbs/35_engines/54_ray.ipynb #916b0ba6
 def copy_maker(
     engine: str | Callable[[], Engine],  # Kind of the copies, or what makes one
     model: str | Path | None,
@@ -377,9 +383,9 @@ def copy_maker(
     model = str(model) if model is not None else None
     return partial(make_engine, engine, model, **options)
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #b4b861ff
 @patch
-def _how(self: RayEngine, replicas, gpus, cpus, options) -> dict[str, Any]:
+def _room_for(self: RayEngine, replicas, gpus, cpus, options) -> tuple[int, dict[str, Any]]:
     ray = need("ray")
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     if gpus is None:
@@ -387,7 +393,22 @@ def _how(self: RayEngine, replicas, gpus, cpus, options) -> dict[str, Any]:
         n = math.prod(options.get(name, 1) for name in names)
         gpus = n if any(has.get("GPU", 0) for has in nodes) else 0
     n = check_places(nodes, replicas, gpus, cpus)
-    return {"replicas": n, "actor": {"num_gpus": gpus, "num_cpus": cpus}}
+    return n, {"num_gpus": gpus, "num_cpus": cpus}
+
+# %% ../../nbs/35_engines/54_ray.ipynb #978a1e59
+@patch
+@contextlib.contextmanager
+def _or_nothing(self: RayEngine) -> Iterator[None]:
+    "End what was begun when the rest fails."
+    try:
+        yield
+    except BaseException:
+        if self.grade_in is not None:
+            self.grade_in.shutdown()
+        for member in getattr(self, "members", ()):
+            member.link.kill()
+        self._end()
+        raise
 
 # %% ../../nbs/35_engines/54_ray.ipynb #b68df10a
 @patch
@@ -411,12 +432,12 @@ def await_first(self: RayEngine) -> dict[str, Any]:  # What a copy says of itsel
             why = why or f"replica {member.number}: {why_died(e)}"
     raise Refused(f"none of {n} replicas started, the first: {why}")
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #c8b4eb2c
 @patch
 def _know(self: RayEngine, facts: Mapping[str, Any], max_in_flight: int | None) -> None:
     "Take over what a copy says of itself."
     n = len(self.members)
-    self.room = math.ceil(max_in_flight / n) if max_in_flight else facts["max_in_flight"]
+    self.room = room_of(max_in_flight, n) or facts["max_in_flight"]
     self.max_in_flight = max_in_flight or n * self.room
     self.retry = facts["retry"] or self.retry
     if facts["tokenizer"] is not None:
@@ -438,7 +459,7 @@ async def close(self: RayEngine) -> None:
         self.grade_in.shutdown()
     self._end()
 
-
+# %% ../../nbs/35_engines/54_ray.ipynb #b328eaf2
 @patch
 def __enter__(self: RayEngine) -> RayEngine:
     return self

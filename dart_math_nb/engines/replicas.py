@@ -296,9 +296,11 @@ async def tend(self: Replicas, member: Member) -> None:
         except (ReplicaDied, TimeoutError) as e:
             if limit.expired():
                 member.link.kill()
-                e = f"not a sign of it for {limit_of(self, starting):g} s"
-            self.bury(member, e)
-            await asyncio.sleep(min(60.0, self.pause * 2.0 ** (member.n_died - 2)) * (member.n_died > 1))
+            late = f"not a sign of it for {limit_of(self, starting):g} s"
+            self.bury(member, late if limit.expired() else e)
+            await asyncio.sleep(
+                min(60.0, self.pause * 2.0 ** (member.n_died - 2)) * (member.n_died > 1)
+            )
             continue
         if starting:
             member.state = "up"
@@ -306,7 +308,7 @@ async def tend(self: Replicas, member: Member) -> None:
         else:
             self.deliver(member, done)
 
-
+# %% ../../nbs/35_engines/52_replicas.ipynb #4f9ff59c
 def limit_of(
     engine: Replicas,
     starting: bool,  # Or at work
@@ -333,7 +335,7 @@ def deliver(self: Replicas, member: Member, done: list[tuple]) -> None:
     member.n_died = 0 if done else member.n_died
     self.settle(member)
 
-
+# %% ../../nbs/35_engines/52_replicas.ipynb #93ed4ab3
 @patch
 def settle(self: Replicas, member: Member) -> None:
     "Open a copy to all again when it has nothing left to do."
@@ -358,7 +360,7 @@ def _turn(self: Replicas) -> None:
     except Exception as e:  # a bug, or a line that cannot send
         self.fail(e)
 
-
+# %% ../../nbs/35_engines/52_replicas.ipynb #21d2abde
 @patch
 def hand_out(self: Replicas) -> None:
     "Give what waits to copies that have room, and send it."
@@ -421,7 +423,7 @@ def bury(self: Replicas, member: Member, why: object) -> None:
             self.fail(Outage(f"no replica is left of {len(self.members)}; the last: {what}"))
     self.soon()
 
-
+# %% ../../nbs/35_engines/52_replicas.ipynb #69253123
 @patch
 def fail(self: Replicas, why: BaseException) -> None:
     "Tell all that wait that nothing will come."
