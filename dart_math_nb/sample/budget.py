@@ -66,7 +66,7 @@ class Stand(NamedTuple):
 
 LIKELY = 1 / 8  # Of the largest likelihood
 
-
+# %% ../../nbs/40_sample/28_budget.ipynb #11243c17
 def stand_of(
     n_draws: Sequence[int],  # Of each query
     n_correct: Sequence[int],  # Correct ones among them
@@ -220,7 +220,7 @@ def draw_costs(
 
 # %% ../../nbs/40_sample/28_budget.ipynb #487f5a55
 PILOTS = (2, 4)  # Draws of each query, least and most
-PILOT_SHARE = 3  # A pilot takes at most one in so many draws of a budget
+PILOT_SHARE = 2  # A pilot takes at most one in so many draws of a budget
 
 
 def fitting_pilot(

@@ -32,6 +32,7 @@ class Pilot(NamedTuple):
     n_resp: np.ndarray  # [n] all graded responses; 0 without
     tokens: np.ndarray | None = None  # [n] mean of a draw, NaN without; None: not known
     tokens_per_second: float | None = None  # Of one process
+    levels: list | None = None  # [n] of each query; None: not known
 
 
 def one_source(
@@ -86,7 +87,8 @@ def read_pilot(
         raise ValueError(f"{path}: no draw of any of {len(rows)} queries; need a pilot")
     lens = pool_tokens(path, rows) if path.is_dir() else None
     speed = None if lens is None else run_speed(path, float(np.nanmean(lens)))
-    return Pilot(rows["query_id"].tolist(), n - c, n, lens, speed)
+    levels = rows["level"].tolist() if "level" in rows and rows["level"].notna().all() else None
+    return Pilot(rows["query_id"].tolist(), n - c, n, lens, speed, levels)
 
 # %% ../../nbs/40_sample/52_pilot.ipynb #f65a0d03
 def pool_tokens(

@@ -44,15 +44,19 @@ class Budget:
         check_names("budget", [self.unit], UNITS, "unit")
         check_names("budget", [self.weight], WEIGHTS, "weight")
         check_names("budget", [self.per], PER, "per")
-        rates = {name: getattr(self, name) for name in NEEDS.values()}
-        for name, x in {"amount": self.amount, "gamma": self.gamma, **rates}.items():
-            if x is not None and not 0 < x < math.inf:
-                raise ValueError(f"budget: {name}={x}; need a number above 0")
-        if (name := NEEDS.get(self.unit)) and rates[name] is None:
-            raise ValueError(f"a budget of {self.unit} needs {name}")
-        if self.per == "token" and self.unit == "draws":
-            what = "a budget of draws: worth per token; need tokens, gpu-hours or money"
-            raise ValueError(what)
+        _check_amounts(self)
+
+# %% ../../nbs/40_sample/16_worth.ipynb #948a5726
+def _check_amounts(b: Budget) -> None:
+    rates = {name: getattr(b, name) for name in NEEDS.values()}
+    for name, x in {"amount": b.amount, "gamma": b.gamma, **rates}.items():
+        if x is not None and not 0 < x < math.inf:
+            raise ValueError(f"budget: {name}={x}; need a number above 0")
+    if (name := NEEDS.get(b.unit)) and rates[name] is None:
+        raise ValueError(f"a budget of {b.unit} needs {name}")
+    if b.per == "token" and b.unit == "draws":
+        what = "need tokens, gpu-hours or money"
+        raise ValueError(f"a budget of draws: worth per token; {what}")
 
 # %% ../../nbs/40_sample/16_worth.ipynb #c7900834
 def counted_in(
