@@ -356,6 +356,7 @@ def by_worth(world: Replayed, amount: float, gamma: float, per: str, n_pilot: in
     at, right = np.broadcast_to(np.arange(n_pilot, LIMIT), (len(n), LIMIT - n_pilot)), world.c
     worth = draw_worth(at, right[:, n_pilot:LIMIT], Budget(1, gamma=gamma), Level(b, a))
     levels = np.minimum.accumulate(worth / np.reshape(cost, (-1, 1)), axis=1)
+    levels = levels * (1 + 1e-7 * world.lot[:, None])  # draws of equal worth go by lot
     return at_tokens(world, amount, levels, n_pilot)
 
 

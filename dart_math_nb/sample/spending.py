@@ -101,9 +101,7 @@ def ladder(
     for i, step in enumerate(steps):
         for factor in np.unique(factors):
             at = np.flatnonzero(factors == factor)
-            found[:, i, :, at] = np.moveaxis(
-                spent_outcomes(step, times[at], float(factor)), 2, 0
-            )
+            found[:, i, :, at] = np.moveaxis(spent_outcomes(step, times[at], float(factor)), 2, 0)
     return found[0], found[1], times.shape[1]
 
 # %% ../../nbs/40_sample/43_spending.ipynb #9aada85c
@@ -119,6 +117,19 @@ def at_spending(
     high, part = np.minimum(low + 1, len(spent) - 1), (at - low)[:, None, None]
     return np.moveaxis((1 - part) * outcomes[low] + part * outcomes[high], 0, 1)
 
+# %% ../../nbs/40_sample/43_spending.ipynb #48f6021c
+def _at_amount(known: Known, strategy: StrategyCfg, lens: np.ndarray | None) -> tuple:
+    "[OUTCOMES, b, g] Mean and variance where the budget is spent; [b] the most it can spend; paths."
+    amount, unit = counted_in(strategy.budget)
+    each = np.ones_like(known.priors) if unit == "draws" else lens
+    n = np.bincount(known.rows, minlength=len(known.weights))
+    there = expected_level(known, strategy, each.mean(0))
+    factors = rate_factors(strategy, n @ row_posterior(known), each.mean(0))
+    mean, spread, n_paths = ladder(known, there, factors)
+    spent = np.array([totals(known, m[0] * each, 0 * each, n)[0] for m in mean])
+    mean, spread = (at_spending(spent, amount, x) for x in (mean, spread))
+    return mean, spread, spent[0], n_paths
+
 # %% ../../nbs/40_sample/43_spending.ipynb #bdd1a529
 def spending(
     known: Known,
@@ -133,21 +144,17 @@ def spending(
     if unit == "tokens" and tokens is None:
         raise ValueError(f"a budget of {strategy.budget.unit} needs the tokens of a draw")
     lens = None if tokens is None else tokens_by_rate(known, tokens, seed)  # [b, g]
-    each = np.ones_like(known.priors) if unit == "draws" else lens
-    there = expected_level(known, strategy, each.mean(0))
-    n = np.bincount(known.rows, minlength=len(known.weights))
-    factors = rate_factors(strategy, n @ row_posterior(known), each.mean(0))
-    mean, spread, n_paths = ladder(known, there, factors)
-    spent = np.array([totals(known, m[0] * each, 0 * each, n)[0] for m in mean])
-    mean, spread = (at_spending(spent, amount, x) for x in (mean, spread))
-    sums = _sums(known, mean, spread, n, lens, n_paths)
-    sums["n_draws" if unit == "draws" else "tokens"] = np.array([np.minimum(spent[0], amount), 0 * spent[0]])
+    mean, spread, spent, n_paths = _at_amount(known, strategy, lens)
+    sums = _sums(known, mean, spread, lens, n_paths)
+    name, total = "n_draws" if unit == "draws" else "tokens", np.minimum(spent, amount)
+    sums[name] = np.array([total, 0 * total])
     draws = drawn_outcomes(sums, len(known), {}, seed)
     return _row(strategy, known, draws, level, tokens_per_second), mean.mean(1)
 
 # %% ../../nbs/40_sample/43_spending.ipynb #be4fce7d
-def _sums(known: Known, mean, spread, n: np.ndarray, lens, n_paths: int) -> dict:
+def _sums(known: Known, mean, spread, lens, n_paths: int) -> dict:
     "Mean and variance of each outcome under each prior."
+    n = np.bincount(known.rows, minlength=len(known.weights))
     each = {o: (mean[i], spread[i], n) for i, o in enumerate(OUTCOMES) if o != "n_reached"}
     unseen = np.zeros(len(n), bool) if known.unseen is None else known.unseen
     each["n_unseen"] = (mean[0], spread[0], n * unseen)
