@@ -271,7 +271,7 @@ def pilot() -> dict:
     return {"seeds": 5, "rows": rows}
 
 
-SMALL = (4, 5, 6, 8)  # Draws of each query
+SMALL = (4, 6)  # Draws of each query
 
 
 def small() -> dict:
@@ -393,7 +393,7 @@ def token_budget(responses: list[np.ndarray], per: int) -> list[dict]:
     ]
 
 
-def miniature(n_queries: int = 400) -> dict:
+def miniature(n_queries: int = 200) -> dict:
     "The threshold form beside the greedy hand on draws of the shipped teacher, 64 of each query."
     global LIMIT
     import budget_students as tiny
