@@ -2,7 +2,8 @@
 
 python bench/quotas.py: one run killed (SIGKILL) at 20 random moments, with a simulated engine and one that
 replays stored responses; 1, 2 and 4 shards at 1, 4 and 64 draws in flight; draws beyond the sequential minimum
-in virtual time, on measured pass rates where the data folder is there. Writes bench/results/quotas.json.
+in virtual time, on measured pass rates where the data folder is there. The part `agree` does all of it where two
+or three correct responses must agree. Writes bench/results/quotas.json; python bench/quotas.py PART does one part.
 """
 
 import hashlib
@@ -38,6 +39,17 @@ SMALL = {
     "uniform": StrategyCfg("uniform", 4, 64, k_wrong=4, give_up=48),
     "prop2diff": StrategyCfg("prop2diff", 12, 64, 8, k_wrong=3, give_up=48),
 }
+AGREE = {"agree": StrategyCfg("uniform", 4, 64, k_wrong=2, give_up=24, agree=2)}
+LARGE = {
+    "Uniform 4 and 4 wrong": StrategyCfg("uniform", 4, k_wrong=4, give_up=700),
+    "Uniform 40 and 8 wrong": StrategyCfg("uniform", 40, k_wrong=8, give_up=420),
+    "Prop2Diff 192 and 16 wrong": StrategyCfg("prop2diff", 192, k_wrong=16, give_up=230),
+}
+LARGE_AGREE = {
+    "Uniform 4, 2 within 35": StrategyCfg("uniform", 4, give_up=35, agree=2),
+    "Uniform 40, 3 within 82": StrategyCfg("uniform", 40, give_up=82, agree=3),
+    "Prop2Diff 192, 3 within 82": StrategyCfg("prop2diff", 192, give_up=82, agree=3),
+}
 
 
 def both_sets(folder, queries, strategy) -> tuple[str, int, int]:
@@ -62,22 +74,22 @@ def killed(strategy, queries, engine, n_kills: int, seed: int) -> dict:
     return {"kills": n_dead, "same_set": a == b, "right": a[1], "wrong": a[2], "draws": draws}
 
 
-def kill(n_kills: int = 20, n: int = 300) -> dict:
-    "Both strategies, both engines."
+def kill(cfgs: dict = SMALL, n_kills: int = 20, n: int = 300) -> dict:
+    "Each strategy, both engines."
     queries, engines = kill_engines(n)
     found = {}
-    for name, strategy in SMALL.items():
+    for name, strategy in cfgs.items():
         for kind, engine in engines.items():
             found[f"{name}, {kind}"] = killed(strategy, queries, engine, n_kills, len(found))
             print(f"{name}, {kind}", found[f"{name}, {kind}"], flush=True)
     return found
 
 
-def shards(n: int = 200) -> dict:
+def shards(cfgs: dict = SMALL, n: int = 200) -> dict:
     "The same sets for any number of draws in flight and shards."
     queries, engine = simulated_world(n, mean_latency=0.002, max_in_flight=64)
     found = {}
-    for name, strategy in SMALL.items():
+    for name, strategy in cfgs.items():
         seen = {}
         with tempfile.TemporaryDirectory() as tmp:
             for in_flight in (1, 4, 64):
@@ -100,13 +112,8 @@ def shards(n: int = 200) -> dict:
     return found
 
 
-def overdraw(n: int = 2000) -> list[dict]:
+def overdraw(cfgs: dict = LARGE, n: int = 2000) -> list[dict]:
     "Draws beyond the sequential minimum; the mean draw takes one virtual second."
-    cfgs = {
-        "Uniform 4 and 4 wrong": StrategyCfg("uniform", 4, k_wrong=4, give_up=700),
-        "Uniform 40 and 8 wrong": StrategyCfg("uniform", 40, k_wrong=8, give_up=420),
-        "Prop2Diff 192 and 16 wrong": StrategyCfg("prop2diff", 192, k_wrong=16, give_up=230),
-    }
     rows = []
     for label, strategy in cfgs.items():
         queries, engine = mixed_world(n, mean_latency=1.0, max_in_flight=PLACES)
@@ -116,7 +123,12 @@ def overdraw(n: int = 2000) -> list[dict]:
     return rows
 
 
-PARTS = {"kill": kill, "shards": shards, "overdraw": overdraw}
+def agree() -> dict:
+    "All of it where responses must agree."
+    return {"kill": kill(AGREE), "shards": shards(AGREE), "overdraw": overdraw(LARGE_AGREE)}
+
+
+PARTS = {"kill": kill, "shards": shards, "overdraw": overdraw, "agree": agree}
 
 
 def main(names: list[str]) -> None:

@@ -551,7 +551,8 @@ def is_hub_id(
 def server_problems(flags: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     "Addresses that are none, keys that are not in the environment."
     from dart_math_nb.engines.dialects import find_dialect
-    from dart_math_nb.engines.openai import LOCAL, clean_url, find_key
+    from dart_math_nb.engines.openai import LOCAL
+    from dart_math_nb.engines.request import clean_url, find_key
 
     urls = flags["base_url"] or [LOCAL]
     found = [said(clean_url, url)[1] for url in urls]

@@ -66,7 +66,9 @@ def check_alone(
 ) -> None:
     "Raise Refused for flags of responses where there is a --for."
     if wrong := [name for name, value in given.items() if value]:
-        raise Refused(f"--{wrong[0]}: prompts for a trainer have none; need --for without it")
+        raise Refused(
+            f"--{wrong[0].replace('_', '-')}: prompts for a trainer have none; need --for without it"
+        )
 
 # %% ../../nbs/70_app/43_trainers.ipynb #8a3de649
 def prompt_queries(

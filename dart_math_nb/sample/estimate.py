@@ -146,6 +146,7 @@ def early_stops(
     min_yield: float,  # Correct responses per 1,000 draws; 0 never stops
     give_up: int,  # Draws without a correct response; 0 never stops
     max_draws: int,  # Draws that the table reaches to
+    agree: int = 1,  # Correct responses that must be there by then
 ) -> tuple[int, ...]:  # Place c: draws at which a query with c correct ones is given up
     "When a query ends early, by either rule. Raises ValueError for numbers that make no sense."
     if isinstance(give_up, bool) or not isinstance(give_up, (int, np.integer)) or give_up < 0:
@@ -153,4 +154,5 @@ def early_stops(
     stops = yield_stops(min_yield, max_draws)
     if not give_up:
         return stops
-    return (min(int(give_up), *stops[:1]) if stops else int(give_up), *stops[1:])
+    few = [min([int(give_up), *stops[c : c + 1]]) for c in range(agree)]
+    return (*few, *stops[agree:])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GIVE_UP_PRIOR', 'N_RATES', 'GIVE_UP_SHARE', 'expected_found', 'expected_cost', 'quotas_at', 'longest_limit',
-           'give_up_cost', 'hopeless_quota', 'give_up_draws']
+           'spread_rates', 'give_up_cost', 'hopeless_quota', 'give_up_draws']
 
 # %% ../../nbs/40_sample/44_giveup.ipynb #bae33525
 from collections.abc import Sequence
@@ -64,18 +64,28 @@ def longest_limit(
     limit = trial_limit(strategy)
     return limit if isinstance(limit, int) else max(limit.values())
 
-# %% ../../nbs/40_sample/44_giveup.ipynb #51e0fdd3
+# %% ../../nbs/40_sample/44_giveup.ipynb #292f5644
 GIVE_UP_PRIOR = (0.1, 0.5)  # Beta of pass rates, where none is known: many hopeless, few easy
 N_RATES = 512  # Points by which a Beta is summed
 
 
+def spread_rates(
+    prior: Sequence[float] = GIVE_UP_PRIOR,  # a, b of a Beta distribution of pass rates
+) -> np.ndarray:  # [N_RATES] in [0, 1], rising
+    "Pass rates that stand for a Beta."
+    return beta.ppf((np.arange(N_RATES) + 0.5) / N_RATES, *prior)
+
+# %% ../../nbs/40_sample/44_giveup.ipynb #51e0fdd3
 def give_up_cost(
     strategy: StrategyCfg,  # With `give_up`
     pass_rates: Sequence[float] | None = None,  # Of queries; spread as GIVE_UP_PRIOR when None
 ) -> dict[str, float]:  # rows_lost, draws_saved, queries_lost: shares of what there is without
-    "What giving up hopeless queries costs and saves, in expectation. Needs no draw."
+    """What giving up hopeless queries costs and saves, in expectation. Needs no draw.
+    Raises ValueError where several responses must agree: page `agree`."""
+    if strategy.agree > 1:
+        raise ValueError(f"agree={strategy.agree}: give_up is then a window; see noise_cost")
     p, limit = (
-        np.asarray(_spread() if pass_rates is None else pass_rates, float),
+        np.asarray(spread_rates() if pass_rates is None else pass_rates, float),
         longest_limit(strategy),
     )
     quota, own = quotas_at(strategy, p), np.full(len(p), hopeless_quota(strategy))
@@ -87,10 +97,6 @@ def give_up_cost(
     lost["draws_saved"] = (gone * expected_cost(own, rest, p), all_draws)
     lost["queries_lost"] = (gone * (1 - (1 - p) ** rest), 1 - (1 - p) ** limit)
     return {name: float(a.sum() / max(b.sum(), 1e-12)) for name, (a, b) in lost.items()}
-
-
-def _spread(prior: Sequence[float] = GIVE_UP_PRIOR) -> np.ndarray:
-    return beta.ppf((np.arange(N_RATES) + 0.5) / N_RATES, *prior)
 
 # %% ../../nbs/40_sample/44_giveup.ipynb #cbaf7019
 def hopeless_quota(
@@ -116,7 +122,7 @@ def give_up_draws(
         raise ValueError(f"share={share}; need a number between 0 and 1")
     if strategy.name == "vrt" or strategy.budget is not None:
         return 0
-    low, high, p = max(pilot_size(strategy), 1) - 1, longest_limit(strategy), _spread(prior)
+    low, high, p = max(pilot_size(strategy), 1) - 1, longest_limit(strategy), spread_rates(prior)
     while high - low > 1:
         middle = (low + high) // 2
         lost = give_up_cost(replace(strategy, give_up=middle), p)["rows_lost"]

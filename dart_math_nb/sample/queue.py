@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from ..engines.protocol import Draw, Exhausted, PromptRefused, PromptTooLong
 from ..engines.retry import DrawFailed, Made, RetryPolicy, may_retry
-from .state import Lines, State, expected_need, settle, take_trial
+from .state import Lines, State, expected_need, n_in_set, settle, take_trial
 from .strategy import StrategyCfg
 
 # %% ../../nbs/40_sample/56_queue.ipynb #80e7b7a3
@@ -68,7 +68,7 @@ def count(self: Queue, state: State, sign: int) -> None:
     self.n_open += sign * (state.stop is None)
     self.n_reached += sign * (state.stop == ("budget" if spending else "quota"))
     self.n_wanted += 0 if spending else sign * quota
-    self.n_accepted += sign * min(state.n_ok, quota)
+    self.n_accepted += sign * n_in_set(state, self.strategy)
     self.need += sign * state.counted
 
 # %% ../../nbs/40_sample/56_queue.ipynb #b9bb80bd

@@ -19,6 +19,7 @@ _NAMES = {
     "stage": "cut_sets run_cards",
     "intake": "import_pool",
     "export": "export_train_set",
+    "pairs": "export_pairs",
     "band": "Band in_band",
     "trainers": "export_prompts trainer_names",
 }

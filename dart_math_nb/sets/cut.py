@@ -22,7 +22,7 @@ from ..data.queries import queries_frame
 from ..data.records import KEY, Query
 from ..data.thought import join_thoughts
 from ..sample.standing import normalize_response
-from ..sample.state import State, enter_codes, read_forms, result_table, settle
+from ..sample.state import State, enter_codes, n_in_set, read_forms, result_table, settle
 from ..sample.strategy import StrategyCfg, k_span
 from ..store.pool import NARROW, read_narrow, read_sources
 from ..store.rows import iter_pool
@@ -207,12 +207,13 @@ def query_states(
 # %% ../../nbs/45_sets/10_cut.ipynb #5460bd01
 def accepted_of(
     states: Mapping[str, State],  # From `query_states`
+    strategy: StrategyCfg,
 ) -> pd.DataFrame:  # query_id, trial
     "The draws that make up the set."
     found = {}
     for query_id, state in states.items():
         read = np.frombuffer(state.known, np.uint8)[: state.n]
-        found[query_id] = np.flatnonzero(read == CORRECT)[: state.quota or 0]
+        found[query_id] = np.flatnonzero(read == CORRECT)[: n_in_set(state, strategy)]
     n = [len(trials) for trials in found.values()]
     trials = np.concatenate([*found.values(), np.zeros(0, np.int64)])
     return pd.DataFrame({"query_id": np.repeat(np.array(list(found), object), n), "trial": trials})
@@ -236,7 +237,7 @@ def cut_strategy(
         what = f"{folder}: {n} of {len(queries)} queries need further draws for {strategy.name}"
         k = "-".join(str(n) for n in dict.fromkeys(k_span(strategy)))
         raise ValueError(f"{what}, k={k}; sample them, or take what is there (--partial)")
-    chosen = accepted_of(states).assign(source_id=source_id)
+    chosen = accepted_of(states, strategy).assign(source_id=source_id)
     return cut_train_set(folder, queries, chosen), points
 
 # %% ../../nbs/45_sets/10_cut.ipynb #589a2027

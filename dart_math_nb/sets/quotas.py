@@ -64,10 +64,10 @@ def frozen_strategies(
     **how,  # Of `read_rates`: source_id of the rates, foreign
 ) -> dict[str, StrategyCfg]:
     "Strategies whose quotas follow from fail rates that are known already."
-    if not any(pilot_size(s) for s in strategies.values()):
+    if not any(estimates(s) for s in strategies.values()):
         names = ", ".join(strategies)
         raise ValueError(f"{rates_from}: {names} take no fail rates; need prop2diff or a curve")
     sources = read_sources(pool)
     source = next(iter(sources.values())) if len(sources) == 1 else None
     rates = read_rates(rates_from, queries, source=source, **how)
-    return {n: freeze(s, rates, prior) if pilot_size(s) else s for n, s in strategies.items()}
+    return {n: freeze(s, rates, prior) if estimates(s) else s for n, s in strategies.items()}

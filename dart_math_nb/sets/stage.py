@@ -98,7 +98,7 @@ def cut_sets(
     sets, lost = _clean(sets, distinct, avoid, near)
     sets, how["equal_seed"] = _equalized(sets, equal, seed, n_rows)
     sets = _write_sets(RunFolder(run), sets, cards, how, lost, pool)
-    return write_wrong(RunFolder(run), sets, strategies, pool, queries, source_id, partial)
+    return write_wrong(run, sets, strategies, pool, queries, source_id, partial, reasoning)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #058e603c
 def _queries_of(run, pool, queries) -> Sequence[Query]:
@@ -157,17 +157,19 @@ def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, lost, pool) 
 
 # %% ../../nbs/45_sets/16_stage.ipynb #aae0fa49
 def write_wrong(
-    run: RunFolder,
+    run: str | Path,  # Run folder
     sets: Mapping[str, pd.DataFrame],  # Name to train set, as it was written
     strategies: Mapping[str, StrategyCfg],
     pool: str | Path,  # Folder
     queries: Sequence[Query],
     source_id: str | None = None,  # Which source of the pool; may be left out when it has one
     partial: bool = False,  # Take what the pool holds where draws are missing
+    reasoning: str
+    | int = "keep",  # Thoughts, as in the sets: keep, drop, or the most tokens of one
 ) -> Mapping[str, pd.DataFrame]:  # The sets
     "Write the wrong responses of the queries in each set, for strategies with `k_wrong`."
     for name, frame in sets.items():
-        path = run.path("train_set", name) / "wrong.parquet"
+        path = RunFolder(run).path("train_set", name) / "wrong.parquet"
         path.unlink(missing_ok=True)
         if strategies[name].k_wrong:
             left = (
@@ -175,10 +177,10 @@ def write_wrong(
             )
             wrong = wrong_set(pool, queries, strategies[name], source_id, left)
             there = wrong[wrong["query_id"].isin(set(frame["query_id"]))].reset_index(drop=True)
-            write_parquet(path, there)
+            write_parquet(path, with_thoughts(there, reasoning)[0])
     return sets
 
-
+# %% ../../nbs/45_sets/16_stage.ipynb #24fe4f98
 def _equalized(sets: Mapping, equal: bool, seed: int, n_rows: int | None) -> tuple:
     "Sets cut to one size where that is wanted, and the seed of the choice."
     return (equalize(sets, seed, n_rows), seed) if equal or n_rows else (sets, None)

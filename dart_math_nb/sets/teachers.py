@@ -137,6 +137,9 @@ def _check_shared(strategy: StrategyCfg) -> None:
         raise Refused("vrt has no quotas that could be shared; need uniform, prop2diff or a curve")
     if strategy.k_wrong:
         raise Refused(f"k_wrong={strategy.k_wrong}: a mixture takes correct responses; need it 0")
+    if strategy.agree > 1:
+        what = "each teacher gives a part of a quota, and no part can agree with another"
+        raise Refused(f"agree={strategy.agree}: {what}; need it 1")
 
 # %% ../../nbs/45_sets/18_teachers.ipynb #d4b442e8
 def _pilot_rates(teacher: Teacher, strategy: StrategyCfg, n_pilot: int, partial: bool) -> dict:

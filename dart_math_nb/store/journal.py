@@ -15,7 +15,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -139,10 +139,11 @@ def pool_files(
 def write_part(
     path: Path,  # Final name
     table: pa.Table,  # Columns of POOL_SCHEMA
+    says: Mapping[bytes, bytes] = {},  # noqa: B006  What it says of itself besides its version
 ) -> Path:  # The part
     "Write an immutable part, sorted by key."
     table = table.sort_by([(name, "ascending") for name in KEY])
-    table = table.replace_schema_metadata(part_metadata())
+    table = table.replace_schema_metadata(part_metadata() | says)
     options = dict(compression="zstd", write_page_checksum=True, row_group_size=2**16)
     with atomic_path(path) as p:
         pq.write_table(table, p, use_dictionary=list(DICTIONARY), **options)
@@ -280,6 +281,7 @@ def _is_whole(part: Path, journal: Path) -> bool:
 def repair_shard(
     folder: Path,  # Of the pool
     shard: str,  # A shard that this process has locked
+    sure: Collection[PoolFile] = (),  # Parts that need not be read now, as from `indexed_parts`
 ) -> int:  # Number of the journal to continue
     "Remove what a crash left behind, move damaged files to quarantine."
     for litter in files_of(folder, "litter"):
@@ -291,7 +293,8 @@ def repair_shard(
             number = max(number, place.number + (kind == "part"))
     for place in [p for p in pool_files(folder) if p.shard == shard]:
         part, journal = place.path(folder, "part"), place.path(folder, "journal")
-        if part.exists() and not _is_whole(part, journal):
+        known = place in sure and not journal.exists()
+        if part.exists() and not known and not _is_whole(part, journal):
             set_aside(part)
         if part.exists():
             journal.unlink(missing_ok=True)

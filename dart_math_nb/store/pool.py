@@ -27,10 +27,10 @@ from ..data.files import read_json, room_in, sync_folder, write_json
 from ..data.gate import as_record
 from ..data.places import open_own, refuse_links
 from ..data.records import KEY, Source
+from .index import BLOCKS, keep_index, start_shard
 from dart_math_nb.store.journal import (
     PoolFile,
     journal_line,
-    repair_shard,
     roll_journal,
 )
 from .rows import Verdicts, pool_table, read_verdicts, write_verdicts
@@ -289,7 +289,10 @@ def roll(self: Pool) -> Path | None:  # The new part; None when the journal is e
         self.sync()
         self._journal.close()
         try:
-            return roll_journal(self.path("journal"), self.path("part"))
+            part = roll_journal(self.path("journal"), self.path("part"))
+            if (self.number + 1) % BLOCKS[-1] == 0:
+                keep_index(self.folder, self.shard, self.number)
+            return part
         finally:  # also after an error the pool can go on
             self.number += self.path("part").exists()
             self._open_journal()
@@ -348,7 +351,7 @@ def open_pool(
         raise ValueError(f"{folder}: {got}; need text or counts, 1 to 2**30 bytes, 0 or more s")
     pool = Pool(Path(folder), shard, sync_every, roll_bytes, keep_wrong, lock_shard(folder, shard))
     try:
-        pool.number = repair_shard(pool.folder, shard)
+        pool.number = start_shard(pool.folder, shard)
         pool.opened, pool.later = read_trials(folder), read_verdicts(folder)
         pool.keys = keys_of(pool.opened)
         pool._open_journal()

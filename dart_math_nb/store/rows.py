@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..data.records import KEY, short_hash
+from .index import blocks_of, read_quietly
 from dart_math_nb.store.journal import (
+    COUNTED,
     PoolFile,
     narrow_types,
     pool_files,
@@ -111,6 +113,18 @@ def _read_file(folder: Path, place: PoolFile, kind: str, *what) -> pa.Table | No
         table = read_journal(journal, *what)
     return table
 
+# %% ../../nbs/15_store/12_rows.ipynb #21161c96
+def _file_tables(folder: Path, narrow: bool, *what) -> Iterator[pa.Table]:
+    files = pool_files(folder)
+    for path, inner in blocks_of(folder, files) if narrow else [(None, files)]:
+        table = None if path is None else read_quietly(path, *what)
+        if table is not None:
+            yield table
+            continue
+        for place, kind in inner.items():
+            if (table := _read_file(folder, place, kind, *what)) is not None:
+                yield table
+
 # %% ../../nbs/15_store/12_rows.ipynb #caf4531f
 def iter_pool(
     folder: str | Path,  # Folder of the pool
@@ -118,6 +132,7 @@ def iter_pool(
     query_ids: Iterable[str] | None = None,  # Only these queries
     where: pc.Expression | None = None,  # Only these rows
     first: bool = False,  # The verdicts that rows came with, not those that hold now
+    index: bool = True,  # May an index stand for its parts?
 ) -> Iterator[pa.Table]:  # One table per file, ids and reasons as dictionaries
     """Tables of a pool, file by file: for pools larger than memory. Keys of two shards may repeat.
     Raises FileNotFoundError without the folder, ValueError for an unknown column."""
@@ -131,11 +146,10 @@ def iter_pool(
     if query_ids is not None:
         named = _of(pa.array(sorted(set(query_ids)), pa.string()))
         wide = named if wide is None else named & wide
-    for place, kind in pool_files(folder).items():
-        table = _read_file(folder, place, kind, read, wide)
-        if table is not None:
-            table = table if later is None else _with_last(table, later, where)
-            yield table.select(columns)
+    narrow = index and {*read, *known} <= {*COUNTED}
+    for table in _file_tables(folder, narrow, read, wide):
+        table = table if later is None else _with_last(table, later, where)
+        yield table.select(columns)
 
 # %% ../../nbs/15_store/12_rows.ipynb #99d97bf4
 def _of(queries: pa.Array) -> pc.Expression:

@@ -232,6 +232,16 @@ FILES = (
         example="rules/uniform.json",
     ),
     FileKind(
+        kind="index",
+        pattern=rf"index-{_SHARD}-{_NUMBER}-(?P<n_parts>\d+)\.parquet",
+        what="the narrow columns of a row of parts, to start quickly",
+        writer="a shard; made anew where it does not fit its parts",
+        fixed=False,
+        copied=False,
+        checked=True,
+        example="index-0-000000-16.parquet",
+    ),
+    FileKind(
         kind="status",
         pattern=rf"status-{_SHARD}\.json",
         what="where a run stands",
@@ -263,7 +273,7 @@ FILES = (
     ),
     FileKind(
         kind="litter",
-        pattern=rf"\.(?:part|journal)-{_SHARD}-\d{{6,}}\..*tmp",
+        pattern=rf"\.(?:part|journal|index)-{_SHARD}-\d{{6,}}[-.].*tmp",
         what="half a file of a killed writer; the next one removes it",
         writer="a shard",
         fixed=False,
@@ -299,9 +309,13 @@ def files_of(
         refuse_links(folder, [below])
         if below and not inner.is_dir():
             continue
-        names = (f"{below}/{n}" if below else n for n in os.listdir(inner))
-        found += [n for n in names if any(_PATTERNS[k].fullmatch(n) for k in kinds)]
-    refuse_links(folder, found)
+        with os.scandir(inner) as entries:
+            for e in entries:
+                name = f"{below}/{e.name}" if below else e.name
+                if any(_PATTERNS[k].fullmatch(name) for k in kinds):
+                    found.append(name)
+                    if e.is_symlink():
+                        refuse_links(folder, [name])
     return sorted(found)
 
 

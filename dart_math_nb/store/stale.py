@@ -68,13 +68,15 @@ def grading_of(
 # %% ../../nbs/15_store/44_stale.ipynb #dd2597ee
 def n_refuted(
     folder: str | Path,  # Of a train set
+    name: str = "train.parquet",  # Its file
+    now: bool = False,  # The later verdict that refutes a row
 ) -> tuple[int, int]:  # Refuted rows; all rows that were looked at
-    "Rows of a train set that its pools call wrong now."
+    "Rows of a train set that its pools call wrong now; or wrong ones that they call right."
     wrong = []
     for pool in pools_of(folder):
         if (later := read_verdicts(pool)) is not None:
-            wrong.append(later.keys[~later.table["correct"].to_numpy()])
-    path = Path(folder) / "train.parquet"
+            wrong.append(later.keys[later.table["correct"].to_numpy() == now])
+    path = Path(folder) / name
     if not any(map(len, wrong)) or not path.is_file():
         return 0, 0
     rows = read_frame(path, None, dict(zip(KEY, (str, str, int), strict=True)))

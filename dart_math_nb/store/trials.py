@@ -106,6 +106,7 @@ class Trials:
 
     queries: dict[str, int] = field(default_factory=dict)  # query_id to its number
     sources: dict[str, SourceTrials] = field(default_factory=dict)  # By source_id
+    names: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))  # Of the queries
 
     def known(self, query_id: str, source_id: str, limit: int = 2**31) -> np.ndarray:
         "Code of each trial below `limit` up to the highest one, [n] uint8."
@@ -161,11 +162,12 @@ def each_query(
 def read_trials(
     folder: str | Path,  # Folder of the pool
     first: bool = False,  # By the verdicts that rows came with, not by those that hold now
+    index: bool = True,  # May an index stand for its parts?
 ) -> Trials:
     """What a pool holds of each query.
     Raises FileNotFoundError without the folder."""
     trials = Trials()
-    for table in iter_pool(folder, COUNTED, first=first):
+    for table in iter_pool(folder, COUNTED, first=first, index=index):
         add_table(trials, table)
     for source in trials.sources.values():
         lay_out(source)
@@ -178,22 +180,38 @@ def add_table(
 ) -> None:
     "Note the rows of one file."
     query, source = (_ids(table[name]) for name in ("query_id", "source_id"))
-    number = {q: trials.queries.setdefault(q, len(trials.queries)) for q in query[1]}
-    query = np.fromiter(number.values(), np.int64, len(number))[query[0]]
+    query = _numbers(trials, query[1])[query[0]]
     trial, code = table["trial"].to_numpy(), trial_codes(table)
-    for i, source_id in enumerate(source[1]):
+    for i, source_id in enumerate(source[1].to_pylist()):
         rows = slice(None) if len(source[1]) == 1 else np.flatnonzero(source[0] == i)
         found = trials.sources.setdefault(source_id, SourceTrials())
         add_rows(found, query[rows], trial[rows], code[rows])
 
 # %% ../../nbs/15_store/20_trials.ipynb #ab491ab0
-def _ids(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+def _ids(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     "Numbers and names of a dictionary column."
     if not len(column):
-        return np.zeros(0, np.int64), []
+        return np.zeros(0, np.int64), pa.array([], pa.string())
     column = column.unify_dictionaries().combine_chunks()
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    return column.indices.to_numpy(zero_copy_only=False), column.dictionary.to_pylist()
+    return column.indices.to_numpy(zero_copy_only=False), column.dictionary
+
+
+def _numbers(trials: Trials, names: pa.Array) -> np.ndarray:
+    "Number of each query; those not met before get the next ones."
+    known, first = trials.queries, len(trials.queries)
+    if 8 * len(names) < first:  # a table of all would cost more than it saves
+        found = [known.setdefault(q, len(known)) for q in names.to_pylist()]
+        return np.array(found, np.int64)
+    if len(trials.names) != first:
+        trials.names = pa.array(known, pa.string())
+    at = pc.index_in(names, trials.names)
+    if at.null_count:
+        new = names.filter(at.is_null())
+        known.update(zip(new.to_pylist(), range(first, first + len(new)), strict=True))
+        trials.names = pa.concat_arrays([trials.names, new])
+        at = pc.index_in(names, trials.names)
+    return at.to_numpy().astype(np.int64)
 
 # %% ../../nbs/15_store/20_trials.ipynb #e92196a5
 def trial_counts(

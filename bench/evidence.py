@@ -1,0 +1,491 @@
+"""What difficulty-aware sampling buys at equal cost, in the miniature: students of many rules, budgets and seeds.
+
+python bench/evidence.py run [--seeds 0 1] [--budgets 6 12 20] [--rules ...] [--variants ...] [--minutes 55]
+python bench/evidence.py table
+
+A cell is one student: a seed (queries, draws, training), a budget in raw draws a query, a rule that spends it, and
+a variant of the world. A pilot takes half of a budget at most; a rule that a budget does not fit has no student. All
+students of a variant see the same number of tokens, in the same number of steps; rows are repeated. `run` works on
+cells that are not in bench/results/evidence.jsonl yet, most wanted first, two at a time with one thread each, and
+begins no cell after so many minutes; a cell done twice gives the same numbers. Pools lie in a folder (`--work`) and
+are drawn again when they are gone. `table` writes means and paired contrasts with their intervals over seeds to
+bench/results/evidence.json. `run --tiny` tries everything small and keeps nothing.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import budget as rules
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dart_math_nb.data.files import folder_revision
+from dart_math_nb.data.records import Source
+from dart_math_nb.demo.pipeline import prompt_of, teacher_source, tiny_engine
+from dart_math_nb.demo.tiny import tiny_path, tiny_queries
+from dart_math_nb.evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks
+from dart_math_nb.sample.loop import sample_pool
+from dart_math_nb.sample.standing import graded_prefix
+from dart_math_nb.sample.strategy import StrategyCfg
+from dart_math_nb.sample.worth import query_lot
+from dart_math_nb.sets.cut import cut_train_set
+from dart_math_nb.store.pool import open_pool, read_narrow
+from dart_math_nb.train.config import TrainCfg
+from dart_math_nb.train.loop import train
+
+RESULTS = Path(__file__).parent / "results"
+LIMIT, ENOUGH = 64, 20  # Most draws of a query; correct responses after which a pool draws no more
+rules.LIMIT = LIMIT
+STOP = 24  # Draws without success after which a query ends, "with a stop"
+FULL = {"n_queries": 1500, "n_test": 3000, "tokens": 1_800_000}
+TINY = {"n_queries": 60, "n_test": 50, "tokens": 20_000}
+
+
+@dataclass(frozen=True)
+class Variant:
+    "What a variant changes in the world, or in the rules."
+
+    teacher: str = "teacher"  # A shipped checkpoint
+    base: str = "base"  # The same
+    temperature: float = 1.4  # Of the teacher's draws
+    n_pilot: int = 8  # Of Prop2Diff
+    false_rate: float = 0.0  # Share of complete wrong responses that the grader calls right
+    cover: bool = True  # Prop2Diff: at least one response of each query
+    levels: bool = False  # Prop2Diff: fail rates of levels in place of those of queries
+    n_epochs: int = 0  # Passes over the set; 0 for the same number of tokens for all
+
+
+VARIANTS = {
+    "main": Variant(),
+    "stronger teacher": Variant(temperature=1.0),
+    "weaker teacher": Variant(temperature=1.7),
+    "stronger base": Variant(base="teacher"),
+    "pilot of 4": Variant(n_pilot=4),
+    "pilot of 16": Variant(n_pilot=16),
+    "0.5 % false": Variant(false_rate=0.005),
+    "1 % false": Variant(false_rate=0.01),
+    "2 % false": Variant(false_rate=0.02),
+    "difficulty of levels": Variant(levels=True),
+    "no cover": Variant(cover=False),
+    "three epochs": Variant(n_epochs=3),
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    "A pool: what is known of each query after each number of draws."
+
+    query_ids: list[str]
+    level: np.ndarray  # Of each query
+    c: np.ndarray  # (queries, LIMIT + 1): correct among the first n draws, as the grader says
+    known: np.ndarray  # Draws that were made
+    tokens: np.ndarray  # (queries, LIMIT + 1): tokens of the first n draws
+    lot: np.ndarray = field(default=None)
+
+    @property
+    def p(self) -> np.ndarray:  # Rules of bench/budget.py ask for its length
+        return self.c[np.arange(len(self.c)), self.known] / np.maximum(self.known, 1)
+
+    def correct(self, n: np.ndarray) -> np.ndarray:
+        return self.c[np.arange(len(n)), n]
+
+
+@dataclass(frozen=True)
+class Spent:
+    "What a rule made of its budget."
+
+    n: np.ndarray  # Draws of each query
+    quota: np.ndarray  # Most rows of each query
+    distinct: bool = False  # Equal texts of a query count once
+
+
+def counts(rows: pd.DataFrame, queries: list) -> Drawn:
+    "A pool of graded draws as counts."
+    ids = [q.query_id for q in queries]
+    at = rows.query_id.map({q: i for i, q in enumerate(ids)}).to_numpy()
+    right, size = np.zeros((2, len(ids), LIMIT), int)
+    right[at, rows.trial.to_numpy()] = rows.ok.to_numpy()
+    size[at, rows.trial.to_numpy()] = rows.n_tokens.to_numpy()
+    sums = [np.concatenate([np.zeros((len(ids), 1), int), x.cumsum(1)], 1) for x in (right, size)]
+    known = rows.groupby("query_id").size().reindex(ids, fill_value=0).to_numpy()
+    level = np.array([q.meta["level"] for q in queries])
+    return Drawn(ids, level, sums[0], known, sums[1], np.array([query_lot(q) for q in ids]))
+
+
+class Unfit(ValueError):
+    "A budget is too small for a rule."
+
+
+def largest(drawn: Drawn, amount: int, of_k: Callable[[int], Spent]) -> Spent:
+    "The largest k that fits, and k + 1 for as many queries, in order of their lots, as still fit."
+    k = 1
+    if of_k(1).n.sum() > amount:
+        raise Unfit(f"{amount:,} draws: k = 1 takes {of_k(1).n.sum():,}")
+    while k < LIMIT and of_k(k + 1).n.sum() <= amount:
+        k += 1
+    low, high = of_k(k), of_k(k + 1)
+    order = np.argsort(drawn.lot)
+    fits = order[low.n.sum() + (high.n - low.n)[order].cumsum() <= amount]
+    more = np.isin(np.arange(len(low.n)), fits)
+    return Spent(np.where(more, high.n, low.n), np.where(more, high.quota, low.quota))
+
+
+def fail_counts(drawn: Drawn, variant: Variant) -> np.ndarray:
+    "Fail rate of each query in the pilot, or of its level."
+    fail = 1 - drawn.c[:, variant.n_pilot] / variant.n_pilot
+    if variant.levels:
+        fail = pd.Series(fail).groupby(drawn.level).transform("mean").to_numpy()
+    return fail
+
+
+def quotas(drawn: Drawn, variant: Variant, k: int) -> np.ndarray:
+    "Prop2Diff's quotas, rounded down."
+    quota = np.floor(k * fail_counts(drawn, variant) + 1e-9).astype(int)
+    return np.maximum(quota, 1) if variant.cover else quota
+
+
+def prop2diff(drawn: Drawn, variant: Variant, stop: int, k: int) -> Spent:
+    quota = quotas(drawn, variant, k)
+    return Spent(rules.quota_stops(drawn, quota, variant.n_pilot, stop), quota)
+
+
+def uniform(drawn: Drawn, stop: int, k: int) -> Spent:
+    quota = np.full(len(drawn.c), k)
+    return Spent(rules.quota_stops(drawn, quota, 0, stop), quota)
+
+
+def vrt(drawn: Drawn, k: int) -> Spent:
+    return Spent(np.full(len(drawn.c), k), np.full(len(drawn.c), LIMIT))
+
+
+def greedy(drawn: Drawn, amount: int) -> Spent:
+    "Always the query whose next draw is worth most, one by one, with ten looks at the pool as a whole."
+    return Spent(rules.greedy(drawn, amount, 1, 4, 10), np.full(len(drawn.c), LIMIT))
+
+
+def reshaped(drawn: Drawn, amount: int, variant: Variant) -> Spent:
+    "VRT's draws, cut to the quotas that Prop2Diff with a stop has at this budget."
+    made = largest(drawn, amount, partial(prop2diff, drawn, variant, STOP))
+    return Spent(largest(drawn, amount, partial(vrt, drawn)).n, made.quota)
+
+
+def allocated(drawn: Drawn, amount: int, gamma: float, n_pilot: int = 4) -> Spent:
+    "The package's budget: one level of worth for all queries."
+    n, _ = rules.threshold(drawn, amount, gamma, n_pilot)
+    return Spent(n, np.full(len(n), LIMIT))
+
+
+def spend(rule: str, drawn: Drawn, amount: int, variant: Variant) -> Spent:
+    "What a rule makes of a budget."
+    if rule.endswith(", distinct"):
+        return replace(
+            spend(rule.removesuffix(", distinct"), drawn, amount, variant), distinct=True
+        )
+    fit = partial(largest, drawn, amount)
+    how = {
+        "VRT": lambda: fit(partial(vrt, drawn)),
+        "VRT, reshaped": lambda: reshaped(drawn, amount, variant),
+        "Uniform": lambda: fit(partial(uniform, drawn, 0)),
+        "Uniform, stop": lambda: fit(partial(uniform, drawn, STOP)),
+        "Prop2Diff": lambda: fit(partial(prop2diff, drawn, variant, 0)),
+        "Prop2Diff, stop": lambda: fit(partial(prop2diff, drawn, variant, STOP)),
+        "budget": lambda: allocated(drawn, amount, 1),
+        "budget, greedy": lambda: greedy(drawn, amount),
+        "budget, gamma 2": lambda: allocated(drawn, amount, 2),
+    }
+    return how[rule]()
+
+
+RULES = [
+    "VRT",
+    "budget",
+    "Uniform",
+    "Prop2Diff",
+    "VRT, reshaped",
+    "Prop2Diff, stop",
+    "budget, greedy",
+    "budget, gamma 2",
+    "VRT, distinct",
+    "Uniform, stop",
+    "budget, distinct",
+]
+
+
+def quiet() -> None:
+    "One thread, and no progress of loading."
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+
+
+def pool_name(seed: int, variant: Variant, sizes: dict) -> str:
+    return f"{variant.teacher}-{variant.temperature}-{sizes['n_queries']}-{seed}"
+
+
+def draw_pool(work: str, seed: int, variant: Variant, sizes: dict) -> Path:
+    "The teacher's draws of each query, until enough are correct or the limit; folder of the pool."
+    quiet()
+    folder = Path(work) / pool_name(seed, variant, sizes)
+    if (folder / "done").exists():
+        return folder
+    queries = tiny_queries(sizes["n_queries"], seed)
+    source = replace(teacher_source(seed), temperature=variant.temperature)
+    enough = StrategyCfg("uniform", ENOUGH, LIMIT)
+    with open_pool(folder) as pool, tiny_engine(tiny_path(variant.teacher)) as engine:
+        how = {"source": source, "strategy": enough, "prompt_of": prompt_of, "progress": False}
+        sample_pool(queries, engine, pool, **how)
+    (folder / "done").touch()
+    return folder
+
+
+def read_pool(folder: Path, variant: Variant) -> pd.DataFrame:
+    "Draws up to each query's end: key, ok as the grader says it, right as it is, tokens."
+    rows = graded_prefix(read_narrow(folder, ["correct", "finish_reason", "n_tokens"]))
+    rows = rows.assign(right=rows.ok)
+    if variant.false_rate:
+        keys = zip(rows.query_id, rows.trial, strict=True)
+        lot = np.array([query_lot(f"{q} {t} grader") for q, t in keys])
+        rows["ok"] |= (rows.finish_reason != "length") & (lot < variant.false_rate)
+    return rows
+
+
+def set_rows(folder: Path, rows: pd.DataFrame, queries: list, spent: Spent) -> pd.DataFrame:
+    "The train set of a spending, in order of queries and trials."
+    upto, quota = (
+        dict(zip([q.query_id for q in queries], x, strict=True)) for x in (spent.n, spent.quota)
+    )
+    mine = rows[rows.ok & (rows.trial < rows.query_id.map(upto))].sort_values(["query_id", "trial"])
+    mine = mine[mine.groupby("query_id").cumcount() < mine.query_id.map(quota)]
+    key = ["query_id", "trial", "source_id"]
+    true = cut_train_set(folder, queries, mine.loc[mine.right, key])
+    if not mine.right.all():
+        false = cut_train_set(folder, queries, mine.loc[~mine.right, key], correct=False)
+        true = pd.concat([true, false], ignore_index=True)
+    return true.drop_duplicates(["query_id", "response"]) if spent.distinct else true
+
+
+def repeated(frame: pd.DataFrame, tokens: int, seed: int) -> pd.DataFrame:
+    "Rows in random order, again and again, until there are so many tokens."
+    rng, picked, n = random.Random(seed), [], 0
+    lens = (frame.n_tokens + frame["query"].str.len() + 2).tolist()
+    while n < tokens:
+        for i in rng.sample(range(len(frame)), len(frame)):
+            if n >= tokens:
+                break
+            picked.append(i)
+            n += lens[i]
+    return frame.iloc[picked].reset_index(drop=True)
+
+
+def student(rows: pd.DataFrame, test: list, seed: int, variant: Variant) -> dict:
+    "Accuracy of a student, in all and per level, in percent."
+    how = {"lr": 1e-3, "n_epochs": 1, "room": 2048, "batch_size": 1, "packing": "next_fit"}
+    with tempfile.TemporaryDirectory() as tmp:
+        out = Path(tmp)
+        recipe = TrainCfg(
+            str(tiny_path(variant.base)),
+            str(out / "model"),
+            template="plain",
+            seed=seed,
+            threads=1,
+            **how,
+        )
+        train(recipe, rows, progress=False)
+        source = Source(
+            "student",
+            folder_revision(out / "model"),
+            template="plain",
+            temperature=0.0,
+            max_tokens=80,
+        )
+        with tiny_engine(out / "model") as engine:
+            asked = {
+                "queries": {"tiny": test},
+                "prompts": {"tiny": PlainPrompt(prompt_of, "plain")},
+            }
+            frame = evaluate_benchmarks(
+                EvalCfg(["tiny"], source), engine, out / "eval", progress=False, **asked
+            )
+    level = {q.query_id: q.meta["level"] for q in test}
+    right = frame.correct.astype(bool).groupby(frame.query_id.map(level)).mean()
+    found = {"accuracy": 100 * float(frame.correct.mean())}
+    return found | {"levels": [round(100 * x, 2) for x in right]}
+
+
+def one_cell(work: str, cell: dict, sizes: dict) -> dict:
+    "A student of a seed, a budget, a rule and a variant."
+    quiet()
+    start, seed, variant = time.perf_counter(), cell["seed"], VARIANTS[cell["variant"]]
+    folder = Path(work) / pool_name(seed, variant, sizes)
+    queries = tiny_queries(sizes["n_queries"], seed)
+    known = {q.query_id for q in queries}
+    test = tiny_queries(sizes["n_test"], seed + 1000, exclude=known, benchmark="tiny")
+    rows = read_pool(folder, variant)
+    drawn = counts(rows, queries)
+    small = replace(variant, n_pilot=min(variant.n_pilot, max(1, cell["budget"] // 2)))
+    try:
+        spent = spend(cell["rule"], drawn, cell["budget"] * len(queries), small)
+    except Unfit as e:
+        return cell | {"unfit": str(e)}
+    if (spent.n > drawn.known).any():
+        raise ValueError(f"{cell}: {(spent.n > drawn.known).sum()} queries need unknown draws")
+    chosen = set_rows(folder, rows, queries, spent)
+    about = {
+        "draws": int(spent.n.sum()),
+        "tokens_drawn": int(drawn.tokens[np.arange(len(spent.n)), spent.n].sum()),
+        "rows": len(chosen),
+        "distinct_rows": len(chosen.drop_duplicates(["query_id", "response"])),
+        "queries": int(chosen.query_id.nunique()),
+        "set_tokens": int((chosen.n_tokens + chosen["query"].str.len() + 2).sum()),
+    }
+    tokens = variant.n_epochs * about["set_tokens"] or sizes["tokens"]
+    made = student(repeated(chosen, tokens, seed), test, seed, variant)
+    return cell | about | made | {"seconds": round(time.perf_counter() - start)}
+
+
+def kept() -> list[dict]:
+    "Cells that are done."
+    file = RESULTS / "evidence.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def keep(row: dict) -> None:
+    "Add a cell to the file."
+    about = {"date": date.today().isoformat(), "python": platform.python_version()}
+    with open(RESULTS / "evidence.jsonl", "a") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        f.write(json.dumps(row | about | {"machine": platform.machine()}) + "\n")
+
+
+CELL = ("variant", "budget", "rule", "seed")
+
+
+def wanted(args: argparse.Namespace) -> list[dict]:
+    "Cells to do, most wanted first: all rules of a seed and a budget before the next."
+    done = set() if args.tiny else {tuple(r[c] for c in CELL) for r in kept()}
+    every = [
+        dict(zip(CELL, (variant, budget, rule, seed), strict=True))
+        for variant in args.variants
+        for seed in args.seeds
+        for budget in args.budgets
+        for rule in args.rules
+    ]
+    return [c for c in every if tuple(c.values()) not in done]
+
+
+def run(args: argparse.Namespace) -> None:
+    "Work on cells until none is left, or the time is up."
+    sizes, end = TINY if args.tiny else FULL, time.monotonic() + 60 * args.minutes
+    cells = wanted(args)
+    print(f"{len(cells)} cells to do", flush=True)
+    with ProcessPoolExecutor(args.workers, get_context("spawn")) as workers:
+        pools = {}
+        for c in cells:
+            v = VARIANTS[c["variant"]]
+            pools.setdefault(pool_name(c["seed"], v, sizes), (c["seed"], v))
+        jobs = {}
+        for c in cells:
+            if time.monotonic() > end:
+                break
+            name = pool_name(c["seed"], VARIANTS[c["variant"]], sizes)
+            if name in pools:
+                draw_all(workers, args, pools, sizes)
+            jobs[workers.submit(one_cell, args.work, c, sizes)] = c
+            if len(jobs) >= args.workers:
+                collect(jobs, args.tiny, 1)
+        collect(jobs, args.tiny, len(jobs))
+
+
+def draw_all(workers: ProcessPoolExecutor, args, pools: dict, sizes: dict) -> None:
+    "Draw the next pools, as many at a time as there are workers."
+    names = list(pools)[: args.workers]
+    jobs = [workers.submit(draw_pool, args.work, *pools.pop(n), sizes) for n in names]
+    for job in jobs:
+        print("pool", job.result().name, flush=True)
+
+
+def collect(jobs: dict, tiny: bool, n: int) -> None:
+    "Keep the next n students that are done."
+    for job in as_completed(list(jobs)):
+        row = job.result()
+        del jobs[job]
+        print(row, flush=True)
+        if not tiny:
+            keep(row)
+        if (n := n - 1) <= 0:
+            return
+
+
+def interval(x: np.ndarray) -> list[float]:
+    "Mean and half-width of its 95 % interval over seeds, Student's t."
+    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5 if len(x) > 1 else np.nan
+    return [round(float(x.mean()), 2), None if np.isnan(half) else round(float(half), 2)]
+
+
+def table(args: argparse.Namespace) -> None:
+    "Means of each cell, and its contrast to VRT and to the budget of the same seed."
+    frame, found = pd.DataFrame([r for r in kept() if "unfit" not in r]), []
+    for (variant, budget), part in frame.groupby(["variant", "budget"], sort=False):
+        wide = part.pivot(index="seed", columns="rule", values="accuracy")
+        for rule in [r for r in RULES if r in wide]:
+            mine = part[part.rule == rule]
+            row = {"variant": variant, "budget": int(budget), "rule": rule, "seeds": len(mine)}
+            row["accuracy"] = interval(mine.accuracy.to_numpy())
+            for other in ("VRT", "budget", "Uniform"):
+                if (
+                    other in wide
+                    and other != rule
+                    and len(d := (wide[rule] - wide[other]).dropna())
+                ):
+                    row[f"less {other}"] = interval(d.to_numpy())
+            row["levels"] = np.mean(mine.levels.tolist(), 0).round(1).tolist()
+            numbers = ("draws", "tokens_drawn", "rows", "distinct_rows", "queries")
+            found.append(row | {k: int(mine[k].mean()) for k in numbers})
+            print(json.dumps(row))
+    about = {
+        "date": date.today().isoformat(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+    }
+    about |= {"sizes": FULL, "limit": LIMIT, "enough": ENOUGH, "stop": STOP, "cells": len(frame)}
+    (RESULTS / "evidence.json").write_text(json.dumps(about | {"rows": found}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    stages = parser.add_subparsers(required=True)
+    work = stages.add_parser("run", help="train students of cells that are not done")
+    work.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    work.add_argument("--budgets", type=int, nargs="+", default=[6, 12, 20], help="draws a query")
+    work.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
+    work.add_argument("--variants", nargs="+", default=["main"], choices=list(VARIANTS))
+    work.add_argument("--minutes", type=float, default=55, help="begin no cell after these")
+    work.add_argument("--workers", type=int, default=2)
+    work.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "evidence"))
+    work.add_argument("--tiny", action="store_true", help="small, nothing kept")
+    work.set_defaults(do=run)
+    stages.add_parser("table", help="means and contrasts").set_defaults(do=table)
+    args = parser.parse_args()
+    args.do(args)
+
+
+if __name__ == "__main__":
+    main()
