@@ -40,12 +40,13 @@ def strategy_fields(
     min_yield: Annotated[float, _HELP["min_yield"]] = StrategyCfg.min_yield,
     k_wrong: Annotated[int, _HELP["k_wrong"]] = StrategyCfg.k_wrong,
     give_up: Annotated[int, _GIVE_UP] = None,
+    agree: Annotated[int, _HELP["agree"]] = StrategyCfg.agree,
 ) -> dict[str, Any]:
     "Fields of a `StrategyCfg` from flags; `give_up` only when it was said."
     found = {"max_trials": max_trials, "rounding": rounding}
     found |= {} if n_pilot is None else {"n_pilot": n_pilot}
     found |= {"cover": not no_cover, "quota_distinct": distinct, "min_yield": min_yield}
-    found |= {"k_wrong": k_wrong}
+    found |= {"k_wrong": k_wrong, "agree": agree}
     return found | ({} if give_up is None else {"give_up": give_up})
 
 # %% ../../nbs/70_app/12_strategies.ipynb #49a4afb2

@@ -31,6 +31,7 @@ from .freeze import BY_QUERY, read_strategy, strategy_config, strategy_from
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
     cost_of,
+    full_at,
     k_of,
     pilot_size,
     query_quota,
@@ -223,7 +224,7 @@ def query_ends(
     right, wrong = (np.append(0, (codes == code).cumsum()) for code in (CORRECT, WRONG))
     quota = query_quota(s, int(right[sure]), sure, query_id)
     early = _early(s, query_id, limit, right, wrong)
-    n, stop = _first_end(right, quota, limit, sure, early, wrong, s.k_wrong)
+    n, stop = _first_end(right, full_at(s, quota), limit, sure, early, wrong, s.k_wrong)
     stop = "budget" if stop == "yield" and s.budget is not None else stop
     how = {"quota": quota, "max_trials": limit, "min_yield": s.min_yield, "give_up": s.give_up}
     early = s.min_yield or 0 < s.give_up <= n_least

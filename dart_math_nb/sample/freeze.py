@@ -165,7 +165,7 @@ def save_strategy(
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #d124ae98
 _KINDS = {"name": str, "n_pilot": int, "rounding": str, "cover": bool, "min_yield": float}
-_KINDS |= {"budget": dict, "level": dict, "give_up": int, "k_wrong": int}
+_KINDS |= {"budget": dict, "level": dict, "give_up": int, "k_wrong": int, "agree": int}
 
 
 def strategy_from(

@@ -97,17 +97,20 @@ def play(
     max_trials: int,  # Draws at most; no more than `times` follows
     n_pilot: int = 0,  # Draws that are made in any case
     stops: Sequence[int] = (),  # From `stops_of`: draws at which a query is given up
+    agree: int = 1,  # Correct responses without which there are no rows; `times` follows as many
 ) -> Played:
     "Play the stop rules."
     quota = np.broadcast_to(quota, times.shape[:2])
-    last = np.take_along_axis(times, quota[..., None], 2)[..., 0]
+    wanted = np.where(quota > 0, np.maximum(quota, agree), 0)
+    last = np.take_along_axis(times, wanted[..., None], 2)[..., 0]
     full = np.maximum(last, n_pilot)
     gone, had = give_up(times, stops, n_pilot)
     ok = full <= np.minimum(max_trials, gone)
     poor = ~ok & (gone < max_trials)
     n = np.where(ok, full, np.where(poor, gone, max_trials))
     found = np.where(poor, had, (times[..., 1:] <= max_trials).sum(2))
-    return Played(n, np.where(ok, quota, np.minimum(found, quota)), ok)
+    rows = np.where(found >= agree, np.minimum(found, quota), 0)
+    return Played(n, np.where(ok, quota, rows), ok)
 
 # %% ../../nbs/40_sample/38_play.ipynb #f5f0e9ea
 def kinds_of(
@@ -188,7 +191,7 @@ def outcomes(
         return spent_outcomes(strategy, times, cost_of(strategy, query_id))
     limit = trial_limit(strategy, query_id)
     how = (limit, pilot_size(strategy), stops_of(strategy, limit))
-    n, rows, ok = play(times, pilot_quotas(strategy, times, query_id), *how)
+    n, rows, ok = play(times, pilot_quotas(strategy, times, query_id), *how, strategy.agree)
     each = np.array([n, rows, rows > 0, ok, n * (rows == 0)], float)
     return each.mean(2), each.var(2)
 
@@ -210,4 +213,5 @@ def times_for(
         return success_times(pass_rates, n, strategy.max_trials)
     tops = [strategy.k, strategy.max_trials, strategy.quota or 1]
     k, limit, quota = (max(v.values()) if isinstance(v, Mapping) else v for v in tops)
-    return success_times(pass_rates, max(min(k, limit), pilot_size(strategy), quota), limit)
+    least = max(pilot_size(strategy), strategy.agree)
+    return success_times(pass_rates, max(min(k, limit), least, quota), limit)

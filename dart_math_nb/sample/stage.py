@@ -56,6 +56,7 @@ KEPT = (
     "min_yield",
     "give_up",
     "k_wrong",
+    "agree",
     "budget",
     "rates_from",
     "asked_prior",

@@ -160,12 +160,14 @@ def accepted(
     quota: Mapping[str, float],  # Correct responses wanted per query, as from `quotas`
     max_trials: int | Mapping[str, int],  # Trials that count per query, or by query id
     distinct: bool = False,  # Count only different responses; needs `form` or `response`
+    agree: int = 1,  # Correct responses without which a query gets none
 ) -> pd.DataFrame:  # Rows of `draws` in order of query and trial
     "The first `quota` correct responses of each query; a query without a quota gets none."
     rows = graded_prefix(draws, distinct)
     wanted = rows.query_id.map(dict(quota)).astype(float).fillna(0)
-    keep = rows.counts & (rows.n_ok <= wanted) & (rows.trial < limit_of(rows.query_id, max_trials))
-    return rows.loc[keep, list(draws)]
+    counts = rows.counts & (rows.trial < limit_of(rows.query_id, max_trials))
+    enough = counts.groupby(rows.query_id, sort=False).transform("sum") >= agree
+    return rows.loc[counts & enough & (rows.n_ok <= wanted), list(draws)]
 
 # %% ../../nbs/40_sample/25_standing.ipynb #293a0ca2
 def stop_points(
@@ -179,24 +181,25 @@ def stop_points(
     spending: StrategyCfg | None = None,  # Strategy with a budget, whose level ends queries
     k_wrong: int = 0,  # Wrong responses wanted as well
     give_up: int = 0,  # Draws without a correct response that end a query; 0 never
+    agree: int = 1,  # Correct responses that must be there by then
 ) -> pd.DataFrame:  # query_id -> quota, n_trials, n_correct, n_accepted, stop
     "Where each query stops, and what it has by then."
-    rows = graded_prefix(draws, distinct)
-    rows = rows[rows.trial < limit_of(rows.query_id, max_trials)]
-    ids, full = quota.index, _full_points(rows, quota, n_pilot, k_wrong)
+    rows = graded_prefix(draws, distinct).loc[lambda f: f.trial < limit_of(f.query_id, max_trials)]
+    ids, full = quota.index, _full_points(rows, quota, n_pilot, k_wrong, agree)
     n_seen = rows.groupby("query_id").size().reindex(ids, fill_value=0)
     limit = pd.Series(limit_of(ids, max_trials), ids)
-    poor = _early_points(rows, spending, (min_yield, give_up, k_wrong), limit, n_pilot)
+    poor = _early_points(rows, spending, (min_yield, give_up, k_wrong, agree), limit, n_pilot)
     poor = poor.where((poor < limit) & ~(full <= poor))
     done = [poor.notna(), full.notna(), n_seen >= limit, ids.isin(set(exhausted))]
     why = "yield" if spending is None else "budget"
     stop = np.select(done, [why, "quota", "max_trials", "exhausted"], default="")
     n_trials = np.fmin(poor.fillna(full), n_seen).astype(int)
-    return _found(pd.DataFrame({"quota": quota, "n_trials": n_trials}), rows, stop)
+    return _found(pd.DataFrame({"quota": quota, "n_trials": n_trials}), rows, stop, agree)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #db45e462
-def _full_points(rows: pd.DataFrame, quota: pd.Series, n_pilot: int, k_wrong: int) -> pd.Series:
+def _full_points(rows: pd.DataFrame, quota: pd.Series, n_pilot: int, k_wrong: int, agree: int):
     "Number of draws at which a query has its quotas, for those that do."
+    quota = quota.where(~quota.between(1, agree), agree)  # as `full_at` of a strategy says
     wanted = rows.query_id.map(quota.to_dict())
     last = rows[rows.counts & (rows.n_ok == wanted)].set_index("query_id").trial
     last = last.reindex(quota.index)
@@ -216,10 +219,10 @@ def _early_points(rows: pd.DataFrame, spending, early, limit: pd.Series, n_pilot
 
 def _poor_points(rows: pd.DataFrame, early: tuple, limit: pd.Series, n_pilot: int) -> pd.Series:
     "First number of draws at which a query gives up, for those that do."
-    *early, k_wrong = early
-    if not any(early) or not len(rows):
+    min_yield, give_up, k_wrong, agree = early
+    if not (min_yield or give_up) or not len(rows):
         return pd.Series(dtype=float)
-    stops = np.array([*early_stops(*early, int(limit.max())), np.inf])
+    stops = np.array([*early_stops(min_yield, give_up, int(limit.max()), agree), np.inf])
     n, c = rows.trial + 1, np.minimum(rows.n_ok.to_numpy(), len(stops) - 1)
     gone = n >= stops[c]
     if k_wrong:  # hopeless on the other side
@@ -228,11 +231,12 @@ def _poor_points(rows: pd.DataFrame, early: tuple, limit: pd.Series, n_pilot: in
     return poor.groupby("query_id").trial.min() + 1
 
 # %% ../../nbs/40_sample/25_standing.ipynb #0a6e9a98
-def _found(points: pd.DataFrame, rows: pd.DataFrame, stop: np.ndarray) -> pd.DataFrame:
+def _found(points: pd.DataFrame, rows: pd.DataFrame, stop: np.ndarray, agree: int) -> pd.DataFrame:
     upto = rows[rows.trial < rows.query_id.map(points.n_trials.to_dict()).astype(float)]
     n_correct = upto.groupby("query_id").counts.sum().reindex(points.index, fill_value=0)
     points = points.assign(n_correct=n_correct.astype(int))
-    points["n_accepted"] = np.minimum(n_correct, points.quota.fillna(0)).astype(int)
+    taken = np.minimum(n_correct, points.quota.fillna(0))
+    points["n_accepted"] = taken.where(n_correct >= agree, 0).astype(int)
     stop = np.where(stop == "", None, stop)
     return points.assign(stop=pd.Series(stop, points.index, dtype=object))
 
@@ -265,7 +269,8 @@ def progress_table(
     quota = quotas(draws, strategy, query_ids, gone)
     how = (trial_limit(strategy), n_pilot, gone, strategy.quota_distinct, strategy.min_yield)
     spending = None if strategy.budget is None else strategy
-    out = stop_points(draws, quota, *how, spending, strategy.k_wrong, strategy.give_up)
+    rest = (strategy.k_wrong, strategy.give_up, strategy.agree)
+    out = stop_points(draws, quota, *how, spending, *rest)
     n_drawn = draws.query_id.astype(str).value_counts()
     out["n_drawn"] = n_drawn.reindex(out.index, fill_value=0)
     n, c = out.n_trials, out.n_correct
@@ -319,10 +324,11 @@ def strategy_draws(
     limit, distinct = trial_limit(strategy), strategy.quota_distinct
     how = (pilot_size(strategy), gone, distinct, strategy.min_yield)
     spending = None if strategy.budget is None else strategy
-    points = stop_points(draws, quota, limit, *how, spending, strategy.k_wrong, strategy.give_up)
+    rest = (strategy.k_wrong, strategy.give_up, strategy.agree)
+    points = stop_points(draws, quota, limit, *how, spending, *rest)
     early = points.stop.isin(["yield", "budget"])
     n = points.n_trials.where(early, limit_of(points.index, limit))
-    return accepted(draws, quota, n.to_dict(), distinct)
+    return accepted(draws, quota, n.to_dict(), distinct, strategy.agree)
 
 # %% ../../nbs/40_sample/25_standing.ipynb #faea1925
 def wrong_draws(

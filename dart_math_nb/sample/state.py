@@ -6,9 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/state.html.md"""
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'WRONG', 'OK', 'REPEAT', 'UNFIT', 'FEW', 'State', 'mark', 'settle', 'early_stops', 'ends_early',
-           'has_quotas', 'next_point', 'read_one', 'read_on', 'read_many', 'budget_need', 'sure_end', 'expected_need',
-           'room', 'take_trial', 'Lines', 'read_forms', 'read_draws', 'load_states', 'enter_codes', 'result_table',
-           'pilot_right']
+           'has_quotas', 'n_in_set', 'next_point', 'read_one', 'read_on', 'read_many', 'budget_need', 'sure_end',
+           'expected_need', 'room', 'take_trial', 'Lines', 'read_forms', 'read_draws', 'load_states', 'enter_codes',
+           'result_table', 'pilot_right']
 
 # %% ../../nbs/40_sample/55_state.ipynb #f6ce14cc
 import math
@@ -28,6 +28,7 @@ from .standing import response_form, with_rates
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
     cost_of,
+    full_at,
     pilot_size,
     query_quota,
     stops_of,
@@ -100,7 +101,7 @@ def settle(
         out = state.gone is not None and state.n >= state.gone and not more
         if state.quota is None and (state.n >= pilot or out):
             state.quota = query_quota(strategy, _n_right(state), state.n, query_id)
-        if has_quotas(state, strategy.k_wrong) and (state.n >= pilot or out):
+        if has_quotas(state, strategy) and (state.n >= pilot or out):
             state.stop = "quota"
         elif state.n >= limit:
             state.stop = "max_trials"
@@ -109,7 +110,7 @@ def settle(
         elif out:
             state.stop = "refused" if state.refused else "exhausted"
         elif more:
-            read_on(state, next_point(state, stops, pilot, limit), bool(cells or strategy.k_wrong))
+            read_on(state, next_point(state, stops, pilot, limit), bool(cells), strategy)
         else:
             return
 
@@ -142,10 +143,20 @@ def ends_early(
 # %% ../../nbs/40_sample/55_state.ipynb #28869832
 def has_quotas(
     state: State,
-    k_wrong: int,  # Wrong responses wanted as well
+    strategy: StrategyCfg,
 ) -> bool:
     "Has a query all that is wanted of it?"
-    return state.quota is not None and state.n_ok >= state.quota and state.n_wrong >= k_wrong
+    if state.quota is None or state.n_wrong < strategy.k_wrong:
+        return False
+    return state.n_ok >= full_at(strategy, state.quota)
+
+
+def n_in_set(
+    state: State,
+    strategy: StrategyCfg,
+) -> int:
+    "Correct responses of a query that are in the set."
+    return min(state.n_ok, state.quota or 0) if state.n_ok >= strategy.agree else 0
 
 # %% ../../nbs/40_sample/55_state.ipynb #7d575b3f
 def next_point(
@@ -187,26 +198,26 @@ FEW = 64  # Draws that are read one by one
 def read_on(
     state: State,  # Trial `n` is graded
     end: int,  # Draw before which to stop
-    careful: bool,  # Does every draw decide?
+    spending: bool,  # Under a budget every draw decides
+    strategy: StrategyCfg,
 ) -> None:
     "Read one graded draw, or as many as decide nothing."
-    if careful or state.forms or len(state.known) - state.n < FEW:
+    if spending or strategy.k_wrong or state.forms or len(state.known) - state.n < FEW:
         read_one(state)
     else:
-        read_many(state, end)
+        read_many(state, end, math.inf if state.quota is None else full_at(strategy, state.quota))
 
 # %% ../../nbs/40_sample/55_state.ipynb #8e1160e2
 def read_many(
     state: State,  # Trial `n` is graded
     end: int,  # Draw before which to stop
+    full: float,  # Correct responses that are wanted in all; infinite while that is not known
 ) -> None:
     "Read graded draws up to `end`, a gap, or the last response that is wanted."
     end = min(end, len(state.known))
     gap = state.known.find(UNKNOWN, state.n, end)
     end = end if gap < 0 else gap
-    n_found, wanted = state.known.count(OK, state.n, end), math.inf
-    if state.quota is not None:
-        wanted = state.quota - state.n_ok
+    n_found, wanted = state.known.count(OK, state.n, end), full - state.n_ok
     if n_found >= wanted:
         places = np.flatnonzero(np.frombuffer(state.known, np.uint8, end - state.n, state.n) == OK)
         end, n_found = state.n + int(places[wanted - 1]) + 1, wanted
@@ -252,7 +263,8 @@ def expected_need(
     elif strategy.budget is not None:
         need = budget_need(state, strategy)
     else:
-        need = (state.quota - state.n_good) * (state.n_graded + 1) / (state.n_good + 0.5)
+        lacks = full_at(strategy, state.quota) - state.n_good
+        need = lacks * (state.n_graded + 1) / (state.n_good + 0.5)
         if strategy.k_wrong:
             n = state.known.count(WRONG)
             need = max(need, (strategy.k_wrong - n) * (state.n_graded + 1) / (n + 0.5))
@@ -404,7 +416,7 @@ def result_table(
     out = pd.DataFrame({"quota": np.fromiter(quota, float, len(every))}, index)
     out["n_trials"] = np.fromiter((s.n for s in every), int, len(every))
     out["n_correct"] = np.fromiter((s.n_ok for s in every), int, len(every))
-    out["n_accepted"] = np.minimum(out.n_correct, out.quota.fillna(0)).astype(int)
+    out["n_accepted"] = np.fromiter((n_in_set(s, strategy) for s in every), int, len(every))
     out["stop"] = pd.Series([s.stop for s in every], index, dtype=object)
     out["n_drawn"] = np.fromiter((s.n_graded for s in every), int, len(every))
     n, c, pilot = out.n_trials, out.n_correct, pilot_size(strategy)

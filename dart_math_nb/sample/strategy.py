@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 # %% auto #0
 __all__ = ['MOST', 'ROUNDINGS', 'STRATEGIES', 'BUDGET', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff',
            'strategy_names', 'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'estimates',
-           'pilot_size', 'stops_of', 'cost_of', 'curve_share', 'query_quota', 'check_curve', 'with_numbers',
+           'pilot_size', 'stops_of', 'cost_of', 'curve_share', 'query_quota', 'check_curve', 'with_numbers', 'full_at',
            'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
@@ -127,6 +127,7 @@ class StrategyCfg:
     min_yield: float = 0.0  # Correct per 1,000 draws; a query surely below ends early; 0 never
     k_wrong: int = 0  # Wrong responses wanted of each query as well; not for vrt and budget
     give_up: int = 0  # Draws without a correct response that end a query; 0 never; not for vrt
+    agree: int = 1  # Correct responses within give_up draws without which a query gets none
     budget: Budget | None = None  # What all queries together may cost; for the strategy budget
     level: Level | None = None  # Decided from the pilot: the worth above which draws are made
     lengths: Mapping[str, int] | None = field(default=None, hash=False)  # Class of each query
@@ -206,10 +207,11 @@ def pilot_size(
     "Draws that must be graded before the quota of a query is known."
     if strategy.budget is not None or estimates(strategy):
         return strategy.n_pilot
-    if not strategy.k_wrong:
+    if not strategy.k_wrong and strategy.agree == 1:
         return 0
-    least = k_span(strategy)[0]
-    return min([least, *(strategy.quota or {}).values()]) + strategy.k_wrong
+    least = min([k_span(strategy)[0], *(strategy.quota or {}).values()])
+    n = max(least, strategy.agree if strategy.agree > 1 else 0) + strategy.k_wrong
+    return n if strategy.agree == 1 else min(n, strategy.give_up)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #b69908fb
 def stops_of(
@@ -219,7 +221,7 @@ def stops_of(
     "When a query of a strategy is given up, never inside its pilot; empty for never."
     if not (strategy.min_yield or strategy.give_up):
         return ()
-    return early_stops(strategy.min_yield, strategy.give_up, max_trials)
+    return early_stops(strategy.min_yield, strategy.give_up, max_trials, strategy.agree)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #7d9a4b14
 def _check_numbers(s: StrategyCfg) -> None:
@@ -290,6 +292,7 @@ def cost_of(
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1499d058
 def _check_limits(s: StrategyCfg) -> None:
+    _check_agree(s)
     most = {"n_pilot": s.n_pilot} if s.budget is not None or estimates(s) else {}
     most |= {"k": s.k} if s.name != "vrt" and s.quota is None else {}
     most |= {"k + k_wrong": k_span(s)[1] + s.k_wrong} if s.k_wrong else {}
@@ -307,6 +310,23 @@ def _check_limits(s: StrategyCfg) -> None:
         if not 0 <= quota <= trial_limit(s, query_id):
             limit = f"max_trials={trial_limit(s, query_id)}"
             raise ValueError(f"query {query_id!r}: quota={quota}; need 0 to {limit}")
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #bf899804
+def _check_agree(s: StrategyCfg) -> None:
+    at_least_one(where := f"strategy {s.name}: agree", s.agree)
+    if s.agree == 1:
+        return
+    where = f"{where}={s.agree}"
+    if s.name == "vrt" or s.budget is not None:
+        raise Refused(f"{where}: {s.name} has no quotas; need uniform, prop2diff or a curve")
+    if not s.give_up:
+        what = "need the draws within which so many correct ones must come"
+        raise Refused(f"{where} without give_up; {what} (--give-up)")
+    if s.agree > s.give_up:
+        raise Refused(f"{where} of give_up={s.give_up} draws; need agree <= give_up")
+    if estimates(s) and s.give_up < s.n_pilot:
+        what = f"give_up={s.give_up} ends inside the pilot of n_pilot={s.n_pilot}"
+        raise Refused(f"{where}: {what}; need n_pilot <= give_up")
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #b90d3e41
 def curve_share(
@@ -374,6 +394,14 @@ def with_numbers(
         same = len(set(values.values())) == 1
         found[name] = values[ids[0]] if same else values
     return replace(strategy, **found)
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #f141663d
+def full_at(
+    strategy: StrategyCfg,
+    quota: int,  # Correct responses wanted of a query
+) -> int:  # Correct ones
+    "With how many correct responses a query needs no further one."
+    return max(quota, strategy.agree) if quota else 0
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #4ca57be7
 def free_curve(
