@@ -216,7 +216,7 @@ def utility() -> dict:
         for per in PER_QUERY:
             rows += one_budget(name, p, per)
             print(name, per, flush=True)
-    return {"limit": LIMIT, "seeds": len(SEEDS), "hopeless": HOPELESS, "rows": rows}
+    return {"limit": LIMIT, "seeds": len(SEEDS), "n_pilot": 4, "hopeless": HOPELESS, "rows": rows}
 
 
 def one_budget(name: str, p: np.ndarray, per: int) -> list[dict]:
@@ -226,11 +226,10 @@ def one_budget(name: str, p: np.ndarray, per: int) -> list[dict]:
         world = World(p, seed)
         rules = fixed_rules(world, amount)
         for gamma in (1, 2, 8):
-            size = fitting_pilot(Budget(amount, gamma=gamma), len(p))
-            rules[f"budget, gamma {gamma}"], told = threshold(world, amount, gamma, size)
+            rules[f"budget, gamma {gamma}"], told = threshold(world, amount, gamma, 4)
             went.append(told)
-            if gamma < 8:
-                rules[f"greedy, gamma {gamma}"] = greedy(world, amount, gamma, size, 10)
+        for gamma in (1, 2):
+            rules[f"greedy, gamma {gamma}"] = greedy(world, amount, gamma, 4, 10)
         for rule, n in rules.items():
             got = gains(world, n) if n is not None else None
             found.setdefault(rule, []).append(got)
@@ -271,7 +270,7 @@ def pilot() -> dict:
     return {"seeds": 5, "rows": rows}
 
 
-SMALL = (4, 6)  # Draws of each query
+SMALL = (6,)  # Draws of each query
 
 
 def small() -> dict:
@@ -396,7 +395,7 @@ def token_budget(responses: list[np.ndarray], per: int) -> list[dict]:
 def miniature(n_queries: int = 200) -> dict:
     "The threshold form beside the greedy hand on draws of the shipped teacher, 64 of each query."
     global LIMIT
-    import budget_students as tiny
+    import evidence as tiny
 
     from dart_math_nb.demo.pipeline import prompt_of, teacher_source, tiny_engine
     from dart_math_nb.demo.tiny import tiny_path, tiny_queries
@@ -410,8 +409,8 @@ def miniature(n_queries: int = 200) -> dict:
         with open_pool(tmp) as pool, tiny_engine(tiny_path("teacher")) as engine:
             how = {"source": teacher_source(0), "prompt_of": prompt_of, "progress": False}
             sample_pool(queries, engine, pool, strategy=StrategyCfg("vrt", LIMIT), **how)
-        drawn = graded_prefix(read_narrow(tmp, ["correct", "finish_reason"]))
-    world = tiny.Drawn(drawn, [q.query_id for q in queries])
+        drawn = graded_prefix(read_narrow(tmp, ["correct", "finish_reason", "n_tokens"]))
+    world = tiny.counts(drawn, queries)
     for per in PER_QUERY:
         rows += forms(world, per)
     LIMIT = kept

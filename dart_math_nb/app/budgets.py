@@ -45,9 +45,10 @@ def read_amount(
     return number, words[1]
 
 # %% ../../nbs/70_app/13_budgets.ipynb #d6a8c516
-def _per(unit: str) -> str:
+def _per(unit: str, gamma: float = Budget.gamma) -> str:
     "What worth is counted per, when nothing is said."
-    return "draw" if unit == "draws" else "token"
+    covering = gamma >= UTILITIES["coverage"]
+    return "draw" if unit == "draws" or covering else "token"
 
 
 def _budget(amount: float, unit: str, utility=None, worth_per=None, **named) -> Budget:
@@ -59,7 +60,7 @@ def _budget(amount: float, unit: str, utility=None, worth_per=None, **named) -> 
         named["gamma"] = UTILITIES[utility]
     if worth_per is not None:
         check_names("--worth-per", [worth_per], PER, "word")
-    return Budget(amount, unit, per=worth_per or _per(unit), **named)
+    return Budget(amount, unit, per=worth_per or _per(unit, named.get("gamma", 1.0)), **named)
 
 # %% ../../nbs/70_app/13_budgets.ipynb #b92d6398
 def budget_fields(
@@ -72,7 +73,10 @@ def budget_fields(
     weight: Annotated[
         str, "Under strategy budget: fail (hard ones matter more), or one; fail when absent"
     ] = None,
-    worth_per: Annotated[str, "Under strategy budget: draw, or token; token for tokens"] = None,
+    worth_per: Annotated[
+        str,
+        "Under strategy budget: draw, or token; token where tokens are counted, draw for coverage",
+    ] = None,
     tokens_per_second: Annotated[float, "Of one GPU, for a budget of gpu-hours"] = None,
     price_per_mtok: Annotated[float, "Of a million drawn tokens, for a budget of money"] = None,
 ) -> Budget | None:  # None without a budget
