@@ -30,6 +30,8 @@ STAGES = {  # Name -> module and function in this room, line of help
     "difficulty check": ("difficulty.check_record", "Draw as few responses as settle whether a record still fits model and prompt, by level; resumable."),
     "difficulty combine": ("combine.combine", "Take what other models tell into the rates of a record; the result says from what it was combined."),
     "sample":     ("sample.sample",             "Draw and grade responses into the pool of a run, difficulty-aware or not; resumable."),
+    "batch write": ("batch.write_requests",     "Write the next round of requests for a batch API into files; the set is that of sample."),
+    "batch read": ("batch.read_results",        "Grade the results of a batch API into the pool of a run; may be repeated."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
     "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
     "show":       ("show.show",                 "Look into a run or a pool: its queries, what became of them, and all their responses."),
@@ -47,10 +49,13 @@ STAGES = {  # Name -> module and function in this room, line of help
     "report":     ("report.report",             "Write report/index.html of a run: figures and tables of whatever it holds, and its queries."),
 }
 # fmt: on
-GROUPS = {"difficulty": "Records of how hard queries are."}  # First word of several stages -> help
+GROUPS = {  # First word of several stages -> help
+    "batch": "Files of requests for batch APIs, and their results.",
+    "difficulty": "Records of how hard queries are.",
+}
 TOPICS = {  # Of the overview -> stages and groups, in the order of a project
     "start": "demo run benchmarks",
-    "responses": "temperature plan sample difficulty status grade import show",
+    "responses": "temperature plan sample batch difficulty status grade import show",
     "pools": "check regrade push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",

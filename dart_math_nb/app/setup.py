@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/setup.html.md"""
 __all__ = ['simulated_engine', 'check_place', 'open_model', 'server_writes', 'find_prompts', 'prompts_name', 'Setup',
            'check_engine', 'asked_prompts', 'stand_in', 'called', 'named_source', 'server_options', 'server_facts',
            'attach_model', 'read_switches', 'asked', 'given_options', 'open_setup', 'prompt_note', 'template_note',
-           'connect', 'hub_setup', 'set_setup', 'draw_setup']
+           'tell_setup', 'connect', 'hub_setup', 'set_setup', 'draw_setup']
 
 # %% ../../nbs/70_app/10_setup.ipynb #f4d46736
 import json
@@ -385,16 +385,22 @@ def template_note(
     return f"template {prompt.name}: {why}" if why and why != "asked for" else ""
 
 
-def connect(
+def tell_setup(
     setup: Setup,
 ) -> None:
-    """Reach the engine; show on standard error which template was taken and the first prompt.
-    Raises ConnectionError or ValueError."""
-    if hasattr(setup.engine, "open"):
-        run_async(setup.engine.open())
+    "Show on standard error which template was taken, the first prompt, and what a server ignores."
     server_note = setup.engine.note() if hasattr(setup.engine, "note") else ""
     for note in filter(None, (template_note(setup), prompt_note(setup), server_note)):
         print(note, file=sys.stderr)
+
+
+def connect(
+    setup: Setup,
+) -> None:
+    "Reach the engine, then tell of the setup. Raises ConnectionError or ValueError."
+    if hasattr(setup.engine, "open"):
+        run_async(setup.engine.open())
+    tell_setup(setup)
 
 # %% ../../nbs/70_app/10_setup.ipynb #fd5f1bb1
 @delegates(open_setup, but=["fields", "reading"])

@@ -336,14 +336,18 @@ def read_text(path: str | Path, most: int | None = None) -> str:
 # %% ../../nbs/10_data/18_gate.ipynb #9bea1caf
 def raw_lines(
     path: str | Path,  # May be compressed
+    cut: bool = False,  # Give LIMITS.line + 1 bytes of a line that is too long, and go on
 ) -> Iterator[tuple[int, bytes]]:  # Number from 1, line with its end
     "Lines of a file. Raises what `open_bytes` raises, and Refused for a line that is too long."
     with open_bytes(path) as file:
         number = 0
         while line := file.readline(LIMITS.line + 1):
             number += 1
-            if len(line) > LIMITS.line:
+            rest, long = line, len(line) > LIMITS.line
+            if long and not cut:
                 raise Refused(f"{path}, line {number}: longer than {LIMITS.line} bytes")
+            while long and rest and not rest.endswith(b"\n"):
+                rest = file.readline(LIMITS.line)
             yield number, line
 
 

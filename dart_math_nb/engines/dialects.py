@@ -196,10 +196,12 @@ def dialect_of(
 
 
 def find_dialect(
-    name: str | Path,  # "auto", a name, or a YAML file
+    name: str | Path | Dialect,  # "auto", a name, a YAML file, or the dialect itself
     urls: Iterable[str] = (),  # Addresses, for "auto"
 ) -> Dialect:
     "A dialect. Raises Refused for an unknown name or a file that is none."
+    if isinstance(name, Dialect):
+        return name
     if isinstance(name, Path) or str(name).endswith((".yaml", ".yml")):
         return read_dialect(name)
     if name != "auto":

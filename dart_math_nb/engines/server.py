@@ -73,6 +73,7 @@ class Tally:
     n_refused: int = 0  # Prompts that it refuses, or that are too long for it
     n_tokens: int = 0  # Of the answers, as the server counts them
     n_uncounted: int = 0  # Answers without a count of tokens
+    n_empty: int = 0  # Answers without any text, thoughts apart
     n_down: int = 0  # Times that it was found to be down
     failures: Counter = field(default_factory=Counter)  # Cause, of CAUSES -> requests
     ends: Counter = field(default_factory=Counter)  # Finish reason in the server's words -> answers
@@ -90,6 +91,7 @@ def counts(
     self.n_answers += 1
     self.n_tokens += done.n_tokens
     self.n_uncounted += not done.n_tokens
+    self.n_empty += not done.text.strip()
     self.ends[done.finish_reason] += 1
     self.seconds.add(seconds)
 

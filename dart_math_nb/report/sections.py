@@ -40,6 +40,7 @@ from dart_math_nb.report.responses import (
     run_draws,
     run_rates_file,
 )
+from .servers import server_section
 from .viewer import write_viewer
 from ..sample.standing import graded_prefix
 from dart_math_nb.sets.stage import (
@@ -130,7 +131,7 @@ def run_sections(
             out += pool_sections(run, queries, rates_from)
         if sets := shown(read_sets(run)):
             out.insert(min(1, len(out)), coverage_section(sets, queries))
-        out += filter(None, [removed_section(run, asked)])
+        out += filter(None, [removed_section(run, asked), server_section(run)])
     models, unfinished = read_evals(run)
     out += accuracy_sections(shown(models), unfinished) if models else []
     out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})

@@ -23,9 +23,11 @@ from ..data.records import Query, Response, Source, Verdict, pool_row
 from ..data.thought import split_thought
 from ..engines.protocol import Completion, Draw
 from ..grade.verdict import grade_response
+from ..grade.version import grader_version
 from .standing import response_form
 from .state import State
 from .tripwire import Tripwire, kind_of
+from ..store.graded import note_grader
 from ..store.pool import Pool
 from ..store.waiting import WAITS
 
@@ -88,6 +90,7 @@ class Grader:
     n_unfinished: int = 0  # Of them, those that end while the model thinks
     n_thought_tokens: float = 0.0  # Tokens of thoughts, about
     kinds: Counter = field(default_factory=Counter)  # Of responses without an answer
+    noted: bool = False  # Does the pool know whose verdicts these are?
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # There is something to do
 
 # %% ../../nbs/40_sample/57_grading.ipynb #0bc54765
@@ -159,6 +162,17 @@ def check_grader(self: Grader, batch: Sequence, found: Sequence[Verdict | str]) 
         first = f"all of the first {self.n_ungraded} draws"
         raise RuntimeError(f"the grader failed on {first}, such as {where}")
 
+# %% ../../nbs/40_sample/57_grading.ipynb #75ceb7cf
+@patch
+def note_version(self: Grader) -> None:
+    "Note once whose verdicts this process writes."
+    if not self.noted:
+        versions = {grade_completion: grader_version, leave_ungraded: lambda: WAITS}
+        name = getattr(self.grade, "__qualname__", type(self.grade).__name__)
+        version = versions.get(self.grade, lambda: f"own: {name}")()
+        note_grader(self.pool.folder, self.pool.shard, version)
+        self.noted = True
+
 # %% ../../nbs/40_sample/57_grading.ipynb #2422f4ee
 @patch
 def write(
@@ -172,6 +186,7 @@ def write(
     rows = [graded_row(self.source, draw, done, v) for (_, draw, done), v in pairs]
     self.n_ungraded += sum(isinstance(v, str) for v in found)
     self.check_grader(batch, found)
+    self.note_version()
     self.pool.append(rows)
     self.count_thoughts(rows)
     if self.wire is not None:

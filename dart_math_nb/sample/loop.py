@@ -12,7 +12,7 @@ import asyncio
 import gc
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -56,6 +56,7 @@ class Run:
     grader: Grader
     teller: Teller
     split_thought: bool = False  # Keep thoughts between marks apart from answers
+    feed: Callable[["Run"], Awaitable] | None = None  # Brings queries while the run goes on
     ending: str = ""  # "workers": they must end; "all": the grader too, once nothing waits
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # New work for workers
 
@@ -65,7 +66,7 @@ def pulse(self: Run) -> None:
     "Wake whoever waits for a change: all workers, and the grader when nothing is left to do."
     self.wake.set()
     self.wake.clear()
-    if not self.queue.n_open:
+    if not self.queue.n_open and not self.queue.coming:
         self.grader.ready.set()
 
 # %% ../../nbs/40_sample/60_loop.ipynb #f7441c4d
@@ -94,10 +95,13 @@ def make_run(
 @patch
 def ran_out(self: Run, state: State, draw: Draw, why: Exhausted) -> None:
     "Note that there is no such draw; a refused prompt is written down, so that no run asks again."
+    first, wire = state.gone is None, self.grader.wire
     self.queue.ran_out(state, draw.trial, why)
     if isinstance(why, PromptRefused):
         where = (self.grader.pool.folder, self.source.source_id)
         keep_refusal(*where, draw.query_id, draw.trial, why)
+    if first and wire is not None:
+        wire.look_at_end(draw, why)
 
 # %% ../../nbs/40_sample/60_loop.ipynb #3bcc27ce
 @patch
@@ -160,7 +164,7 @@ async def work(self: Run) -> None:
 async def grade_loop(self: Run) -> None:
     "Grade what workers file until the run closes, or until every query has stopped."
     queue, grader = self.queue, self.grader
-    while grader.todo or (queue.n_open and self.ending != "all"):
+    while grader.todo or ((queue.n_open or queue.coming) and self.ending != "all"):
         await grader.ready.wait()
         grader.ready.clear()
         while grader.todo:
@@ -175,9 +179,11 @@ async def grade_loop(self: Run) -> None:
 @patch
 async def go(self: Run) -> None:
     "Run to the end; on the way out, grade and keep all that was drawn."
+    self.queue.coming = self.feed is not None
     grader = asyncio.create_task(self.grade_loop())
     n = min(self.engine.max_in_flight, 10**5)
     workers = [asyncio.create_task(self.work()) for _ in range(n)]
+    workers += [asyncio.create_task(self.feed(self))] if self.feed is not None else []
     try:
         await asyncio.wait([grader, *workers], return_when=asyncio.FIRST_COMPLETED)
     finally:

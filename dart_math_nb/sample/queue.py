@@ -30,6 +30,7 @@ class Queue:
     need: float = 0.0  # Draws still expected, all queries together
     flying: int = 0  # Draws launched and not graded
     n_open: int = 0  # Queries that go on
+    coming: bool = False  # May more queries come?
     n_reached: int = 0  # Queries that reached their quota, or the level of a budget
     n_wanted: int = 0  # Responses wanted by the queries whose quota is known
     n_accepted: int = 0  # Responses found for them
@@ -112,6 +113,26 @@ def ran_out(self: Queue, state: State, trial: int, why: Exhausted) -> None:
         self.n_refused += not state.refused
         self.refused, state.refused = self.refused or why, True
     state.gone = trial if state.gone is None else min(trial, state.gone)
+
+# %% ../../nbs/40_sample/56_queue.ipynb #cc5f02ff
+@patch
+def admit(self: Queue, state: State) -> None:
+    "Take a query in, as far as it is known."
+    self.states[state.query.query_id] = state
+    self.count(state, 1)
+    self.lines.push(state)
+
+
+@patch
+def withdraw(self: Queue, state: State) -> None:
+    "Take a query out, wherever it stands."
+    self.count(state, -1)
+    self.n_aside -= state.aside and state.stop is None
+    state.stop, state.quota, state.need, state.aside = "withdrawn", None, 0.0, False
+    self.count(state, 1)
+    del self.states[state.query.query_id]
+    for task in state.tasks or ():
+        task.cancel()
 
 # %% ../../nbs/40_sample/56_queue.ipynb #7273f1b3
 @patch

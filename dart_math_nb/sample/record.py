@@ -34,6 +34,7 @@ from dart_math_nb.sample.difficulty import (
     pool_difficulty,
     with_rate,
 )
+from ..store.journal import refusing_damage
 from ..store.known import under_stored_ids
 from ..store.run import pool_of
 
@@ -402,6 +403,7 @@ def as_rates(
     return rows.astype({"n_resp": "int64", "n_wrong": "int64", "stop": "object"})
 
 # %% ../../nbs/40_sample/37_record.ipynb #f3c70327
+@refusing_damage()
 def _pool_rows(
     path: Path, queries: Sequence[Query], source_id: str | None, n_first
 ) -> pd.DataFrame:

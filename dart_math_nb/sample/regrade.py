@@ -20,7 +20,9 @@ from ..data.queries import read_saved_queries
 from ..data.records import KEY, Query, Verdict
 from ..grade.batch import MIN_PARALLEL, grade_responses
 from ..grade.verdict import grade_answer
+from ..grade.version import grader_version
 from ..store.folder import alone_in
+from ..store.graded import note_grader, read_graders, settle_graders
 from ..store.journal import set_aside
 from ..store.known import KEPT, keep_list, known_queries
 from ..store.rows import VERDICT, iter_pool, read_verdict_file, write_verdicts
@@ -106,6 +108,7 @@ def regrade(
                 _write_some(pool, changed, MOST)
                 counts[_change(row["correct"], new["correct"], row, new)] += 1
         _write_some(pool, changed, 1)
+        _note(pool, by_id, counts, waiting)
         for path in bad:
             set_aside(path)
     return counts
@@ -126,7 +129,7 @@ MOST = 200_000  # Verdicts of one file, so that they need not all be in memory
 
 def _write_some(pool: Path, changed: list[dict], least: int) -> None:
     if len(changed) >= least:
-        write_verdicts(pool, changed)
+        write_verdicts(pool, changed, grader_version())
         changed.clear()
 
 
@@ -134,6 +137,19 @@ def _change(was: bool, now: bool, row: dict, new: dict) -> str:
     if was == now:
         return "same" if new == {name: row[name] for name in VERDICT} else "other"
     return "right" if now else "wrong"
+
+# %% ../../nbs/40_sample/65_regrade.ipynb #b565af82
+def _note(pool: Path, queries: dict[str, Query], counts: Counter, waiting: bool) -> None:
+    "Note whose verdicts the pool holds now."
+    version, columns = grader_version(), iter_pool(pool, ["query_id"])
+    ids = {q for t in columns for q in t["query_id"].unique().to_pylist()}
+    if waiting:
+        settle_graders(pool, version, [WAITS])
+    elif ids <= queries.keys() and not counts["nothing"] + counts["label"]:
+        settle_graders(pool, version)
+    else:
+        for shard in read_graders(pool):
+            note_grader(pool, shard, version)
 
 # %% ../../nbs/40_sample/65_regrade.ipynb #01b3d60a
 def settle_queries(

@@ -20,6 +20,7 @@ import pandas as pd
 
 from ..data.files import read_json, write_json
 from ..data.gate import as_record
+from ..store.lease import LEASED
 
 # %% ../../nbs/40_sample/50_status.ipynb #7270d655
 @dataclass
@@ -112,6 +113,7 @@ def current(
 ) -> dict[str, Status]:  # Those of one division of the queries
     "The newest division; a run may go on with another number of shares than it began with."
     of = {name: re.sub(r"^\d+of", "", name) if "of" in name else "1" for name in found}
+    of |= {name: LEASED for name in found if name.startswith(LEASED)}
     newest = max(found, key=lambda name: (found[name].state == "running", found[name].updated))
     return {name: status for name, status in found.items() if of[name] == of[newest]}
 
@@ -126,7 +128,8 @@ def status_table(
         sums = rows.filter(regex="^n_|^draws").sum().to_dict()
         states = ", ".join(sorted(set(rows.state)))
         total = {"shard": "all", "strategy": rows.strategy[0], "state": states, **_widest(rows)}
-        total |= sums | {"draws_per_s": rows.draws_per_s[rows.state == "running"].sum()}
+        total |= sums | _each_once(rows)
+        total |= {"draws_per_s": rows.draws_per_s[rows.state == "running"].sum()}
         rows = pd.concat([rows, pd.DataFrame([total])], ignore_index=True)
     rows["r"] = rows.n_reached / rows.n_queries.clip(lower=1)
     rows["share"] = rows.n_accepted / rows.n_wanted.where(rows.n_wanted > 0)
@@ -142,6 +145,13 @@ def _time_left(row) -> float:
     if row.state != "running":
         return 0.0 if row.state == "finished" else math.nan
     return row.n_left / row.draws_per_s if row.draws_per_s else math.nan
+
+
+def _each_once(rows: pd.DataFrame) -> dict:
+    "Of leased queries, the last process counts all, whoever drew."
+    last = rows[rows.shard.str.startswith(LEASED) & (rows.state == "finished")]
+    names = ["n_queries", "n_open", "n_reached", "n_wanted", "n_accepted"]
+    return last.loc[last.n_queries.idxmax(), names].to_dict() if len(last) else {}
 
 
 def _widest(rows: pd.DataFrame) -> dict:

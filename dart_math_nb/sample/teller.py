@@ -109,9 +109,10 @@ def words(self: Teller) -> str:
         n = len(queue.states) * queue.strategy.k - round(queue.need)
         return f"{queue.n_accepted / max(1, n):.1%} right{fail}"
     if queue.strategy.budget is not None:
-        done, n = queue.n_reached / len(queue.states), queue.n_accepted
+        done, n = queue.n_reached / max(1, len(queue.states)), queue.n_accepted
         return f"{done:.1%} of queries at the level, {n:,} correct, {queue.n_open:,} open{fail}"
-    reached, found = queue.n_reached / len(queue.states), queue.n_accepted / max(1, queue.n_wanted)
+    reached = queue.n_reached / max(1, len(queue.states))
+    found = queue.n_accepted / max(1, queue.n_wanted)
     return f"{reached:.1%} of quotas reached, {found:.1%} of responses found, {queue.n_open:,} open{fail}"
 
 # %% ../../nbs/40_sample/58_teller.ipynb #cd4c7ce3

@@ -17,6 +17,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..data.messages import one_line, printable
+from ..engines.protocol import Draw, Exhausted, PromptRefused, PromptTooLong
 
 # %% ../../nbs/40_sample/54_tripwire.ipynb #cb07a006
 KINDS = {  # What became of a draw that gave no answer -> what mends it, most often
@@ -24,6 +25,8 @@ KINDS = {  # What became of a draw that gave no answer -> what mends it, most of
     "unfinished": "ended while the model thought; raise --max-tokens, or switch thinking off with --chat-template-kwargs",
     "empty": "without any text; look at the chat template and at the server's log",
     "no answer": "text without an answer; look at the first prompt, --template and --instruction",
+    "refused": "refused by the server, as refused.jsonl of the pool says; once that is mended, remove it, and they are asked again",
+    "too long": "prompts longer than the server takes; look at the first prompt, and at the server's context",
 }
 
 
@@ -67,7 +70,7 @@ class Tripwire:
     level_of: Mapping[str, object] = field(default_factory=dict)  # By query id
     n: int = 0  # Draws seen; -1 once one had an answer
     kinds: Counter = field(default_factory=Counter)  # Of those without
-    example: Mapping | None = None  # The first of them
+    example: str = ""  # The first of them
     seen: set = field(default_factory=set)  # Queries whose first draw was seen
     levels: dict = field(
         default_factory=dict
@@ -92,19 +95,29 @@ def look_at(self: Tripwire, row: Mapping) -> None:
     "One of the first draws. Raises RuntimeError at the last of them, when none has an answer."
     if (kind := kind_of(row)) is None:
         self.n = -1
-        return
+    else:
+        self.nothing(kind, self.example or shown(row))
+
+
+@patch
+def nothing(
+    self: Tripwire,
+    kind: str,  # Of KINDS
+    example: str,  # One line
+) -> None:
+    "Count a draw that came to nothing. Raises RuntimeError at the last of the first."
     self.n += 1
     self.kinds[kind] += 1
-    self.example = self.example or row
-    if self.n == self.n_first:
+    self.example = self.example or example
+    if self.n >= self.n_first:
         counts = ", ".join(f"{n:,} {kind}" for kind, n in self.kinds.most_common())
         most = KINDS[self.kinds.most_common(1)[0][0]]
         raise RuntimeError(
-            f"none of the first {self.n:,} draws has an answer ({counts}), such as {shown(self.example)}; "
+            f"none of the first {self.n:,} draws has an answer ({counts}), such as {self.example}; "
             f"most were {most}; --tripwire 0 goes on all the same"
         )
 
-
+# %% ../../nbs/40_sample/54_tripwire.ipynb #8d3f49fd
 def shown(
     row: Mapping,  # Of the pool
 ) -> str:
@@ -112,6 +125,20 @@ def shown(
     text = printable(one_line(row["response"] or ""))
     text = text if len(text) < 120 else f"{text[:60]} ... {text[-50:]}"
     return f"query {row['query_id']}, trial {row['trial']}: {text!r}"
+
+
+@patch
+def look_at_end(
+    self: Tripwire,
+    draw: Draw,
+    why: Exhausted,  # That the engine gave instead
+) -> None:
+    "Count a query whose prompt was refused, or too long. Raises RuntimeError as for draws."
+    kinds = {PromptRefused: "refused", PromptTooLong: "too long"}
+    kind = next((k for c, k in kinds.items() if isinstance(why, c)), None)
+    if kind and self.n_first and self.n >= 0:
+        where = f"query {draw.query_id}, trial {draw.trial}"
+        self.nothing(kind, f"{where}: {printable(one_line(str(why)))[:160]}")
 
 # %% ../../nbs/40_sample/54_tripwire.ipynb #ed90b2ed
 @patch

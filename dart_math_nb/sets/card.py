@@ -33,10 +33,12 @@ def content_hash(
 ) -> str:  # 64 hex digits
     "SHA-256 over the rows of a train set as JSON lines."
     frame = train_types(frame)
-    values = [c.astype(object).where(c.notna(), None).tolist() for _, c in frame.items()]
     sha = hashlib.sha256(json.dumps(list(frame)).encode())
-    for row in zip(*values, strict=True):
-        sha.update(b"\n" + json.dumps(row).encode())
+    for at in range(0, len(frame), 10_000):  # texts as Python has them need room
+        columns = (c for _, c in frame.iloc[at : at + 10_000].items())
+        values = [c.astype(object).where(c.notna(), None).tolist() for c in columns]
+        for row in zip(*values, strict=True):
+            sha.update(b"\n" + json.dumps(row).encode())
     return sha.hexdigest()
 
 # %% ../../nbs/45_sets/14_card.ipynb #c2e0c55a

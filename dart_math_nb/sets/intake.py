@@ -38,7 +38,9 @@ from dart_math_nb.data.responses import (
 from ..data.source import Place, parse_source, set_name, source_facts
 from ..grade.batch import grade_responses
 from ..grade.find.extract import extract_answer
+from ..grade.version import grader_version
 from ..store.folder import config_changes, refuse
+from ..store.graded import LABELED, note_grader
 from ..store.pool import Pool, open_pool, pool_counts
 
 # %% ../../nbs/45_sets/20_intake.ipynb #53b49083
@@ -232,6 +234,9 @@ def append_all(self: Import, graded: Iterable[tuple[tuple, Item, Verdict]]) -> i
             (Response(*key, r.response, r.finish_reason, r.n_tokens, 0, r.reasoning), verdict)
             for key, r, verdict in batch
         ]
+        if not n:
+            version = grader_version() if self.how["labels"] == "grade" else LABELED
+            note_grader(self.pool.folder, self.pool.shard, version)
         self.pool.append([pool_row(*row) for row in rows])
         labels = ((item.label, verdict.correct) for _, item, verdict in batch)
         self.n_differs += sum(a is not None and a != b for a, b in labels)

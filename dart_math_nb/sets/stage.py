@@ -28,6 +28,7 @@ from .overlap import decontaminate
 from .quotas import known_quotas
 from .sizes import equalize
 from .thoughts import with_thoughts
+from ..store.journal import refusing_damage
 from ..store.known import KEPT, under_stored_ids
 from ..store.pool import read_narrow, read_sources
 from ..store.run import RunFolder, pool_of
@@ -106,6 +107,7 @@ def _queries_of(run, pool, queries) -> Sequence[Query]:
     return queries if pool is None else under_stored_ids(queries, Path(pool).parent, pool)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
+@refusing_damage()
 def _cut(pool, source_id, queries, strategies, partial, reasoning) -> tuple[dict, dict]:
     "Sets, and the beginnings of their cards."
     draws = source_draws(pool, source_id)

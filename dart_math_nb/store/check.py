@@ -20,11 +20,12 @@ from ..data.records import KEY
 from .index import blocks_of, read_quietly
 from dart_math_nb.store.journal import (
     COUNTED,
-    LEFT_ASIDE,
+    Damage,
     PoolFile,
     name_lines,
     pool_files,
     read_part,
+    repair_journal,
     rows_table,
     set_aside,
     split_journal,
@@ -38,15 +39,15 @@ from .trials import read_trials
 # %% ../../nbs/15_store/50_check.ipynb #44de5c70
 def check_pool(
     folder: str | Path,  # Folder of a pool
-    repair: bool = False,  # Move damaged parts to quarantine, so that their draws are drawn again
+    repair: bool = False,  # Move what is damaged to quarantine, so that it is drawn again
 ) -> pd.DataFrame:  # file, n_rows, problem (None when whole); attrs: n_draws, n_repeated
     """Read a whole pool and say what is damaged.
     Raises FileNotFoundError without the folder, ValueError when a shard to repair is in use."""
     folder, rows = Path(folder), []
     for place, kind in pool_files(folder).items():
         n_rows, problem = check_file(place.path(folder, kind), kind)
-        if problem and repair and kind == "part":
-            problem += _set_aside(folder, place)
+        if problem and repair:
+            problem += _set_aside(folder, place, kind)
         rows.append((place.path(folder, kind).name, n_rows, problem))
     rows += [(name, 0, problem) for name, problem in damaged_json(folder)]
     rows += [(name, 0, problem) for name, problem in wrong_indexes(folder, repair)]
@@ -64,7 +65,7 @@ def damaged_json(
 ) -> list[tuple[str, str]]:  # Name below the folder, what is wrong
     "Sources and records of imports that cannot be read, or are not what their name says."
     read = {"source": read_source, "import": read_json, "rule": read_json}
-    read |= {"verdicts": read_verdict_file}
+    read |= {"verdicts": read_verdict_file, "grader": read_json}
     found = []
     for name in files_of(folder, *read):
         try:
@@ -111,11 +112,12 @@ def check_file(
         warnings.simplefilter("always")
         table = read_part(path)
     if table is None:
-        return 0, str(said[0].message).removeprefix(f"{path}: ").removesuffix(LEFT_ASIDE)
+        return 0, said[0].message.why.removeprefix(": ")
     return table.num_rows, None
 
 
-def _set_aside(folder: Path, place: PoolFile) -> str:
-    with lock_shard(folder, place.shard):
-        set_aside(place.path(folder, "part"))
+def _set_aside(folder: Path, place: PoolFile, kind: str) -> str:
+    with lock_shard(folder, place.shard), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Damage)  # it is in the table
+        (set_aside if kind == "part" else repair_journal)(place.path(folder, kind))
     return "; moved to quarantine"

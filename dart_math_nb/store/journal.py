@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/journal.html.md"""
 
 # %% auto #0
 __all__ = ['LEFT_ASIDE', 'COUNTED', 'journal_line', 'split_journal', 'rows_table', 'PoolFile', 'pool_files', 'write_part',
-           'warn_damage', 'name_lines', 'narrow_types', 'read_part', 'read_journal', 'repair_journal', 'roll_journal',
-           'set_aside', 'repair_shard']
+           'Damage', 'refusing_damage', 'name_lines', 'narrow_types', 'read_part', 'read_journal', 'repair_journal',
+           'roll_journal', 'set_aside', 'repair_shard']
 
 # %% ../../nbs/15_store/10_journal.ipynb #320627a6
 import json
@@ -15,9 +15,10 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
-from io import BytesIO
+from io import BytesIO, IOBase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from ..data.files import atomic_path, sync_folder, whole_text
 from ..data.messages import Refused
 from ..data.places import open_own, read_own, refuse_links
 from ..data.records import KEY
+from .run import run_of
 from dart_math_nb.store.schema import (
     DICTIONARY,
     LINE_SCHEMA,
@@ -136,6 +138,33 @@ def pool_files(
     return dict(sorted(places.items()))
 
 # %% ../../nbs/15_store/10_journal.ipynb #af78f196
+_SEAL = b" sealed "  # Behind the checksum: b"0123abcd sealed "
+
+
+def _footer(f: IOBase) -> tuple[bytes, bytes]:  # Seal, and all that follows it
+    "The end of a Parquet file: a footer, its length, and four letters."
+    f.seek(max(0, f.seek(0, os.SEEK_END) - 8))
+    n = int.from_bytes(f.read(4), "little") + 8
+    f.seek(max(0, f.seek(0, os.SEEK_END) - n - 16))
+    end = f.read()
+    return end[:-n], end[-n:]
+
+
+def _seal(path: Path) -> None:
+    "Put a checksum before the footer of a Parquet file."
+    with open(path, "r+b") as f:
+        _, end = _footer(f)
+        f.seek(-len(end), os.SEEK_END)
+        f.write(b"%08x%b%b" % (zlib.crc32(end), _SEAL, end))
+
+# %% ../../nbs/15_store/10_journal.ipynb #a659fcf6
+def _is_broken(path: Path) -> bool:
+    "Has a part a seal that differs? Those of older versions have none."
+    with open_own(path) as f:
+        seal, end = _footer(f)
+    return seal.endswith(_SEAL) and seal != b"%08x%b" % (zlib.crc32(end), _SEAL)
+
+# %% ../../nbs/15_store/10_journal.ipynb #2e4fe114
 def write_part(
     path: Path,  # Final name
     table: pa.Table,  # Columns of POOL_SCHEMA
@@ -147,19 +176,33 @@ def write_part(
     options = dict(compression="zstd", write_page_checksum=True, row_group_size=2**16)
     with atomic_path(path) as p:
         pq.write_table(table, p, use_dictionary=list(DICTIONARY), **options)
+        _seal(p)
     return path
 
 # %% ../../nbs/15_store/10_journal.ipynb #ed3d010b
-LEFT_ASIDE = "; left aside, the rest is used"  # Ends every warning of damage
+LEFT_ASIDE = "; left aside, the rest is used"
 
 
-def warn_damage(
-    where: str,  # File, line, and what is wrong
-) -> None:
-    "Say that something of a pool cannot be read."
-    warnings.warn(f"{where}{LEFT_ASIDE}", stacklevel=3)
+class Damage(UserWarning):
+    "Something of a pool cannot be read."
+
+    def __init__(self, path: Path, why: str, mended: bool = False):
+        mend = f"dart-math check {run_of(path.parent)} --repair sets it aside, and its draws are drawn again"
+        self.path, self.why, self.mend = path, why, "" if mended else f"; {mend}"
+        super().__init__(f"{path}{why}{LEFT_ASIDE}{self.mend}")
 
 
+@contextmanager
+def refusing_damage() -> Iterator[None]:
+    "Raise Refused where something of a pool cannot be read."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Damage)
+        try:
+            yield
+        except Damage as e:
+            raise Refused(f"{e.path}{e.why}{e.mend}") from None
+
+# %% ../../nbs/15_store/10_journal.ipynb #92a37732
 def name_lines(
     bad: Sequence[int],  # Numbers of damaged lines
 ) -> str:
@@ -168,6 +211,10 @@ def name_lines(
         return f"line {bad[0]}"
     more = " ..." if len(bad) > 10 else ""
     return f"{len(bad)} lines ({', '.join(map(str, bad[:10]))}{more})"
+
+
+def _damaged(*what) -> None:
+    warnings.warn(Damage(*what), stacklevel=3)
 
 # %% ../../nbs/15_store/10_journal.ipynb #a70f727f
 def narrow_types(
@@ -189,24 +236,25 @@ def read_part(
     columns: Sequence[str] = POOL_COLUMNS,  # Columns to read
     where: pc.Expression | None = None,  # Rows to keep
 ) -> pa.Table | None:  # None when it is damaged
-    """Some columns and rows of a part; page checksums are verified.
+    """Some columns and rows of a part; its seal and page checksums are verified.
     Raises ValueError for a part that a newer version wrote."""
-    open_own(path).close()  # absent or forbidden is an error, not damage
+    if _is_broken(path):  # absent or forbidden is an error, not damage
+        return _damaged(path, ": not a readable part (the checksum of its footer differs)")
     form, disk = _part_format()
     try:
         part = form.make_fragment(str(path), disk)
         if (version := part_version(part.physical_schema.metadata)) is None:
-            return warn_damage(f"{path}: not a readable part (its version is damaged)")
+            return _damaged(path, ": not a readable part (its version is damaged)")
         if check_version(path, version):
             table = part.to_table(READ_SCHEMA, columns=list(columns), filter=where)
             if not (why := wrong_values(table := current_table(table, version))):
                 return narrow_types(table)
-            return warn_damage(f"{path}: not a readable part ({why})")
+            return _damaged(path, f": not a readable part ({why})")
     except (pa.ArrowException, OSError) as e:
         if "[errno" in str(e):  # the system could not read; the file may be whole
             raise
         reason = str(e).splitlines()[0][:120]
-    return warn_damage(f"{path}: not a readable part ({reason})")
+    return _damaged(path, f": not a readable part ({reason})")
 
 # %% ../../nbs/15_store/10_journal.ipynb #53412a9a
 def read_journal(
@@ -217,7 +265,7 @@ def read_journal(
     "Some columns and rows of the whole, undamaged lines of a journal."
     texts, bad, _ = split_journal(read_own(path))
     if bad:
-        warn_damage(f"{path}, {name_lines(bad)}: checksum differs")
+        _damaged(path, f", {name_lines(bad)}: checksum differs")
     table = rows_table(texts, path)
     return narrow_types((table if where is None else table.filter(where)).select(list(columns)))
 
@@ -243,7 +291,7 @@ def repair_journal(
     drop = {i - 1 for i in bad}
     with atomic_path(path) as p:
         p.write_bytes(b"".join(x + b"\n" for i, x in enumerate(lines) if i not in drop))
-    warn_damage(f"{path}, {name_lines(bad)}: checksum differs, moved to {aside.parent}")
+    _damaged(path, f", {name_lines(bad)}: checksum differs, moved to {aside.parent}", True)
     return texts
 
 # %% ../../nbs/15_store/10_journal.ipynb #1091ff7f
@@ -272,9 +320,10 @@ def set_aside(
 
 
 def _is_whole(part: Path, journal: Path) -> bool:
-    if not journal.exists():
-        return read_part(part, COUNTED) is not None
-    kept, n_rows = read_part(part), len(split_journal(read_own(journal))[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Damage)  # it is said when it was moved
+        kept = read_part(part, POOL_COLUMNS if journal.exists() else COUNTED)
+    n_rows = len(split_journal(read_own(journal))[0]) if journal.exists() else 0
     return kept is not None and kept.num_rows >= n_rows
 
 # %% ../../nbs/15_store/10_journal.ipynb #56633798
@@ -296,6 +345,7 @@ def repair_shard(
         known = place in sure and not journal.exists()
         if part.exists() and not known and not _is_whole(part, journal):
             set_aside(part)
+            _damaged(part, f": not a readable part, moved to {aside}", True)
         if part.exists():
             journal.unlink(missing_ok=True)
         elif journal.exists():

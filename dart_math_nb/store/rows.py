@@ -10,7 +10,7 @@ __all__ = ['VERDICT', 'write_verdicts', 'read_verdict_file', 'Verdicts', 'read_v
 
 # %% ../../nbs/15_store/12_rows.ipynb #891ac21b
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..data.messages import Refused
 from ..data.records import KEY, short_hash
 from .index import blocks_of, read_quietly
 from dart_math_nb.store.journal import (
@@ -30,6 +31,7 @@ from dart_math_nb.store.journal import (
     read_part,
     write_part,
 )
+from .run import run_of
 from .schema import POOL_COLUMNS, POOL_SCHEMA, file_kind, files_of
 
 # %% ../../nbs/15_store/12_rows.ipynb #7696a821
@@ -40,13 +42,15 @@ _SCHEMA = pa.schema([POOL_SCHEMA.field(name) for name in (*KEY, *VERDICT)])
 def write_verdicts(
     folder: str | Path,  # Of a pool
     rows: Sequence[dict],  # With KEY and VERDICT; other columns are left out
+    grader: str = "",  # Its version, where it is known
 ) -> Path:  # The file
     "Write verdicts that hold instead of those before."
     rows = [{name: row[name] for name in _SCHEMA.names} for row in rows]
     there = files_of(folder, "verdicts")
     number = 1 + max((int(file_kind(n)[1]["number"]) for n in there), default=-1)
     path = Path(folder) / f"verdicts-{number:06d}-{short_hash(rows)}.parquet"
-    return write_part(path, pa.Table.from_pylist(rows, _SCHEMA))
+    more = {b"grader": grader.encode()} if grader else {}
+    return write_part(path, pa.Table.from_pylist(rows, _SCHEMA), more)
 
 # %% ../../nbs/15_store/12_rows.ipynb #890d035b
 def read_verdict_file(
@@ -58,7 +62,7 @@ def read_verdict_file(
         table = read_part(path, _SCHEMA.names)
     if table is None:
         what = "these verdicts cannot be read, and older ones are not to be used"
-        raise ValueError(f"{path}: {what}; dart-math regrade RUN makes them anew")
+        raise Refused(f"{path}: {what}; dart-math regrade {run_of(path.parent)} makes them anew")
     return table
 
 # %% ../../nbs/15_store/12_rows.ipynb #e5bbe570
@@ -114,8 +118,8 @@ def _read_file(folder: Path, place: PoolFile, kind: str, *what) -> pa.Table | No
     return table
 
 # %% ../../nbs/15_store/12_rows.ipynb #21161c96
-def _file_tables(folder: Path, narrow: bool, *what) -> Iterator[pa.Table]:
-    files = pool_files(folder)
+def _file_tables(folder: Path, shards, narrow: bool, *what) -> Iterator[pa.Table]:
+    files = {f: k for f, k in pool_files(folder).items() if shards is None or f.shard in shards}
     for path, inner in blocks_of(folder, files) if narrow else [(None, files)]:
         table = None if path is None else read_quietly(path, *what)
         if table is not None:
@@ -133,6 +137,7 @@ def iter_pool(
     where: pc.Expression | None = None,  # Only these rows
     first: bool = False,  # The verdicts that rows came with, not those that hold now
     index: bool = True,  # May an index stand for its parts?
+    shards: Container[str] | None = None,  # Only files of these
 ) -> Iterator[pa.Table]:  # One table per file, ids and reasons as dictionaries
     """Tables of a pool, file by file: for pools larger than memory. Keys of two shards may repeat.
     Raises FileNotFoundError without the folder, ValueError for an unknown column."""
@@ -147,7 +152,7 @@ def iter_pool(
         named = _of(pa.array(sorted(set(query_ids)), pa.string()))
         wide = named if wide is None else named & wide
     narrow = index and {*read, *known} <= {*COUNTED}
-    for table in _file_tables(folder, narrow, read, wide):
+    for table in _file_tables(folder, shards, narrow, read, wide):
         table = table if later is None else _with_last(table, later, where)
         yield table.select(columns)
 

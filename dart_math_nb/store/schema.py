@@ -232,6 +232,16 @@ FILES = (
         example="rules/uniform.json",
     ),
     FileKind(
+        kind="grader",
+        pattern=rf"grader-{_SHARD}\.json",
+        what="versions of the grader whose verdicts a shard holds",
+        writer="a shard, before a row that is graded; whoever grades again",
+        fixed=False,
+        copied=True,
+        checked=True,
+        example="grader-0.json",
+    ),
+    FileKind(
         kind="index",
         pattern=rf"index-{_SHARD}-{_NUMBER}-(?P<n_parts>\d+)\.parquet",
         what="the narrow columns of a row of parts, to start quickly",
