@@ -6,10 +6,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/stage.html.md"""
 
 # %% auto #0
 __all__ = ['KEPT', 'kept_fields', 'asked_config', 'was_asked', 'decide', 'refuse_changes', 'fill_quotas', 'hold_to', 'stage_pool',
-           'sample_strategy', 'plain_prior', 'own_pilot', 'keep_result']
+           'writer_name', 'draw_asked', 'sample_strategy', 'plain_prior', 'own_pilot', 'keep_result']
 
 # %% ../../nbs/40_sample/70_stage.ipynb #9e0d7850
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ..data.files import read_json, write_json, write_parquet
+from ..data.messages import Refused
 from ..data.plugins import plugin_kinds, with_plugins
 from ..data.records import Query, Source
 from ..data.tables import read_frame
@@ -31,12 +32,14 @@ from dart_math_nb.sample.freeze import (
     strategy_config,
 )
 from .grading import GradeFn, leave_ungraded
+from .leased import check_leased, sample_leased
 from .loop import sample_pool
 from .record import read_rates
 from .rounds import spend
 from .strategy import StrategyCfg, estimates, free_curve, pilot_size
 from .tripwire import Tripwire, expected_rates
 from ..store.folder import alone_in, check_changes, config_changes, keep_old, made_with
+from ..store.lease import lease_shard, refuse_mixed
 from ..store.pool import Pool, open_pool
 from ..store.shards import shard_name, shard_queries
 from ..store.waiting import refuse_waiting
@@ -162,7 +165,7 @@ def fill_quotas(
     prior: str | Sequence[float] | None,
     shard: tuple[int, int],
     reuse: bool,
-    wait: float = 0.0,  # For nobody: quotas need no other share
+    draw: Callable = sample_pool,  # Or one that leases queries
     **options,
 ) -> tuple[pd.DataFrame, StrategyCfg]:  # As from `sample_pool`; with its quotas
     "Decide the quotas and draw until they are filled."
@@ -173,7 +176,7 @@ def fill_quotas(
     done = decide(folder, strategy, queries, rates_from, prior, reuse, **how)
     keep_rule(folder, pool.folder)
     hold_to(options.get("wire"), Path(folder) / "quotas.parquet", queries)
-    return sample_pool(mine, engine, pool, strategy=done, **options), done
+    return draw(mine, engine, pool, strategy=done, **options), done
 
 # %% ../../nbs/40_sample/70_stage.ipynb #6d4e8566
 def hold_to(
@@ -191,14 +194,61 @@ def hold_to(
 # %% ../../nbs/40_sample/70_stage.ipynb #fc1aabba
 def stage_pool(
     folder: str | Path,  # Folder of the pool
-    shard: tuple[int, int],  # Share, number of shares
+    shard: str,  # Its name
     grade: GradeFn | None = None,  # Of the run; None for the project's
     **store,  # Of `open_pool`
 ) -> Pool:
-    "Open the pool of a run. Raises Refused when responses wait for verdicts that it needs."
+    "Open the pool of a run. Raises Refused when it needs verdicts, or for shares beside leases."
     if grade is not leave_ungraded:
         refuse_waiting(folder)
-    return open_pool(folder, shard_name(*shard), **store)
+    pool = open_pool(folder, shard, **store)
+    try:
+        refuse_mixed(folder, shard)
+    except BaseException:
+        pool.close()
+        raise
+    return pool
+
+# %% ../../nbs/40_sample/70_stage.ipynb #e6ba9de8
+def writer_name(
+    shard: tuple[int, int],  # Share, number of shares
+    lease: str | None,  # Name of this process, where queries are leased
+    strategy: StrategyCfg,
+    prior: str | Sequence[float] | None,  # That is still to be settled
+    rates_from: str | Path | None,
+) -> str:  # Of the shard
+    "Shard of a share, or of a process with leases. Raises Refused for both, or what leases cannot do."
+    if lease is None:
+        return shard_name(*shard)
+    if not f"_{lease}".isidentifier():
+        raise Refused(f"--lease {lease!r}; need letters, digits, underscores")
+    if shard[1] > 1:
+        raise Refused(f"--lease {lease} with --shard {shard[0]}/{shard[1]}; need one of them")
+    check_leased(strategy, lease_shard(lease))
+    if prior is not None and rates_from is None:
+        why = f"prior={prior!r} with --lease: no process sees the pilots of all queries"
+        raise Refused(f"{why}; sample the pilot first (vrt) and name it by rates_from")
+    return lease_shard(lease)
+
+# %% ../../nbs/40_sample/70_stage.ipynb #503aedfc
+def draw_asked(
+    where: tuple,  # Stage folder, pool, all queries, those of the share, engine
+    strategy: StrategyCfg,
+    keep: Callable,  # What to do with a table and its strategy
+    lease: str | None,  # Name of this process, where queries are leased
+    reuse: bool,
+    how: Mapping[str, object],  # Of `fill_quotas`: rates_from, rates, prior, shard
+    **options,  # Of `sample_pool`; under a budget wait too
+) -> pd.DataFrame:  # As from `sample_pool`
+    "Draw what a strategy asks for. A process that did not close a run of leases keeps no result."
+    if strategy.budget is not None:
+        decide(where[0], strategy, where[2], reuse=reuse)
+        return spend(*where, keep=keep, **options)[0]
+    options.pop("wait", None)  # quotas need no other share
+    if lease is not None:
+        options["draw"] = partial(sample_leased, folder=Path(where[0]) / "leases")
+    table, done = fill_quotas(*where, strategy, reuse=reuse, **how, **options)
+    return keep(table, done) if lease is None or len(table) == len(where[2]) else table
 
 # %% ../../nbs/40_sample/70_stage.ipynb #5079112f
 def sample_strategy(
@@ -212,6 +262,7 @@ def sample_strategy(
     rates: Mapping[str, object] = {},  # noqa: B006  Of `read_rates`: source_id, foreign
     prior: str | Sequence[float] | None = None,  # "fit", "free", two numbers, or None
     shard: tuple[int, int] = (0, 1),  # Share of the queries, from 0, and number of shares
+    lease: str | None = None,  # Name of this process, where queries are leased instead
     reuse: bool = False,  # Go on with other settings where the draws can be used
     store: Mapping[str, object] = {},  # noqa: B006  Of `open_pool`: keep_wrong, sync_every
     **options,  # Of `sample_pool`: source, params, prompt_of, grade ...; under a budget wait too
@@ -219,13 +270,11 @@ def sample_strategy(
     "Decide the quotas, fill them, and write down where each query stopped."
     keep = partial(keep_result, folder, pool_folder, shard=shard)
     strategy, prior = plain_prior(strategy, prior, rates_from)
-    with stage_pool(pool_folder, shard, options.get("grade"), **store) as pool:
+    name = writer_name(shard, lease, strategy, prior, rates_from)
+    with stage_pool(pool_folder, name, options.get("grade"), **store) as pool:
         where = (folder, pool, queries, shard_queries(list(queries), *shard), engine)
-        if strategy.budget is not None:
-            decide(folder, strategy, queries, reuse=reuse)
-            return spend(*where, keep=keep, **options)[0]
         how = {"rates_from": rates_from, "rates": rates, "prior": prior, "shard": shard}
-        return keep(*fill_quotas(*where, strategy, **how, reuse=reuse, **options))
+        return draw_asked(where, strategy, keep, lease, reuse, how, **options)
 
 # %% ../../nbs/40_sample/70_stage.ipynb #8aa359e0
 def plain_prior(strategy, prior, rates_from) -> tuple[StrategyCfg, str | Sequence[float] | None]:

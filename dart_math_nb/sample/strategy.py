@@ -295,6 +295,7 @@ def _check_limits(s: StrategyCfg) -> None:
     _check_agree(s)
     most = {"n_pilot": s.n_pilot} if s.budget is not None or estimates(s) else {}
     most |= {"k": s.k} if s.name != "vrt" and s.quota is None else {}
+    most |= {"agree": s.agree} if s.agree > 1 else {}
     most |= {"k + k_wrong": k_span(s)[1] + s.k_wrong} if s.k_wrong else {}
     named = (v for v in (s.k, s.max_trials) if isinstance(v, Mapping))
     for query_id in dict.fromkeys(i for value in named for i in value) or [None]:
