@@ -73,10 +73,7 @@ def budget_fields(
     weight: Annotated[
         str, "Under strategy budget: fail (hard ones matter more), or one; fail when absent"
     ] = None,
-    worth_per: Annotated[
-        str,
-        "Under strategy budget: draw, or token; token where tokens are counted, draw for coverage",
-    ] = None,
+    worth_per: Annotated[str, "Under strategy budget: draw or token; by unit when absent"] = None,
     tokens_per_second: Annotated[float, "Of one GPU, for a budget of gpu-hours"] = None,
     price_per_mtok: Annotated[float, "Of a million drawn tokens, for a budget of money"] = None,
 ) -> Budget | None:  # None without a budget

@@ -135,9 +135,8 @@ class StrategyCfg:
     def __post_init__(self):
         object.__setattr__(self, "prior", None if self.prior is None else tuple(self.prior))
         _set_curve(self)
-        _check_numbers(self)
-        _check_budget(self)
-        _check_limits(self)
+        for check in (_check_numbers, _check_budget, _check_lengths, _check_limits):
+            check(self)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #a9f185d4
 def _set_curve(s: StrategyCfg) -> None:
@@ -260,8 +259,6 @@ def _check_budget(s: StrategyCfg) -> None:
         )
     if s.budget is None and s.level is not None:
         raise ValueError(f"strategy {s.name}: level={s.level}; only {BUDGET} has one")
-    if s.lengths is not None:
-        _check_lengths(s)
     if s.budget is None:
         return
     wrong = {"min_yield": s.min_yield, "curve": s.curve, "quota": s.quota}
@@ -275,6 +272,8 @@ def _check_budget(s: StrategyCfg) -> None:
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #505f1bae
 def _check_lengths(s: StrategyCfg) -> None:
+    if s.lengths is None:
+        return
     if s.budget is None or s.budget.per != "token":
         raise ValueError(f"strategy {s.name}: has lengths; need a budget spent per token")
     for query_id, value in s.lengths.items():
