@@ -42,7 +42,17 @@ from ..store.known import KEPT
 from ..store.run import RunFolder
 
 # %% ../../nbs/70_app/32_batch.ipynb #e99df331
-_ONLINE = ["shard", "retries", "timeout", "tripwire", "wait", "engine", "base_url", "max_in_flight"]
+_ONLINE = [
+    "lease",
+    "shard",
+    "retries",
+    "timeout",
+    "tripwire",
+    "wait",
+    "engine",
+    "base_url",
+    "max_in_flight",
+]
 _ONLINE += ["responses", "response_field"]
 
 

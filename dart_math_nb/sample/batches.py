@@ -9,7 +9,7 @@ __all__ = ['OVERDRAW', 'ROUNDS', 'MISSING', 'CHUNK', 'ask_at_most', 'n_to_ask', 
            'batch_rounds', 'read_faults', 'read_asked', 'what_became', 'Place', 'open_states', 'is_done', 'pilot_first',
            'reached_level', 'strategy_now', 'refuse_missing', 'unanswered', 'rounds_left', 'plan_round', 'Asker',
            'RoundCfg', 'record_of', 'save_round', 'next_plan', 'write_round', 'BatchReading', 'Reader', 'make_reader',
-           'settle_stage', 'read_round']
+           'tell_round', 'settle_stage', 'read_round']
 
 # %% ../../nbs/40_sample/73_batches.ipynb #88d33333
 import math
@@ -54,8 +54,10 @@ from dart_math_nb.engines.protocol import (
 )
 from ..engines.reasoning import as_kept
 from ..engines.request import Speech
+from ..engines.retry import RetryPolicy
 from .freeze import read_strategy
 from .grading import GradeFn, Grader, grade_completion, leave_ungraded
+from .queue import queue_of
 from .refused import enter_refusals, keep_refusal, read_refusals
 from .rounds import advance
 from dart_math_nb.sample.stage import (
@@ -76,10 +78,12 @@ from dart_math_nb.sample.state import (
     settle,
 )
 from .strategy import StrategyCfg, pilot_size, trial_limit
+from .teller import Teller
 from ..store.folder import made_with
 from ..store.known import KEPT, known_queries
 from ..store.pool import Pool, read_sources
 from ..store.run import RunFolder
+from ..store.shards import shard_name
 
 # %% ../../nbs/40_sample/73_batches.ipynb #a9ec095c
 OVERDRAW = 0.25  # Share asked for beyond the expected need
@@ -488,7 +492,7 @@ def write_round(
 ) -> BatchRound | None:  # None when no query wants more
     "Ask for the draws of the next round. Raises Refused where a word is needed first."
     root, grade = RunFolder(run), leave_ungraded if kept.get("grade_later") else None
-    with stage_pool(root.path("pool"), (0, 1), grade, **store) as pool:
+    with stage_pool(root.path("pool"), shard_name(0, 1), grade, **store) as pool:
         folder = root.path("sample", strategy.name)
         place = Place(folder, pool, queries, pool.add_source(ask.source))
         found = next_plan(run, place, strategy, cfg, **how)
@@ -638,6 +642,21 @@ def make_reader(
     grader = Grader(pool, source, leave_ungraded if last.grade_later else grade)
     return Reader(pool, grader, last, by_word, most, asked, refused=refused)
 
+# %% ../../nbs/40_sample/73_batches.ipynb #e2955044
+def tell_round(
+    states: Mapping[str, State],  # By query id
+    strategy: StrategyCfg,
+    grader: Grader,  # That has read the round
+    n_failed: int,  # Draws for which an error was read
+) -> None:
+    "Write the status file of a run between two rounds."
+    teller = Teller(queue_of(states, strategy, RetryPolicy()), grader)
+    teller.queue.n_failed = n_failed
+    teller.begin()
+    n_open = teller.queue.n_open
+    why = f"{n_open} queries wait for a round (dart-math batch write)" if n_open else ""
+    teller.tell("stopped" if n_open else "finished", why and RuntimeError(why))
+
 # %% ../../nbs/40_sample/73_batches.ipynb #36af1291
 def settle_stage(
     run: str | Path,  # Run folder
@@ -645,6 +664,7 @@ def settle_stage(
     last: BatchRound,
     queries: Sequence[Query],
     causes: Mapping[tuple[str, int], str],  # From `what_became`
+    grader: Grader,  # That has read the round
 ) -> tuple[int, pd.DataFrame | None]:  # Queries that go on; None before quotas are decided
     "Write down where each query stopped."
     folder = RunFolder(run).path("sample", last.strategy)
@@ -652,6 +672,7 @@ def settle_stage(
         return len(queries), None
     strategy = read_strategy(folder)
     states = open_states(Place(folder, pool, queries, last.source_id), strategy, causes)
+    tell_round(states, strategy, grader, sum(map(bool, causes.values())))
     table = keep_result(folder, pool.folder, result_table(states, strategy), strategy, (0, 1))
     return sum(s.stop is None for s in states.values()), table
 
@@ -668,13 +689,13 @@ def read_round(
     last = rounds[-1]
     rounds = [r for r in rounds if r.source_id == last.source_id]
     later = leave_ungraded if last.grade_later else None
-    with stage_pool(root.path("pool"), (0, 1), later, **last.store) as pool:
+    with stage_pool(root.path("pool"), shard_name(0, 1), later, **last.store) as pool:
         reader = make_reader(run, pool, rounds, queries, grade)
         reader.read_files(files)
         reader.save_faults(run)
         causes = what_became(run, rounds, pool.keys)
         mine = read_saved_queries(root.path(KEPT))
-        n_open, table = settle_stage(run, pool, last, mine, causes)
+        n_open, table = settle_stage(run, pool, last, mine, causes, reader.grader)
     n_missing = sum(not cause for cause in causes.values())
     return BatchReading(
         reader.counts, reader.first, n_open, n_missing, len(causes) - n_missing, table
