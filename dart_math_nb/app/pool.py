@@ -68,7 +68,9 @@ def check(
     print_table(table, pool)
     tell_graders(run)
     if (bad := table["problem"].notna()).any() and not repair:
-        raise ValueError(f"{pool}: {bad.sum()} of {len(table)} files are damaged; see above")
+        mend = f"dart-math check {run} --repair sets parts and lines aside, to be drawn again"
+        what = f"{bad.sum()} of {len(table)} files are damaged; see above"
+        raise ValueError(f"{pool}: {what}; {mend}")
     return table
 
 # %% ../../nbs/70_app/35_pool.ipynb #0f2624a5

@@ -11,7 +11,7 @@ __all__ = ['Run', 'make_run', 'check_request', 'warn_left_out', 'sample_states',
 import asyncio
 import gc
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -58,31 +58,25 @@ class Run:
     split_thought: bool = False  # Keep thoughts between marks apart from answers
     feed: Callable[["Run"], Awaitable] | None = None  # Brings queries while the run goes on
     ending: str = ""  # "workers": they must end; "all": the grader too, once nothing waits
-    idle: list[asyncio.Future] = field(default_factory=list)  # Of workers that wait for work
+    resting: deque = field(default_factory=deque)  # Futures of workers that wait for work
 
-# %% ../../nbs/40_sample/60_loop.ipynb #874abf19
+
+@patch
+def rouse(self: Run) -> None:
+    "Wake two workers that wait; each that finds work wakes two more."
+    n = 0
+    while n < 2 and self.resting:
+        if not (future := self.resting.popleft()).done():
+            future.set_result(None)
+            n += 1
+
+# %% ../../nbs/40_sample/60_loop.ipynb #b1578efd
 @patch
 def pulse(self: Run) -> None:
-    "Wake a few workers, and the grader when nothing is left to do."
-    self.rouse(8)
+    "Wake whoever waits for a change: workers, and the grader when nothing is left to do."
+    self.rouse()
     if not self.queue.n_open and not self.queue.coming:
         self.grader.ready.set()
-
-
-@patch
-def rouse(self: Run, n: int = 1) -> None:
-    "Wake workers that wait for work."
-    while n > 0 and self.idle:
-        if not (waits := self.idle.pop()).done():
-            waits.set_result(None)
-            n -= 1
-
-
-@patch
-async def rest(self: Run) -> None:
-    "Wait for work."
-    self.idle.append(waits := asyncio.get_running_loop().create_future())
-    await waits
 
 # %% ../../nbs/40_sample/60_loop.ipynb #f7441c4d
 def make_run(
@@ -102,6 +96,7 @@ def make_run(
     "A run that is ready to go."
     enter_refusals(states, pool.folder, source.source_id, strategy)
     queue = queue_of(states, strategy, policy or policy_of(engine))
+    grade_in = grade_in or getattr(engine, "grade_in", None)
     grader = Grader(pool, source, grade, strategy.quota_distinct, grade_in)
     params, teller = params or params_of(source), Teller(queue, grader, engine)
     return Run(engine, source, params, prompt_of, queue, grader, teller, split_thought)
@@ -173,7 +168,8 @@ async def work(self: Run) -> None:
             queue.try_again()
             self.pulse()
         else:
-            await self.rest()
+            self.resting.append(future := asyncio.get_running_loop().create_future())
+            await future
 
 # %% ../../nbs/40_sample/60_loop.ipynb #8af9ccd7
 @patch
