@@ -1,9 +1,11 @@
 """What one budget for all queries promises, measured: utility, spending, speed, and one set whatever happens.
 
 python bench/budget.py [PART ...]: `utility` (against VRT, Uniform, Prop2Diff and a greedy hand, on measured
-pass rates), `pilot` (by size of the pilot), `speed` (decisions with 100,000 queries), `kills` (real processes,
-kill -9, shares); all when none is named, others keep what was measured before. The first two need the data
-folder (files of measured pass rates) and are skipped without it. Writes bench/results/budget.json.
+pass rates), `pilot` (by size of the pilot), `small` (small budgets, on halves of the queries), `tokens` (worth
+per draw and per token, on real responses with their lengths), `miniature` (both forms on draws of the shipped
+teacher), `speed` (decisions with 100,000 queries), `kills` (real processes, kill -9, shares); all when none is
+named, others keep what was measured before. The first four need the data folder and are skipped without it.
+Writes bench/results/budget.json.
 """
 
 import heapq
@@ -29,7 +31,14 @@ from dart_math_nb.data.queries import save_queries
 from dart_math_nb.data.records import Source
 from dart_math_nb.engines.dice import simulated_world
 from dart_math_nb.engines.retry import RetryPolicy
-from dart_math_nb.sample.budget import CLOSE, NEAR, level_after, next_level, stand_of
+from dart_math_nb.sample.budget import (
+    CLOSE,
+    NEAR,
+    fitting_pilot,
+    level_after,
+    next_level,
+    stand_of,
+)
 from dart_math_nb.sample.estimate import fit_prior
 from dart_math_nb.sample.freeze import read_strategy
 from dart_math_nb.sample.queue import queue_of
@@ -37,7 +46,15 @@ from dart_math_nb.sample.rounds import read_rounds
 from dart_math_nb.sample.stage import sample_strategy
 from dart_math_nb.sample.state import State, mark, settle
 from dart_math_nb.sample.strategy import StrategyCfg
-from dart_math_nb.sample.worth import Budget, Level, draw_worth, go_cells
+from dart_math_nb.sample.worth import (
+    PER,
+    Budget,
+    Level,
+    draw_worth,
+    go_cells,
+    length_classes,
+    relative_cost,
+)
 from dart_math_nb.sets.card import read_card
 from dart_math_nb.sets.stage import cut_sets
 from dart_math_nb.store.folder import alone_in
@@ -253,6 +270,167 @@ def pilot() -> dict:
     return {"seeds": 5, "rows": rows}
 
 
+SMALL = (6,)  # Draws of each query
+
+
+def small() -> dict:
+    "By the size of the pilot at small budgets, on halves of the queries: utility and coverage."
+    rows = []
+    for name, p in rate_files().items():
+        for half in (0, 1):
+            mine = np.random.default_rng(7).permutation(p)[half::2]
+            for per in SMALL:
+                rows += [{"set": name, "half": half, **r} for r in small_budget(mine, per)]
+            print(name, half, flush=True)
+    return {"seeds": 2, "rows": rows}
+
+
+def small_budget(p: np.ndarray, per: int) -> list[dict]:
+    "Each pilot at one budget, means over seeds."
+    found = {}
+    for seed in range(2):
+        world, amount = World(p, seed), per * len(p)
+        rules = fixed_rules(world, amount)
+        for gamma in (1, 2, 8):
+            for size in range(1, min(5, per)):
+                rules[f"gamma {gamma}, pilot {size}"] = threshold(world, amount, gamma, size)[0]
+        for rule, n in rules.items():
+            if n is not None:
+                found.setdefault(rule, []).append(gains(world, n))
+    return [
+        {"per_query": per, "rule": rule}
+        | {k: float(np.mean([e[k] for e in each])) for k in each[0]}
+        for rule, each in found.items()
+    ]
+
+
+LENGTHS = ("zeroeval_math_l5", "zeroeval_gsm")  # Responses of many models to each query
+
+
+class Replayed(World):
+    "Draws with lengths: real responses to each query, with replacement."
+
+    def __init__(self, responses: list[np.ndarray], seed: int):
+        rng = np.random.default_rng(seed)
+        picked = [r[rng.integers(0, len(r), LIMIT)] for r in responses]
+        self.p, self.lot = np.array([r[:, 0].mean() for r in responses]), rng.random(len(picked))
+        self.length = np.array([r[:, 1].mean() for r in responses])
+        start = np.zeros((len(picked), 1), int)
+        self.c, self.tokens = (
+            np.concatenate([start, np.cumsum([p[:, i] for p in picked], 1)], 1) for i in (0, 1)
+        )
+
+
+def responses_of(name: str) -> list[np.ndarray]:
+    "Verdict and tokens of each response, by query."
+    from tokenizers import Tokenizer
+
+    from dart_math_nb.grade import grade_response
+
+    rows = [r for r in read_rows(data_folder() / "responses" / f"{name}.jsonl.gz") if r["resp"]]
+    read, found = Tokenizer.from_file(str(data_folder() / "tokenizers" / "dolma2.json")), {}
+    for i in range(0, len(rows), 1000):
+        part = rows[i : i + 1000]
+        for r, done in zip(part, read.encode_batch_fast([r["resp"] for r in part]), strict=True):
+            ok = grade_response(r["resp"], str(r["ref"])).correct
+            found.setdefault(r["query"], []).append((int(ok), len(done.ids)))
+    return [np.array(x) for x in found.values()]
+
+
+def at_tokens(world: Replayed, amount: float, levels: np.ndarray, n_pilot: int) -> np.ndarray:
+    "Draws of each query down to the level at which so many tokens are spent."
+    low, high, rows = 0.0, float(levels.max()), np.arange(len(levels))
+    for _ in range(60):
+        middle = (low + high) / 2
+        n = n_pilot + (levels > middle).sum(1)
+        low, high = (middle, high) if world.tokens[rows, n].sum() > amount else (low, middle)
+    return n_pilot + (levels > high).sum(1)
+
+
+def by_worth(world: Replayed, amount: float, gamma: float, per: str, n_pilot: int) -> np.ndarray:
+    "Draws of each query by worth per draw or per token, to the last token."
+    n, c = np.full(len(world.p), n_pilot), world.c[:, n_pilot]
+    a, b = fit_prior(n - c, n)
+    cost = relative_cost(length_classes(world.tokens[:, n_pilot], n, c)) if per == "token" else 1.0
+    at, right = np.broadcast_to(np.arange(n_pilot, LIMIT), (len(n), LIMIT - n_pilot)), world.c
+    worth = draw_worth(at, right[:, n_pilot:LIMIT], Budget(1, gamma=gamma), Level(b, a))
+    levels = np.minimum.accumulate(worth / np.reshape(cost, (-1, 1)), axis=1)
+    levels = levels * (1 + 1e-7 * world.lot[:, None])  # draws of equal worth go by lot
+    return at_tokens(world, amount, levels, n_pilot)
+
+
+def tokens() -> dict:
+    "Worth per draw and per token, and VRT, at the same tokens of real responses."
+    rows = []
+    for name in LENGTHS:
+        responses = responses_of(name)
+        for per in PER_QUERY:
+            rows += [{"set": name, "per_query": per, **r} for r in token_budget(responses, per)]
+        print(name, flush=True)
+    return {"limit": LIMIT, "seeds": len(SEEDS), "rows": rows}
+
+
+def token_budget(responses: list[np.ndarray], per: int) -> list[dict]:
+    "Each rule at one budget of tokens, means over seeds."
+    found = {}
+    for seed in SEEDS:
+        world = Replayed(responses, seed)
+        amount = per * world.length.sum()
+        vrt = -np.arange(1, LIMIT + 1) - np.argsort(np.argsort(world.lot))[:, None] / len(world.p)
+        rules = {"VRT": at_tokens(world, amount, np.exp(vrt / LIMIT), 0)}
+        for gamma in (1, 2, 8):
+            size = fitting_pilot(Budget(per * len(world.p), gamma=gamma), len(world.p))
+            for each in PER:
+                rules[f"gamma {gamma}, per {each}"] = by_worth(world, amount, gamma, each, size)
+        for rule, n in rules.items():
+            spent = world.tokens[np.arange(len(n)), n].sum() / amount
+            got = gains(world, n) | {"draws": float(n.sum()), "spent": float(spent)}
+            found.setdefault(rule, []).append(got)
+    return [
+        {"rule": rule} | {k: float(np.mean([e[k] for e in each])) for k in each[0]}
+        for rule, each in found.items()
+    ]
+
+
+def miniature(n_queries: int = 200) -> dict:
+    "The threshold form beside the greedy hand on draws of the shipped teacher, 64 of each query."
+    global LIMIT
+    import evidence as tiny
+
+    from dart_math_nb.demo.pipeline import prompt_of, teacher_source, tiny_engine
+    from dart_math_nb.demo.tiny import tiny_path, tiny_queries
+    from dart_math_nb.sample.loop import sample_pool
+    from dart_math_nb.sample.standing import graded_prefix
+    from dart_math_nb.store.pool import open_pool, read_narrow
+
+    kept, LIMIT = LIMIT, tiny.LIMIT
+    queries, rows = tiny_queries(n_queries, 0), []
+    with tempfile.TemporaryDirectory() as tmp:
+        with open_pool(tmp) as pool, tiny_engine(tiny_path("teacher")) as engine:
+            how = {"source": teacher_source(0), "prompt_of": prompt_of, "progress": False}
+            sample_pool(queries, engine, pool, strategy=StrategyCfg("vrt", LIMIT), **how)
+        drawn = graded_prefix(read_narrow(tmp, ["correct", "finish_reason", "n_tokens"]))
+    world = tiny.counts(drawn, queries)
+    for per in PER_QUERY:
+        rows += forms(world, per)
+    LIMIT = kept
+    return {"n_queries": n_queries, "n_draws": len(drawn), "rows": rows}
+
+
+def forms(world: World, per: int) -> list[dict]:
+    "Both forms at one budget, at the same draws."
+    rows, amount = [], per * len(world.p)
+    for gamma in (1, 2):
+        size = fitting_pilot(Budget(amount, gamma=gamma), len(world.p))
+        n, told = threshold(world, amount, gamma, size)
+        hand = greedy(world, amount * told["counted"], gamma, size, 10)
+        name = f"gamma {gamma}"
+        both = [gains(world, x)[name] for x in (n, hand)]
+        row = {"per_query": per, "gamma": gamma, "n_pilot": size, "threshold": both[0]}
+        rows.append(row | {"greedy": both[1], "share": both[0] / both[1], **told})
+    return rows
+
+
 def speed(n_queries: int = 100_000, per: int = 12) -> dict:
     "Decisions per second of one core: launch, mark, settle, next, without engine and grader."
     queries, dice = simulated_world(n_queries)
@@ -379,12 +557,13 @@ def kills(n_queries: int = 200, per: int = 12) -> dict:
     return {"n_queries": n_queries, "budget": per * n_queries, "same": same, "rows": found}
 
 
-PARTS = {"utility": utility, "pilot": pilot, "speed": speed, "kills": kills}
+PARTS = {"utility": utility, "pilot": pilot, "small": small, "tokens": tokens}
+PARTS |= {"miniature": miniature, "speed": speed, "kills": kills}
 
 
 def main(names: list[str]) -> None:
     for name in names or PARTS:
-        if name in ("utility", "pilot") and not data_folder():
+        if name in ("utility", "pilot", "small", "tokens") and not data_folder():
             print(f"{name}: skipped, no data folder")
             continue
         start = time.perf_counter()

@@ -12,29 +12,24 @@ The last two need vLLM (`make vllm`) and are left out without it. Each part writ
 bench/results/engine.json.
 """
 
-import argparse
 import asyncio
 import importlib.util
 import json
 import logging
 import os
-import platform
-import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
-from dart_math_nb.data.files import read_json, write_json
+from parts import drawn, drive, run_parts
+
 from dart_math_nb.data.records import Source
 from dart_math_nb.demo.tiny import tiny_path, tiny_queries
 from dart_math_nb.engines.openai import OpenAIEngine
 from dart_math_nb.engines.protocol import Draw, SampleParams, draw_for, run_async
 from dart_math_nb.engines.retry import draw_all
-from dart_math_nb.sample.loop import sample_pool
 from dart_math_nb.sample.standing import accepted
 from dart_math_nb.sample.strategy import StrategyCfg
-from dart_math_nb.store.pool import open_pool, read_pool
 from dart_math_nb.testing.fake_server import FaultProxy, null_server, serve, vllm_server
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
@@ -49,20 +44,6 @@ def request(i: int) -> dict:
     "Body of a request."
     ask = {"model": "null", "prompt": "12+34-5=?" * 20, "seed": i, "temperature": 1.0}
     return ask | {"top_p": 0.95, "max_tokens": 96}
-
-
-async def drive(ask: Callable, n: int) -> dict:
-    "Call `ask` n times, FLYING at once; requests per second of the clock and of this process's core."
-    numbers = iter(range(n))
-
-    async def work():
-        for i in numbers:
-            await ask(i)
-
-    wall, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(work() for _ in range(FLYING)))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"requests": n, "per second": round(n / wall), "per core second": round(n / cpu)}
 
 
 async def with_aiohttp(url: str) -> dict:
@@ -211,13 +192,7 @@ def one_run(url: str, queries: list, **options) -> tuple[dict, set]:
     cfg = StrategyCfg("uniform", k=4, max_trials=24)
     engine = OpenAIEngine("tiny", url, timeout=4, wait=0.1, max_in_flight=64, **options)
     how = {"source": source, "strategy": cfg, "prompt_of": lambda q: q.query + "\n"}
-    with tempfile.TemporaryDirectory() as tmp:
-        with open_pool(tmp) as pool:
-            sample_pool(queries, engine, pool, **how, progress=False)
-        run_async(engine.close())
-        rows = read_pool(tmp)
-        if not hasattr(rows, "query_id"):
-            rows = rows.to_pandas()
+    rows, _ = drawn(engine, queries, **how)
     texts = dict(zip(zip(rows.query_id, rows.trial, strict=True), rows.response, strict=True))
     found = accepted(rows, {q.query_id: cfg.k for q in queries}, cfg.max_trials)
     return texts, set(zip(found.query_id, found.trial, strict=True))
@@ -286,28 +261,6 @@ def vllm() -> dict:
 
 PARTS = {"transport": transport, "batching": batching, "faults": faults, "vllm": vllm}
 
-
-def main() -> None:
-    "Command line."
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
-    wanted = parser.parse_args().parts or list(PARTS)
-    if unknown := set(wanted) - PARTS.keys():
-        parser.error(f"unknown part {min(unknown)!r}; need some of {', '.join(PARTS)}")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    result = read_json(RESULTS) if RESULTS.exists() else {}
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    for name in wanted:
-        if name in ("faults", "vllm") and not importlib.util.find_spec("vllm"):
-            print(f"{name}: left out, because vLLM is not installed (make vllm)")
-            continue
-        result[name] = PARTS[name]()
-        result |= {"date": date.today().isoformat(), "machine": machine}
-        print(name, json.dumps(result[name], indent=1))
-        write_json(RESULTS, result)
-
-
 if __name__ == "__main__":
-    main()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    run_parts(__doc__, PARTS, RESULTS, needs={"faults": "vllm", "vllm": "vllm"})

@@ -13,14 +13,13 @@ dialects  the fake of each dialect that enforces it, 200 queries and two that it
 limit     a service that takes 20 requests a second and says `Retry-After`, in several ways of counting
 
 Runs take the product's own sampling loop over real sockets, servers in processes of their own; seeds are
-fixed. All parts when none is named; each writes its entry of bench/results/servers.json.
+fixed. All parts when none is named; each writes its entry of bench/results/servers.json. Whether an engine can
+send faster than others at all is `bench/engine.py transport`.
 """
 
-import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -31,21 +30,21 @@ import time
 import warnings
 from collections import Counter
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 
 import aiohttp
+from parts import drawn, drive, run_parts
 
-from dart_math_nb.data.files import read_json, write_json
 from dart_math_nb.data.records import Source, make_query
 from dart_math_nb.engines.openai import OpenAIEngine
-from dart_math_nb.engines.protocol import Draw, SampleParams, run_async
-from dart_math_nb.sample.loop import sample_pool, sample_pool_async
+from dart_math_nb.engines.protocol import Draw, SampleParams
+from dart_math_nb.sample.loop import sample_pool_async
 from dart_math_nb.sample.standing import accepted
 from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.store.pool import open_pool, read_pool
 from dart_math_nb.testing.fake_server import (
     NULL_TEXT,
+    Reply,
     free_port,
     json_reply,
     null_reply,
@@ -144,14 +143,7 @@ def one_run(urls: list[str], n_queries: int, k: int = 2, most: int = 16, **optio
     "A run: its seconds, its set, what the servers' tallies say."
     engine = OpenAIEngine("sums", urls, **options)
     cfg, queries = StrategyCfg("uniform", k=k, max_trials=most), sums(n_queries)
-    how = {"source": Source("sums"), "strategy": cfg, "progress": False}
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as tmp:
-        with open_pool(tmp) as pool:
-            sample_pool(queries, engine, pool, **how)
-        seconds = time.monotonic() - start
-        run_async(engine.close())
-        rows = read_pool(tmp)
+    rows, seconds = drawn(engine, queries, source=Source("sums"), strategy=cfg)
     found = accepted(rows, {q.query_id: k for q in queries}, most)
     found = found.merge(rows[["query_id", "trial", "response"]])
     texts = sorted(map(tuple, found[["query_id", "trial", "response"]].values.tolist()))
@@ -244,20 +236,20 @@ def dead(n_queries: int = 500) -> list[dict]:
 
 
 class Limit:
-    "A service that takes `rate` requests a second."
+    "A service that takes `rate` requests a second, by a bucket or by a count of each `span` seconds."
 
-    def __init__(self, rate: float, burst: float, window: bool, exact: bool):
-        self.rate, self.burst, self.window, self.exact = rate, burst, window, exact
+    def __init__(self, rate: float, burst: float, span: float, exact: bool, tells: bool = False):
+        self.rate, self.burst, self.span, self.exact, self.tells = rate, burst, span, exact, tells
         self.room, self.at, self.done, self.rejected = burst, time.monotonic(), 0, 0
         self.first = self.last = 0.0
 
     def wait(self) -> float:
         "Seconds to wait; 0 when it answers."
         now = time.monotonic()
-        if self.window:
-            if int(now) != int(self.at):
-                self.room = self.rate
-            need = 1 - now % 1
+        if self.span:
+            if now // self.span != self.at // self.span:
+                self.room = self.rate * self.span
+            need = self.span - now % self.span
         else:
             self.room = min(self.burst, self.room + (now - self.at) * self.rate)
             need = (1 - self.room) / self.rate
@@ -267,16 +259,27 @@ class Limit:
             return 0.0
         return need if self.exact else 1.0
 
+    def says(self) -> dict:
+        "Headers of a reply."
+        most = self.rate * self.span or self.burst
+        whole = self.span - self.at % self.span if self.span else (most - self.room) / self.rate
+        said = {"limit": most, "remaining": int(self.room), "reset": f"{whole:.3f}s"}
+        said = {f"x_ratelimit_{name}_requests": str(text) for name, text in said.items()}
+        return said if self.tells else {}
+
     async def __call__(self, request):
         if request.method == "GET":
             return null_reply(model="sums")
         if wait := self.wait():
             self.rejected += 1
-            return json_reply({"error": {"message": "slow down"}}, 429, retry_after=f"{wait:.3f}")
+            wait = {"retry_after": f"{wait:.3f}"} | self.says()
+            return json_reply({"error": {"message": "slow down"}}, 429, **wait)
+        said = "".join(f"{name.replace('_', '-')}: {t}\r\n" for name, t in self.says().items())
         self.done, self.last = self.done + 1, time.monotonic()
         self.first = self.first or self.last
         await asyncio.sleep(0.3)
-        return sums_reply(request.body)
+        reply = sums_reply(request.body)
+        return Reply(reply.data.replace(b"\r\n", b"\r\n" + said.encode(), 1))
 
 
 async def limited(limit: Limit, n_queries: int) -> dict:
@@ -290,11 +293,15 @@ def limit(n_queries: int = 130) -> list[dict]:
     "One row for each way to count."
     rows = []
     ways = {
-        "bucket of 20, whole seconds": (20, 20, False, False),
-        "bucket of 20, exact": (20, 20, False, True),
-        "20 in each second, whole seconds": (20, 20, True, False),
-        "20 in each second, exact": (20, 20, True, True),
-        "no burst, exact": (20, 1, False, True),
+        "bucket of 20, whole seconds": (20, 20, 0, False),
+        "bucket of 20, exact": (20, 20, 0, True),
+        "20 in each second, whole seconds": (20, 20, 1, False),
+        "20 in each second, exact": (20, 20, 1, True),
+        "no burst, exact": (20, 1, 0, True),
+        "no burst, whole seconds": (20, 1, 0, False),
+        "200 in each ten seconds, exact": (20, 200, 10, True),
+        "200 in each ten seconds, headers": (20, 200, 10, True, True),
+        "bucket of 200, headers": (20, 200, 0, True, True),
     }
     for name, how in ways.items():
         one = Limit(*how)
@@ -305,21 +312,6 @@ def limit(n_queries: int = 130) -> list[dict]:
         rows.append(row)
         print(row, flush=True)
     return rows
-
-
-async def drive(ask, n: int) -> dict:
-    "Call `ask` n times, 256 at once; a hundred before that do not count."
-    await asyncio.gather(*(ask(i) for i in range(300)))
-    numbers = iter(range(n))
-
-    async def work():
-        for i in numbers:
-            await ask(i)
-
-    wall, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(work() for _ in range(256)))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"responses": n, "per_s": round(n / wall), "per_core_s": round(n / cpu)}
 
 
 async def bare(url: str, n: int) -> dict:
@@ -336,7 +328,7 @@ async def bare(url: str, n: int) -> dict:
                             text += choice["text"]
             return text
 
-        return await drive(ask, n)
+        return await drive(ask, n, warm=300)
 
 
 async def ours(url: str, n: int) -> dict:
@@ -346,7 +338,7 @@ async def ours(url: str, n: int) -> dict:
         how = SampleParams(max_tokens=96)
         test = await engine.draw(ask, how)
         assert test.text == NULL_TEXT and test.n_tokens == 16
-        return await drive(lambda i: engine.draw(ask, how), n)
+        return await drive(lambda i: engine.draw(ask, how), n, warm=300)
 
 
 def stream(n: int = 6000) -> list[dict]:
@@ -358,7 +350,7 @@ def stream(n: int = 6000) -> list[dict]:
                 rows.append({"client": name} | asyncio.run(way(url, n)))
                 print(rows[-1], flush=True)
     return [
-        max((r for r in rows if r["client"] == c), key=lambda r: r["per_core_s"])
+        max((r for r in rows if r["client"] == c), key=lambda r: r["per core second"])
         for c in ("aiohttp", "engine")
     ]
 
@@ -464,25 +456,5 @@ PARTS = {
 }
 
 
-def main() -> None:
-    "Command line."
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
-    wanted = parser.parse_args().parts or list(PARTS)
-    if unknown := set(wanted) - PARTS.keys():
-        parser.error(f"unknown part {min(unknown)!r}; need some of {', '.join(PARTS)}")
-    for name in wanted:
-        start = time.monotonic()
-        found = PARTS[name]()
-        result = read_json(RESULTS) if RESULTS.exists() else {}
-        result |= {"date": date.today().isoformat(), "cores": os.cpu_count()}
-        result |= {"python": platform.python_version()}
-        result |= found if name == "cost" else {name: found}
-        result.setdefault("seconds", {})[name] = round(time.monotonic() - start)
-        write_json(RESULTS, result)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS, RESULTS)

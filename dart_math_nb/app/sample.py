@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from fastcore.meta import delegates
 
-from .budgets import budget_fields, check_fits, print_rounds, strategy_of
+from .budgets import as_made, budget_fields, check_fits, print_rounds, strategy_of
 from .flags import Int, Many, Out, read_prior
 from .printing import cut_and_print, print_frame, print_table, tell
 from .queries import ids_of, keep_queries
@@ -197,8 +197,8 @@ def asked_sampling(
     sets, fields, flags = set_setup(ids=ids_of(out), **flags)
     cfg = with_numbers(cfg, [q.query_id for q in sets.queries], sets.numbers)
     before = was_asked(RunFolder(out).path("sample", cfg.name))
-    before = None if before is None else before.get("give_up", 0)
-    cfg = with_stop(cfg, kwargs.get("give_up"), before)
+    cfg = as_made(cfg, len(sets.queries), before, kwargs.get("n_pilot"), kwargs.get("worth_per"))
+    cfg = with_stop(cfg, kwargs.get("give_up"), before and before.get("give_up", 0))
     check_curve(cfg)
     check_texts(cfg, options["store"]["keep_wrong"])
     ids, rates = [q.query_id for q in sets.queries], options["rates_from"]

@@ -27,7 +27,7 @@ from ..store.run import RunFolder
 # %% ../../nbs/70_app/12_strategies.ipynb #51dd88f9
 _HELP = docments(StrategyCfg)  # Field -> its comment
 _GIVE_UP = "Draws without a correct response that end a query; 0 never; costs < 1 % when absent"
-_PILOT = f"{StrategyCfg.n_pilot}, or 4 under a budget,"
+_PILOT = f"{StrategyCfg.n_pilot}, or 1 to 4 under a budget,"
 
 
 def strategy_fields(

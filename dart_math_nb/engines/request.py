@@ -190,9 +190,9 @@ def chat_parts(
 @patch
 def read_reply(self: Speech, url: str, data: bytes | Pieces) -> Completion:
     "The completion in a reply. Raises ServerFault, or as `refusal` where the reply is an error."
-    error = None
+    error = reply = None
+    streamed = isinstance(data, Pieces)
     try:
-        streamed = isinstance(data, Pieces)
         reply = merge_events(data.events(url)) if streamed else json_value(data, url)
         if (error := reply_error(reply)) is None:
             choice = reply["choices"][0]
@@ -203,7 +203,7 @@ def read_reply(self: Speech, url: str, data: bytes | Pieces) -> Completion:
         begins = bytes((data.data if streamed else data)[:2000]).decode(errors="replace")
         what = said(begins, self.key(url), 80)
         why = f"{url}: no completion in the reply, which begins {what!r}"
-        raise ServerFault(why, cause="broken" if streamed else "schema") from None
+        raise ServerFault(why, cause="broken" if streamed and reply != {} else "schema") from None
     if error is not None:
         text = said(error[1], self.key(url))
         raise refusal(url, error[0], text, 0.0, self.key_name)

@@ -101,7 +101,7 @@ async def receive(
     else:
         data = await read_limited(reply)
     if flight is not None and (told := limits_said(reply.headers)):
-        flight.server.pace.told(time.monotonic(), told)
+        flight.server.pace.told(time.monotonic(), told, flight.server.flying)
     return Answer(reply.status, data, retry_after(reply.headers))
 
 # %% ../../nbs/35_engines/29_send.ipynb #7ac845a5

@@ -65,7 +65,7 @@ def events(
 # %% ../../nbs/35_engines/28_stream.ipynb #614d8962
 def merge_events(
     events: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:  # In the form of a whole reply
+) -> dict[str, Any]:  # In the form of a whole reply; empty where no event speaks of a choice
     "One reply from its events. Raises TypeError or LookupError for what are none."
     text, end, usage = {}, None, None
     for event in events:
@@ -81,6 +81,8 @@ def merge_events(
             for name, part in {**(choice.get("delta") or {}), "text": choice.get("text")}.items():
                 if isinstance(part, str):
                     text.setdefault(name, []).append(part)
+    if events and not any("choices" in event for event in events):
+        return {}
     whole = {name: "".join(parts) for name, parts in text.items()}
     choice = {"message": whole, "text": whole.pop("text", ""), "finish_reason": end}
     return {"choices": [choice], "usage": usage}

@@ -30,6 +30,7 @@ from .boundary import rate_columns
 from .freeze import BY_QUERY, read_strategy, strategy_config, strategy_from
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
+    cost_of,
     full_at,
     k_of,
     pilot_size,
@@ -236,7 +237,8 @@ def _early(s: StrategyCfg, query_id: str, limit: int, right, wrong) -> np.ndarra
     "After which draws a query would end before its quota: by an early stop, or by the budget."
     n = np.arange(len(right))
     if s.budget is not None:
-        first, end = query_cells(s.budget, s.level, limit, s.k, query_id)
+        how = (s.budget, s.level, limit, s.k, query_id)
+        first, end = query_cells(*how, cost_of(s, query_id))
         c = np.minimum(right, len(first))
         return (n < np.array([*first, limit])[c]) | (n >= np.array([*end, 0])[c])
     stops = np.array([*stops_of(s, limit), np.inf])

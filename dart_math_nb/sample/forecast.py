@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/forecast.html.md"""
 # %% auto #0
 __all__ = ['N_PRIORS', 'ROUNDS', 'TILT', 'LEAST', 'ROOM', 'MOST', 'WIDEN', 'UNITS', 'MAX_LOSS', 'Known', 'first_priors',
            'from_counts', 'from_beta', 'from_levels', 'from_rates', 'totals', 'drawn_totals', 'tokens_by_rate',
-           'forecast', 'with_k', 'forecast_curve', 'check_budget', 'buys', 'limit_table']
+           'ranges_of', 'drawn_outcomes', 'forecast', 'with_k', 'forecast_curve', 'check_budget', 'buys', 'limit_table']
 
 # %% ../../nbs/40_sample/42_forecast.ipynb #d74cd693
 from collections.abc import Mapping, Sequence
@@ -194,7 +194,11 @@ def tokens_by_rate(
     return (again * each[there]) @ post / (again @ post + 1e-300)
 
 # %% ../../nbs/40_sample/42_forecast.ipynb #adbec33f
-def _ranges(draws: Mapping[str, np.ndarray], level: float) -> dict[str, float]:
+def ranges_of(
+    draws: Mapping[str, np.ndarray],  # Draws of each outcome
+    level: float,  # Coverage of the intervals
+) -> dict[str, float]:  # Each outcome, with `_low` and `_high`
+    "Medians and intervals of outcomes."
     ends, out = ((1 - level) / 2, (1 + level) / 2), {}
     for name, x in draws.items():
         out[name], out[f"{name}_low"], out[f"{name}_high"] = map(
@@ -242,10 +246,15 @@ def _tops(known: Known, strategy: StrategyCfg, query_ids) -> dict[str, int]:
     return {o: v * len(known) for o, v in one.items()} | found
 
 
-def _drawn(sums: Mapping[str, tuple], n: int, tops: dict, seed: int) -> dict[str, np.ndarray]:
-    "Draws of every outcome, shares included, for n queries."
+def drawn_outcomes(
+    sums: Mapping[str, tuple],  # Mean and variance of each outcome under each prior
+    n: int,  # Queries
+    tops: Mapping[str, int],  # The most that an outcome can be
+    seed: int,
+) -> dict[str, np.ndarray]:
+    "Draws of every outcome, shares included."
     draws = {name: np.rint(drawn_totals(m, v, seed)) for name, (m, v) in sums.items()}
-    most = {o: n for o in ("n_covered", "n_reached")} | tops
+    most = {o: n for o in ("n_covered", "n_reached")} | dict(tops)
     draws = {name: np.clip(x, 0, most.get(name)) for name, x in draws.items()}
     for share, part in {"unsolved_share": "n_unsolved", "unseen_share": "n_unseen"}.items():
         draws[share] = draws.pop(part) / np.maximum(draws["n_draws"], 1)
@@ -270,11 +279,11 @@ def forecast(
     _check_speed(tokens, tokens_per_second)
     by_rate = None if tokens is None else tokens_by_rate(known, tokens, seed)
     sums = _sums(known, strategy, query_ids, by_rate, times)
-    draws = _drawn(sums, len(known), _tops(known, strategy, query_ids), seed)
+    draws = drawn_outcomes(sums, len(known), _tops(known, strategy, query_ids), seed)
     if tokens_per_second is not None:
         draws["gpu_hours"] = draws["tokens"] / tokens_per_second / 3600
     head = {"strategy": strategy.name, "k": strategy.k, "n_queries": len(known)}
-    return head | _ranges(draws, level)
+    return head | ranges_of(draws, level)
 
 # %% ../../nbs/40_sample/42_forecast.ipynb #c1f89ac7
 def _check_speed(tokens, tokens_per_second: float | None) -> None:

@@ -27,6 +27,7 @@ from .estimate import fit_prior
 from .prior import free_prior, posterior_interval, posterior_mean
 from .standing import rate_table
 from .strategy import StrategyCfg, free_curve, query_quota, trial_limit
+from .worth import Budget
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #f643c2c7
 PRIORS = ("fit", "free")  # Fitted to the counts of all queries: a Beta, or of any shape
@@ -108,7 +109,7 @@ def _free_table(rates: pd.DataFrame, level: float) -> pd.DataFrame:
 
 # %% ../../nbs/40_sample/35_freeze.ipynb #48fbc9fb
 PLAIN = ("name", "k", "max_trials", "n_pilot", "rounding", "cover")  # Written in any case
-BY_QUERY = ("k", "max_trials", "quota")  # May differ between queries
+BY_QUERY = ("k", "max_trials", "quota", "lengths")  # May differ between queries
 
 
 def strategy_config(
@@ -125,6 +126,8 @@ def strategy_config(
                 found[name] |= {"least": min(n for _, n in pairs), "most": max(n for _, n in pairs)}
     for name in ("budget", "level"):
         found[name] = None if found[name] is None else asdict(found[name])
+    if found["budget"] and found["budget"]["per"] == Budget.per:  # as it was written before
+        del found["budget"]["per"]
     found["curve"] = free_curve(strategy)
     if isinstance(strategy.curve, Curve):
         found["curve"] = asdict(strategy.curve)

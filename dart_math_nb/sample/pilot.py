@@ -32,8 +32,9 @@ class Pilot(NamedTuple):
     n_resp: np.ndarray  # [n] all graded responses; 0 without
     tokens: np.ndarray | None = None  # [n] mean of a draw, NaN without; None: not known
     tokens_per_second: float | None = None  # Of one process
+    levels: list | None = None  # [n] of each query; None: not known
 
-
+# %% ../../nbs/40_sample/52_pilot.ipynb #f3d99546
 def one_source(
     rows: pd.DataFrame,  # Of a record
     source_id: str | None,
@@ -86,7 +87,11 @@ def read_pilot(
         raise ValueError(f"{path}: no draw of any of {len(rows)} queries; need a pilot")
     lens = pool_tokens(path, rows) if path.is_dir() else None
     speed = None if lens is None else run_speed(path, float(np.nanmean(lens)))
-    return Pilot(rows["query_id"].tolist(), n - c, n, lens, speed)
+    return Pilot(rows["query_id"].tolist(), n - c, n, lens, speed, _levels(rows))
+
+# %% ../../nbs/40_sample/52_pilot.ipynb #16149c23
+def _levels(rows: pd.DataFrame) -> list | None:
+    return rows["level"].tolist() if "level" in rows and rows["level"].notna().all() else None
 
 # %% ../../nbs/40_sample/52_pilot.ipynb #f65a0d03
 def pool_tokens(

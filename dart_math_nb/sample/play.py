@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/play.html.md"""
 
 # %% auto #0
 __all__ = ['PATHS', 'CELLS', 'OUTCOMES', 'success_times', 'give_up', 'spent_at', 'Played', 'play', 'kinds_of', 'pilot_quotas',
-           'outcomes', 'times_for']
+           'spent_outcomes', 'outcomes', 'times_for']
 
 # %% ../../nbs/40_sample/38_play.ipynb #0bd77b5e
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,14 @@ import numpy as np
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
     at_least_one,
+    cost_of,
     k_of,
     pilot_size,
     query_quota,
     stops_of,
     trial_limit,
 )
-from .worth import go_cells
+from .worth import go_cells, relative_cost
 
 # %% ../../nbs/40_sample/38_play.ipynb #6be86ece
 PATHS, CELLS = 512, 2**22  # Times that each rate is played, at most; times in memory
@@ -117,14 +118,14 @@ def kinds_of(
     query_ids: Sequence[str] | None = None,  # Needed where the numbers of queries differ
 ) -> tuple[list[str | None], np.ndarray]:  # A query of each kind; [n] the kind of each query
     "Which queries are played alike. Raises ValueError where ids are needed."
-    by_query = [strategy.k, strategy.max_trials, strategy.quota]
+    by_query = [strategy.k, strategy.max_trials, strategy.quota, strategy.lengths]
     if not any(isinstance(v, Mapping) for v in by_query):
         return [None], np.zeros(len(query_ids or ()), int)
     if query_ids is None:
         what = "its k, max_trials or quota differ by query; need the ids of the queries"
         raise ValueError(f"strategy {strategy.name}: {what}")
-    quota = strategy.quota or {}
-    keys = [(k_of(strategy, q), trial_limit(strategy, q), quota.get(q)) for q in query_ids]
+    quota, s = strategy.quota or {}, strategy
+    keys = [(k_of(s, q), trial_limit(s, q), quota.get(q), cost_of(s, q)) for q in query_ids]
     first = {key: i for i, key in reversed([*enumerate(keys)])}
     order = {key: i for i, key in enumerate(first)}
     return [query_ids[i] for i in first.values()], np.array([order[key] for key in keys])
@@ -152,11 +153,15 @@ def pilot_quotas(
     return quota[(times[..., 1:] <= n).sum(2)]
 
 # %% ../../nbs/40_sample/38_play.ipynb #785dc63e
-def _spent(strategy: StrategyCfg, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def spent_outcomes(
+    strategy: StrategyCfg,  # With a level
+    times: np.ndarray,  # From `success_times`
+    cost: float = 1.0,  # Of a draw, relative to the mean
+) -> tuple[np.ndarray, np.ndarray]:  # [OUTCOMES, g]
     "Mean and variance of OUTCOMES under a budget."
     limit, sums = strategy.max_trials, []
     for equal in (False, True):
-        cells = go_cells(strategy.budget, strategy.level, limit, strategy.k, equal)
+        cells = go_cells(strategy.budget, strategy.level, limit, strategy.k, equal, cost)
         n, _ = spent_at(times, cells, strategy.n_pilot)
         n = np.minimum(n, limit)
         rows = (times[..., 1:] <= n[..., None]).sum(2)
@@ -183,7 +188,7 @@ def outcomes(
         return _exact(np.asarray(pass_rates, float), k_of(strategy, query_id))
     times = times_for(strategy, pass_rates) if times is None else times
     if strategy.budget is not None:
-        return _spent(strategy, times)
+        return spent_outcomes(strategy, times, cost_of(strategy, query_id))
     limit = trial_limit(strategy, query_id)
     how = (limit, pilot_size(strategy), stops_of(strategy, limit))
     n, rows, ok = play(times, pilot_quotas(strategy, times, query_id), *how, strategy.agree)
@@ -202,7 +207,8 @@ def times_for(
         if strategy.level is None:
             what = "its level is decided from a pilot"
             raise ValueError(f"strategy {strategy.name}: {what}; need one that was sampled")
-        how = (strategy.budget, strategy.level, strategy.max_trials, strategy.k, True)
+        least = min(map(relative_cost, (strategy.lengths or {}).values()), default=1.0)
+        how = (strategy.budget, strategy.level, strategy.max_trials, strategy.k, True, least)
         n = max(len(go_cells(*how)[0]), strategy.n_pilot) + 1
         return success_times(pass_rates, n, strategy.max_trials)
     tops = [strategy.k, strategy.max_trials, strategy.quota or 1]

@@ -98,7 +98,7 @@ def was_asked(
         return None
     decided = ("quota", "prior") if "rates_from" in config else ()
     decided += ("quota",) if "curve" in config else ()
-    decided += ("level", "rounds")
+    decided += ("level", "rounds", "lengths")
     return {name: value for name, value in config.items() if name not in decided}
 
 # %% ../../nbs/40_sample/70_stage.ipynb #27e6ded6

@@ -25,6 +25,7 @@ from .estimate import early_stops, fail_interval
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
     at_least_one,
+    cost_of,
     pilot_size,
     query_quota,
     trial_limit,
@@ -244,11 +245,13 @@ def _spent_points(rows: pd.DataFrame, strategy: StrategyCfg) -> pd.Series:
     "First number of draws at which the next one is not worth the level, for those that stop."
     level, limit = strategy.level, strategy.max_trials
     part = 0.0 if level is None else level.part
-    lower = rows.query_id.map({q: query_lot(q) < part for q in rows.query_id.unique()})
+    each = {q: (query_lot(q) < part, cost_of(strategy, q)) for q in rows.query_id.unique()}
+    kinds = sorted(set(each.values()))
+    of = rows.query_id.map({q: kinds.index(kind) for q, kind in each.items()})
     stops = pd.Series(False, rows.index)
-    for equal in (False, True):
-        first, end = go_cells(strategy.budget, level, limit, strategy.k, equal)
-        mine = rows[lower == equal]
+    for i, (equal, cost) in enumerate(kinds):
+        first, end = go_cells(strategy.budget, level, limit, strategy.k, equal, cost)
+        mine = rows[of == i]
         n, c = mine.trial + 1, np.minimum(mine.n_ok.to_numpy(), len(first))
         out = (n < np.array([*first, limit])[c]) | (n >= np.array([*end, 0])[c])
         stops[mine.index] = out & (n >= strategy.n_pilot)

@@ -27,6 +27,7 @@ from .estimate import gives_up
 from .standing import response_form, with_rates
 from dart_math_nb.sample.strategy import (
     StrategyCfg,
+    cost_of,
     full_at,
     pilot_size,
     query_quota,
@@ -121,7 +122,8 @@ def early_stops(
 ) -> tuple[tuple[int, ...], tuple | None]:  # From `stops_of`; from `query_cells`, or None
     "Tables of where a query may end before its quota or limit."
     if strategy.budget is not None:
-        return (), query_cells(strategy.budget, strategy.level, limit, strategy.k, query_id)
+        how = (strategy.budget, strategy.level, limit, strategy.k, query_id)
+        return (), query_cells(*how, cost_of(strategy, query_id))
     return stops_of(strategy, limit), None
 
 
@@ -228,7 +230,8 @@ def budget_need(
 ) -> float:  # Draws
     "How many more draws a query is expected to get under a budget."
     limit = trial_limit(strategy, state.query.query_id)
-    ahead = draws_ahead(strategy.budget, strategy.level, limit, strategy.k)
+    how = (strategy.budget, strategy.level, limit, strategy.k)
+    ahead = draws_ahead(*how, cost_of(strategy, state.query.query_id))
     n, c = state.n_graded, min(state.n_good, ahead.shape[1] - 1)
     return float(ahead[n, c]) if n < len(ahead) else 0.0
 
@@ -239,7 +242,8 @@ def sure_end(
 ) -> int:  # Draws
     "Up to where a query is drawn, whatever comes of the draws that are not graded yet."
     limit = trial_limit(strategy, state.query.query_id)
-    sure = draws_sure(strategy.budget, strategy.level, limit, strategy.k)
+    how = (strategy.budget, strategy.level, limit, strategy.k)
+    sure = draws_sure(*how, cost_of(strategy, state.query.query_id))
     if state.n >= len(sure) or state.n_ok >= sure.shape[1]:
         return state.n + 1
     return state.n + max(1, int(sure[state.n, state.n_ok]))

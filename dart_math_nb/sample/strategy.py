@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/40_sample/strategy.html.md"""
 # %% auto #0
 __all__ = ['MOST', 'ROUNDINGS', 'STRATEGIES', 'BUDGET', 'at_least_one', 'vrt', 'uniform', 'round_quota', 'prop2diff',
            'strategy_names', 'named_curve', 'StrategyCfg', 'number_of', 'k_of', 'k_span', 'trial_limit', 'estimates',
-           'pilot_size', 'stops_of', 'curve_share', 'query_quota', 'check_curve', 'with_numbers', 'full_at',
+           'pilot_size', 'stops_of', 'cost_of', 'curve_share', 'query_quota', 'check_curve', 'with_numbers', 'full_at',
            'free_curve']
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1c916952
@@ -23,7 +23,7 @@ from ..data.messages import Refused, one_line
 from ..data.plugins import registered, with_registered
 from .curve import Curve, curve_name, read_curve
 from .estimate import check_counts, early_stops, fail_estimate
-from .worth import Budget, Level
+from .worth import CLASSES, Budget, Level, relative_cost
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #df1b84f0
 MOST = 2**31 - 1  # Draws of a query; a pool numbers them in 32 bits
@@ -130,13 +130,13 @@ class StrategyCfg:
     agree: int = 1  # Correct responses within give_up draws without which a query gets none
     budget: Budget | None = None  # What all queries together may cost; for the strategy budget
     level: Level | None = None  # Decided from the pilot: the worth above which draws are made
+    lengths: Mapping[str, int] | None = field(default=None, hash=False)  # Class of each query
 
     def __post_init__(self):
         object.__setattr__(self, "prior", None if self.prior is None else tuple(self.prior))
         _set_curve(self)
-        _check_numbers(self)
-        _check_budget(self)
-        _check_limits(self)
+        for check in (_check_numbers, _check_budget, _check_lengths, _check_limits):
+            check(self)
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #a9f185d4
 def _set_curve(s: StrategyCfg) -> None:
@@ -269,6 +269,25 @@ def _check_budget(s: StrategyCfg) -> None:
     named += [f"{n} of its own for a query" for n, v in by_query.items() if isinstance(v, Mapping)]
     if named:
         raise ValueError(f"strategy {BUDGET}: takes no {', '.join(named)}; its draws end by worth")
+
+# %% ../../nbs/40_sample/20_strategy.ipynb #505f1bae
+def _check_lengths(s: StrategyCfg) -> None:
+    if s.lengths is None:
+        return
+    if s.budget is None or s.budget.per != "token":
+        raise ValueError(f"strategy {s.name}: has lengths; need a budget spent per token")
+    for query_id, value in s.lengths.items():
+        if not -CLASSES <= value <= CLASSES:
+            what = f"length class {value} of query {query_id!r}"
+            raise ValueError(f"strategy {s.name}: {what}; need {-CLASSES} to {CLASSES}")
+
+
+def cost_of(
+    strategy: StrategyCfg,
+    query_id: str | None = None,  # Of one query; None for the mean of all
+) -> float:  # 1 where lengths do not matter, or nothing was drawn
+    "What a draw of a query costs, relative to the mean."
+    return relative_cost((strategy.lengths or {}).get(query_id, 0))
 
 # %% ../../nbs/40_sample/20_strategy.ipynb #1499d058
 def _check_limits(s: StrategyCfg) -> None:

@@ -1,0 +1,80 @@
+"""What benchmarks in parts share: their command line, and two measures of an engine. Measures nothing by itself."""
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+
+from dart_math_nb.data.files import read_json, write_json
+
+
+def run_parts(
+    about: str,  # Documentation of the script
+    parts: Mapping[str, Callable],  # Name -> what measures it and returns what JSON can keep
+    results: Path,  # JSON file; a part writes its entry
+    needs: Mapping[str, str] | None = None,  # Part -> package without which it is left out
+) -> None:
+    "Command line of a benchmark: run the parts that are named, or all."
+    how = {"description": about, "formatter_class": argparse.RawTextHelpFormatter}
+    parser = argparse.ArgumentParser(**how)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
+    wanted = parser.parse_args().parts or list(parts)
+    if unknown := set(wanted) - parts.keys():
+        parser.error(f"unknown part {min(unknown)!r}; need some of {', '.join(parts)}")
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    for name in wanted:
+        need = (needs or {}).get(name)
+        if need and not importlib.util.find_spec(need):
+            print(f"{name}: left out, because {need} is not installed")
+            continue
+        start, load = time.monotonic(), os.getloadavg()[0]
+        found = parts[name]()
+        result = read_json(results) if results.exists() else {}
+        today = date.today().isoformat()
+        result |= {name: found, "date": today, "machine": machine}
+        told = {"date": today, "seconds": round(time.monotonic() - start), "load": round(load, 1)}
+        result.setdefault("runs", {})[name] = told
+        print(name, json.dumps(found, indent=1), flush=True)
+        write_json(results, result)
+
+
+async def drive(
+    ask: Callable,  # Coroutine of one request, given its number
+    n: int,  # Requests
+    flying: int = 256,  # At once
+    warm: int = 0,  # Requests before that do not count
+) -> dict:  # Requests per second of the clock, and of this process's core
+    "Ask n times."
+    await asyncio.gather(*(ask(i) for i in range(warm)))
+    numbers = iter(range(n))
+
+    async def work():
+        for i in numbers:
+            await ask(i)
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(work() for _ in range(flying)))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"requests": n, "per second": round(n / wall), "per core second": round(n / cpu)}
+
+
+def drawn(engine, queries: list, **how) -> tuple:  # Rows of the pool, seconds
+    "What the product's own sampling loop draws, into a pool that is gone afterwards."
+    from dart_math_nb.engines.protocol import run_async
+    from dart_math_nb.sample.loop import sample_pool
+    from dart_math_nb.store.pool import open_pool, read_pool
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as tmp:
+        with open_pool(tmp) as pool:
+            sample_pool(queries, engine, pool, progress=False, **how)
+        seconds = time.monotonic() - start
+        run_async(engine.close())
+        return read_pool(tmp), seconds
