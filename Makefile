@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 VLLM := .venv/.vllm
 DEEPSPEED := .venv/.deepspeed
+RAY := .venv/.ray
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +31,14 @@ test-vllm: $(VLLM) ## run the pages with cells that need vLLM, those cells inclu
 
 test-browser: $(READY) ## run the pages with cells that need Chromium, in a real one without a window
 	@$(BIN)/python tools/test.py --flags chromium --flagged --workers 1
+
+ray: $(RAY) ## add Ray to .venv
+
+$(RAY): $(READY)
+	@sh tools/setup.sh ray
+
+test-ray: $(RAY) ## run the pages with cells that start Ray on this machine, those cells included (a minute)
+	@$(BIN)/python tools/test.py --flags ray --flagged --workers 1
 
 deepspeed: $(DEEPSPEED) ## add DeepSpeed to .venv
 
@@ -65,4 +74,4 @@ clean: ## remove what was built; keeps .venv and runs/
 	@rm -rf _docs _proc build dist .ruff_cache .hypothesis *.egg-info nbs/nbdev.yml
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test vllm test-vllm test-browser deepspeed test-launch fuzz check lab docs package bench pins clean
+.PHONY: help setup demo test vllm test-vllm test-browser ray test-ray deepspeed test-launch fuzz check lab docs package bench pins clean

@@ -131,7 +131,9 @@ def by_vllm(python: str):
         command += ["--dtype", "float32", "--max-model-len", "128", "--enforce-eager"]
         command += ["--chat-template", str(out.parent / "chat.jinja"), "-i", str(files[0])]
         assert len(files) == 1
-        subprocess.run(command, check=True, env={**os.environ, **quiet}, capture_output=True)
+        done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"run-batch: {done.stderr[-2000:]}")
         return out
 
     return answer

@@ -1,6 +1,6 @@
 """Write constraints.txt from what is installed: `make pins`, after changing requirements and testing.
 
-Pins the packages that `.[dev,deepspeed]` needs, directly or through others, and nothing else. With vLLM installed,
+Pins the packages that `.[dev,deepspeed,ray]` needs, directly or through others, and nothing else. With vLLM installed,
 what it needs beyond those goes to constraints-vllm.txt.
 """
 
@@ -52,6 +52,7 @@ def main() -> None:
     closure("dart_math_nb", frozenset({"dev"}), found)
     known = {n for n, v in found.items() if v}  # What make setup installs, and make vllm need not
     closure("deepspeed", frozenset(), found)
+    closure("ray", frozenset(), found)
     write_pins("constraints.txt", HEADER, found, {"dart-math-nb"})
     found = {}
     closure(VLLM, frozenset(), found)

@@ -1,6 +1,6 @@
 """Run pages and keep their outputs: `python tools/run_pages.py [PAGE ...] [--flags "slow"]`.
 
-Cells flagged `slow`, `gpu`, `net`, `vllm` or `chromium` are skipped unless named in `--flags`, and keep the outputs they
+Cells flagged `slow`, `gpu`, `net`, `vllm`, `chromium` or `ray` are skipped unless named in `--flags`, and keep the outputs they
 have. Progress bars and other lines on standard error are not kept; pictures are stored with 128 colors,
 which makes them a third as large.
 """

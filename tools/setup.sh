@@ -2,6 +2,7 @@
 # Make .venv with everything that the notebooks, the tests and the demo need (make setup).
 # With the word "vllm": add vLLM for a CPU to it, for the tests of the engines (make vllm).
 # With the word "deepspeed": add DeepSpeed, for the tests with several processes (make deepspeed).
+# With the word "ray": add Ray, for the tests of copies of an engine (make ray).
 # torch is the CPU build where there is no NVIDIA GPU: pip's own index brings gigabytes of CUDA else.
 set -eu
 cd "$(dirname "$0")/.."
@@ -53,6 +54,13 @@ add_deepspeed() {
     touch .venv/.deepspeed
 }
 
+add_ray() {
+    echo "setup: installing Ray"
+    $pip install -qq -c constraints.txt -e '.[ray]'
+    .venv/bin/python -c 'import importlib.metadata as m; print("setup: ready, ray", m.version("ray"))'
+    touch .venv/.ray
+}
+
 python=$(find_python)
 if ! [ -x .venv/bin/python ]; then
     echo "setup: making .venv with $("$python" --version)"
@@ -65,6 +73,7 @@ pip=".venv/bin/python -m pip --disable-pip-version-check"
 case "${1:-}" in
 vllm) add_vllm; exit ;;
 deepspeed) add_deepspeed; exit ;;
+ray) add_ray; exit ;;
 esac
 version=$(sed -n 's/^torch==//p' constraints.txt)
 same="import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$version')"

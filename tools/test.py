@@ -1,7 +1,7 @@
 """Run every check, every self-test and every notebook: `python tools/test.py [PAGE ...]` (make test).
 
 The last line is `N passed, N failed`; exit code 1 when anything failed. Pages named: only those, no checks.
-Cells flagged slow, gpu, net, vllm or chromium are left out; name flags to run them: `--flags "slow"`, and `--flagged`
+Cells flagged slow, gpu, net, vllm, chromium or ray are left out; name flags to run them: `--flags "slow"`, and `--flagged`
 for the pages with such cells alone.
 """
 

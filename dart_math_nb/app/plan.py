@@ -508,7 +508,7 @@ def keep_record(
     write_json(step_file(job.out, step, "json"), record_of(step, done))
 
 # %% ../../nbs/70_app/94_plan.ipynb #63eab677
-ENGINE_NEEDS = {"hf": "torch transformers", "openai": "aiohttp", "vllm": "vllm"}
+ENGINE_NEEDS = {"hf": "torch transformers", "openai": "aiohttp", "vllm": "vllm", "ray": "ray"}
 TRAIN_NEEDS = {"lora_rank": "peft", "liger": "liger_kernel", "deepspeed": "deepspeed"}
 PATHS = ("file", "files", "responses", "pool", "fail_rates_from", "train_set", "source")
 
@@ -572,10 +572,11 @@ def engine_problems(
     found = gone + bad + said(check_engine, engine, model, flags["responses"], options or {})[1]
     if flags["template"] not in ("", "auto", "chat"):
         found += said(get_template, flags["template"])[1]
-    if engine in ("hf", "vllm") and model and not is_made(model, job):
+    if engine in ("hf", "vllm", "ray") and model and not is_made(model, job):
         found += said(check_place, model)[1]
     if options and engine not in ("replay", "simulated") and not gone:
-        found += said(lambda: check_names(f"engine {engine!r}", options, engine_options(engine)))[1]
+        known = lambda: engine_options(engine, options.get("engine", "vllm"))  # noqa: E731
+        found += said(lambda: check_names(f"engine {engine!r}", options, known()))[1]
     return found + (
         server_problems(flags, options or {}) if engine == "openai" and not gone else []
     )

@@ -171,8 +171,8 @@ def check_engine(
     "Refuse an engine that is unknown, or lacks what it draws from."
     check_names("engine", [engine], engine_kinds(), "kind")
     stands_in, of_model = engine in ("replay", "simulated"), engine in KINDS
-    if engine in registered("engine"):
-        check_model(engine, model)
+    if engine in registered("engine") or engine == "ray":
+        check_model(options.get("engine", "vllm") if engine == "ray" else engine, model)
         of_model = model is not None
     for flag, value, takes in (
         ("--model", model, of_model and not stands_in),
@@ -343,7 +343,7 @@ def open_setup(
     fields: Fields = None,  # Of the responses, for replay
     reading: Reading = None,  # What was read of files
     *,
-    engine: str = "hf",  # hf, vllm (both in this process), openai (servers), replay, simulated
+    engine: str = "hf",  # hf, vllm (in this process), ray (copies), openai (servers), replay, simulated
     model: str = None,  # Folder or hub id of the model, or the name that a server knows
     responses: str = None,  # Responses for replay: a file, a folder or a data set of the hub
     base_url: Many = None,  # Addresses of servers, for openai (http://127.0.0.1:8000/v1)

@@ -1,4 +1,4 @@
-"""An engine draws responses: stored ones, dice, a transformers model, OpenAI-compatible servers, vLLM in this process. All speak one small protocol.
+"""An engine draws responses: stored ones, dice, a transformers model, OpenAI-compatible servers, vLLM in this process, or copies of one of them on a cluster. All speak one small protocol.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/front.html.md"""
 

@@ -6,8 +6,8 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/35_engines/make.html.md"""
 
 # %% auto #0
 __all__ = ['KINDS', 'ALIASES', 'NOT_OPTIONS', 'HARMLESS', 'engine_kinds', 'find_maker', 'own_options', 'passed_on',
-           'engine_options', 'read_options', 'check_values', 'model_parameter', 'check_model', 'check_made',
-           'make_engine', 'text_options']
+           'passed_by_ray', 'engine_options', 'read_options', 'check_values', 'model_parameter', 'check_model',
+           'check_made', 'make_engine', 'text_options']
 
 # %% ../../nbs/35_engines/50_make.ipynb #7a9fea8d
 import inspect
@@ -30,11 +30,12 @@ KINDS = {
     "hf": ("hf", "TransformersEngine"),  # A transformers model on this machine
     "openai": ("openai", "OpenAIEngine"),  # One or several OpenAI-compatible servers
     "vllm": ("vllm", "VLLMEngine"),  # vLLM in this process
+    "ray": ("ray", "RayEngine"),  # Copies of one of these on a cluster
 }  # Kind -> module of this room, class or maker in it
 ALIASES = {"transformers": "hf"}
 NOT_OPTIONS = ("self", "cls", "model", "path", "fields", "options", "tokenizer", "return")
 
-
+# %% ../../nbs/35_engines/50_make.ipynb #23c9b407
 def engine_kinds() -> tuple[str, ...]:
     "Kinds that there are: those of this package, and what plugins registered."
     return tuple(with_registered("engine", KINDS))
@@ -73,8 +74,11 @@ def own_options(
 # %% ../../nbs/35_engines/50_make.ipynb #909f6b4b
 def passed_on(
     kind: str,  # One of KINDS
+    engine: object = "vllm",  # Of ray: the kind of its copies, or a function that makes one
 ) -> dict[str, str]:  # Name -> whose it is
     "Options that an engine passes on under the same name."
+    if kind == "ray":
+        return passed_by_ray(engine)
     if kind == "openai":
         from dart_math_nb.engines.dialects import DIALECTS
 
@@ -88,13 +92,23 @@ def passed_on(
         return dict.fromkeys(engine, "vLLM's engine") | dict.fromkeys(sampling, "vLLM's sampling")
     return {}
 
+# %% ../../nbs/35_engines/50_make.ipynb #0089bd76
+def passed_by_ray(
+    engine: object,  # Kind of the copies, or a function that makes one
+) -> dict[str, str]:  # Name -> whose it is
+    "Options that copies on a cluster take."
+    if not isinstance(engine, str) or engine == "ray":
+        return {}
+    return {n: f"{engine}: {why}" for n, why in engine_options(engine).items()}
+
 # %% ../../nbs/35_engines/50_make.ipynb #b4898481
 def engine_options(
     kind: str,  # One of KINDS
+    engine: object = "vllm",  # Of ray: the kind of its copies, or a function that makes one
 ) -> dict[str, str]:  # Name -> meaning
     "Every option that `make_engine` takes for a kind."
     kind = ALIASES.get(kind, kind)
-    return own_options(kind) | passed_on(kind)
+    return passed_on(kind, engine) | own_options(kind)
 
 # %% ../../nbs/35_engines/50_make.ipynb #ead3c439
 def read_options(
@@ -173,7 +187,7 @@ def make_engine(
     kind = ALIASES.get(kind, kind)
     maker = find_maker(kind)
     check_model(kind, model)
-    check_names(f"engine {kind!r}", options, engine_options(kind))
+    check_names(f"engine {kind!r}", options, engine_options(kind, options.get("engine", "vllm")))
     check_values(maker, options)
     if kind == "openai":
         own = {k: v for k, v in options.items() if k in own_options(kind)}
@@ -190,6 +204,8 @@ HARMLESS = {
     *("gpu_memory_utilization", "tensor_parallel_size", "pipeline_parallel_size", "swap_space"),
     *("data_parallel_size", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"),
     *("enable_prefix_caching", "download_dir", "disable_log_stats", "distributed_executor_backend"),
+    *("engine", "replicas", "gpus", "cpus", "address", "graders", "silence"),
+    "start_timeout",
 }  # Revision is a field of a source of its own; what a dialect changes, the engine says itself
 
 

@@ -107,6 +107,15 @@ class Engine(Protocol):
         ...
 
 # %% ../../nbs/35_engines/10_protocol.ipynb #2396fc98
+def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
+    for task in (left := asyncio.all_tasks(loop)):
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+# %% ../../nbs/35_engines/10_protocol.ipynb #01df3b6a
 def _in_thread(coro: Coroutine) -> Any:
     loop, box = asyncio.new_event_loop(), {}
     task = loop.create_task(coro)
@@ -118,9 +127,7 @@ def _in_thread(coro: Coroutine) -> Any:
         except BaseException as e:
             box["error"] = e
         finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-            loop.close()
+            _wind_up(loop)
 
     thread = threading.Thread(target=work, name="run_async", daemon=True)
     thread.start()

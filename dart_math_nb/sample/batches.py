@@ -590,6 +590,7 @@ def flush(self: Reader) -> None:
     "Grade and write what waits."
     if self.batch:
         self.grader.write(self.batch)
+        self.grader.n_drawn += len(self.batch)
         self.batch.clear()
         self.seen.clear()
 

@@ -11,7 +11,7 @@ __all__ = ['Run', 'make_run', 'check_request', 'warn_left_out', 'sample_states',
 import asyncio
 import gc
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -58,14 +58,23 @@ class Run:
     split_thought: bool = False  # Keep thoughts between marks apart from answers
     feed: Callable[["Run"], Awaitable] | None = None  # Brings queries while the run goes on
     ending: str = ""  # "workers": they must end; "all": the grader too, once nothing waits
-    wake: asyncio.Event = field(default_factory=asyncio.Event)  # New work for workers
+    resting: deque = field(default_factory=deque)  # Futures of workers that wait for work
 
 
 @patch
+def rouse(self: Run) -> None:
+    "Wake two workers that wait; each that finds work wakes two more."
+    n = 0
+    while n < 2 and self.resting:
+        if not (future := self.resting.popleft()).done():
+            future.set_result(None)
+            n += 1
+
+# %% ../../nbs/40_sample/60_loop.ipynb #b1578efd
+@patch
 def pulse(self: Run) -> None:
-    "Wake whoever waits for a change: all workers, and the grader when nothing is left to do."
-    self.wake.set()
-    self.wake.clear()
+    "Wake whoever waits for a change: workers, and the grader when nothing is left to do."
+    self.rouse()
     if not self.queue.n_open and not self.queue.coming:
         self.grader.ready.set()
 
@@ -87,6 +96,7 @@ def make_run(
     "A run that is ready to go."
     enter_refusals(states, pool.folder, source.source_id, strategy)
     queue = queue_of(states, strategy, policy or policy_of(engine))
+    grade_in = grade_in or getattr(engine, "grade_in", None)
     grader = Grader(pool, source, grade, strategy.quota_distinct, grade_in)
     params, teller = params or params_of(source), Teller(queue, grader, engine)
     return Run(engine, source, params, prompt_of, queue, grader, teller, split_thought)
@@ -152,12 +162,14 @@ async def work(self: Run) -> None:
     while not self.ending:  # an engine may swallow the cancellation
         state = None if grader.is_full() else queue.next_state()
         if state is not None:
+            self.rouse()
             await self.draw_one(state)
         elif queue.n_open and not queue.flying:
             queue.try_again()
             self.pulse()
         else:
-            await self.wake.wait()
+            self.resting.append(future := asyncio.get_running_loop().create_future())
+            await future
 
 # %% ../../nbs/40_sample/60_loop.ipynb #8af9ccd7
 @patch
