@@ -165,7 +165,7 @@ def compact_shard(
         keep_index(folder, shard)
         return n_before, _n_parts(folder, shard)
 
-
+# %% ../../nbs/15_store/55_compact.ipynb #801c1524
 def _n_parts(folder: Path, shard: str) -> int:
     return sum(p.shard == shard and k == "part" for p, k in pool_files(folder).items())
 
