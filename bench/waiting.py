@@ -112,13 +112,14 @@ def start(folder: Path) -> dict:
         (folder / name).unlink()
     facts = {"rows": N_PARTS * PER_PART, "parts": N_PARTS, "queries": N_QUERIES}
     facts["first"] = one_start(folder)  # reads all parts, writes the index
+    load = os.getloadavg()[0]
     facts["next"] = [one_start(folder) for _ in range(3)]
     names = files_of(folder, "index")
     facts |= {
         "index_files": len(names),
         "index_mb": round(sum((folder / n).stat().st_size for n in names) / 1e6),
     }
-    return facts | {"load": os.getloadavg()[0]}
+    return facts | {"load_first": load, "load_next": os.getloadavg()[0]}
 
 
 def made_of() -> tuple[str, list[float], list[int]]:
