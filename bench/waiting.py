@@ -1,27 +1,35 @@
 """What waiting costs at scale: `python bench/waiting.py [PART ...] [--pool FOLDER]`, all parts when none is named.
 
 start     a pool of 100 million rows without texts in 16,000 parts: the first start (which writes the index),
-          the next ones, and one that reads every part, each in a process of its own, up to the first draw
+          the next ones, each in a process of its own, up to the first draw
+fleet     how long places of a fleet of 8, 64 and 512 replicas stand empty at the end of a run, on measured pass
+          rates and response lengths where the data folder is there (a made-up world else)
+loop      draws per second of processor time with 256 and 16,384 in flight, an engine that answers at once
 
 Each part writes its entry of bench/results/waiting.json. FOLDER is where the large pool is made, or found
 from before; it needs 3 GB and stays there.
 """
 
 import argparse
+import heapq
 import json
 import os
 import platform
+import random
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from dart_math_nb.data.files import read_json, write_json
+from dart_math_nb.data.files import read_json, read_rows, write_json
+from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import Source, short_hash
 from dart_math_nb.store.journal import PoolFile, write_part
 from dart_math_nb.store.schema import POOL_COLUMNS, POOL_SCHEMA, files_of
@@ -113,9 +121,113 @@ def start(folder: Path) -> dict:
     return facts | {"load": os.getloadavg()[0]}
 
 
+def made_of() -> tuple[str, list[float], list[int]]:
+    "A world: where it comes from, pass rates, and lengths of responses in tokens."
+    rng, folder = random.Random(0), data_folder()
+    if folder is None:
+        rates = [rng.betavariate(0.5, 0.5) for _ in range(10_000)]
+        return "made up", rates, [round(rng.lognormvariate(6.2, 0.7)) + 1 for _ in range(10_000)]
+    rows = [
+        r
+        for p in sorted(folder.glob("pass_rates/*.jsonl.gz"))
+        for r in read_rows(p, ["n", "n_correct"])
+    ]
+    texts = read_rows(folder / "responses" / "zeroeval_math_l5.jsonl.gz", ["resp"])
+    lengths = [len(r["resp"] or "") // 3 + 1 for r in texts]  # about three characters a token
+    return (
+        "four pass-rate files, 43 models on MATH level 5",
+        [r["n_correct"] / r["n"] for r in rows],
+        lengths,
+    )
+
+
+def emptying(
+    places: int, rates: list[float], lengths: list[int], k: int = 4, limit: int = 256
+) -> dict:
+    "A run on so many places: never more draws of a query in flight than it is expected to need."
+    rng, now, events, busy = random.Random(1), 0.0, [], 0.0
+    good, done, flying, line = (
+        [0] * len(rates),
+        [0] * len(rates),
+        [0] * len(rates),
+        deque(range(len(rates))),
+    )
+    full_until, n_drawn = 0.0, 0
+
+    def room(q: int) -> bool:
+        if good[q] >= k or done[q] + flying[q] >= limit:
+            return False
+        return flying[q] < max(1, int((k - good[q]) * (done[q] + 1) / (good[q] + 0.5)))
+
+    while line or events:
+        while line and len(events) < places:
+            q = line.popleft()
+            if room(q):
+                flying[q] += 1
+                seconds = rng.choice(lengths) / 30  # tokens per second of one place
+                busy, n_drawn = busy + seconds, n_drawn + 1
+                heapq.heappush(events, (now + seconds, q))
+                line.append(q)
+        full_until = now if len(events) == places else full_until
+        now, q = heapq.heappop(events)
+        flying[q], done[q], good[q] = (
+            flying[q] - 1,
+            done[q] + 1,
+            good[q] + (rng.random() < rates[q]),
+        )
+        if room(q):
+            line.append(q)
+    idle = 1 - busy / (places * now)
+    return {
+        "places": places,
+        "draws": n_drawn,
+        "draws_per_place": round(n_drawn / places, 1),
+        "hours": round(now / 3600, 2),
+        "idle_share": round(idle, 4),
+        "full_share_of_time": round(full_until / now, 3),
+        "mean_s": round(busy / n_drawn, 1),
+    }
+
+
+def fleet() -> dict:
+    "Fleets of three sizes, 32 places a replica (the queries are few, so places are few too)."
+    name, rates, lengths = made_of()
+    rows = [{"replicas": n} | emptying(32 * n, rates, lengths) for n in (8, 64, 512)]
+    return {"world": name, "queries": len(rates), "rows": rows}
+
+
+def loop() -> dict:
+    "Processor time of driver, grading thread and journal together, per draw."
+    from sampler import RIGHT, Null, open_pool, sample_pool, simulated_world
+    from sampler import StrategyCfg as Cfg
+
+    rows, queries = [], simulated_world(25_000)[0]
+    for n in (256, 16_384):
+        engine, how = (
+            Null(),
+            {"source": Source("null"), "grade": lambda q, c: RIGHT, "progress": False},
+        )
+        engine.max_in_flight = n
+        with tempfile.TemporaryDirectory() as tmp, open_pool(tmp) as pool:
+            wall, cpu = time.perf_counter(), time.process_time()
+            table = sample_pool(queries, engine, pool, strategy=Cfg("uniform", k=4), **how)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        drawn = int(table.n_drawn.sum())
+        row = {
+            "in_flight": n,
+            "draws": drawn,
+            "per_cpu_s": round(drawn / cpu),
+            "per_wall_s": round(drawn / wall),
+        }
+        rows.append(
+            row | {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+        )
+    return {"rows": rows, "load": os.getloadavg()[0]}
+
+
 def main() -> None:
     "Measure what is named, keep the rest of the results."
-    parts = {"start": start}
+    parts = {"start": start, "fleet": fleet, "loop": loop}
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ask.add_argument("parts", nargs="*", help=", ".join(parts))
     ask.add_argument("--pool", type=Path, default=Path(tempfile.gettempdir()) / "dart_large_pool")

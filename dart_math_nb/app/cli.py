@@ -39,6 +39,7 @@ STAGES = {  # Name -> module and function in this room, line of help
     "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
     "check":      ("pool.check",                "Read a whole pool and say what is damaged; fails when something is."),
     "regrade":    ("regrade.regrade",           "Grade the stored responses of a run again, after a reference or the grader was corrected."),
+    "compact":    ("pool.compact",              "Merge the small parts of a pool into large ones; safe to kill and to repeat."),
     "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
     "pull":       ("pool.pull",                 "Copy a pool from another place; several pools may be pulled into one."),
     "curate":     ("sets.curate",               "Cut train sets (VRT, Uniform, Prop2Diff) from a pool of graded responses."),
@@ -56,7 +57,7 @@ GROUPS = {  # First word of several stages -> help
 TOPICS = {  # Of the overview -> stages and groups, in the order of a project
     "start": "demo run benchmarks",
     "responses": "temperature plan sample batch difficulty status grade import show",
-    "pools": "check regrade push pull",
+    "pools": "check regrade compact push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",
 }

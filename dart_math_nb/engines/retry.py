@@ -165,6 +165,8 @@ async def ask_once(
     "One attempt within its time. Raises TimeoutError, and whatever the engine raises."
     if getattr(engine, "retry", None) is not None:
         return await engine.draw(draw, params, limit)
+    if limit is None:
+        return await engine.draw(draw, params)
     async with asyncio.timeout(limit):
         return await engine.draw(draw, params)
 

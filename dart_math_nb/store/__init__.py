@@ -17,6 +17,7 @@ _NAMES = {
     "shards": "shard_queries parse_shard",
     "pool": "open_pool read_pool pool_counts",
     "check": "check_pool",
+    "compact": "compact_pool",
     "remote": "push_pool pull_pool",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -112,7 +112,10 @@ def _read_file(folder: Path, place: PoolFile, kind: str, *what) -> pa.Table | No
         read = read_part if kind == "part" else read_journal
         table = read(place.path(folder, kind), *what)
     except FileNotFoundError:  # rolled since it was listed
-        table = read_part(place.path(folder, "part"), *what)
+        if not (part := place.path(folder, "part")).exists() and folder.is_dir():
+            what = "gone since the pool was listed, as when it is compacted; read it again"
+            raise Refused(f"{part}: {what}") from None
+        table = read_part(part, *what)
     if table is None and (journal := place.path(folder, "journal")).exists():
         table = read_journal(journal, *what)
     return table
