@@ -241,10 +241,13 @@ def killed(seed: int, n: int = 100) -> dict:
         while not all(held(tmp / "four").get(x) for x in "abc"):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 1))
-        before = held(tmp / "four")
+        os.kill(pids["c"], signal.SIGSTOP)
+        while not (before := held(tmp / "four"))["c"]:  # it had just ended its blocks
+            os.kill(pids["c"], signal.SIGCONT)
+            time.sleep(0.02)
+            os.kill(pids["c"], signal.SIGSTOP)
         for name in "ab":
             os.kill(pids[name], signal.SIGKILL)
-        os.kill(pids["c"], signal.SIGSTOP)
         begin = time.time()
         while held(tmp / "four")["c"] >= before["c"] > 0:
             time.sleep(0.02)

@@ -281,6 +281,12 @@ DEFECTS = [  # check, what is planted, how, part of the message
         "a cell of their own",
     ),
     (
+        "imports",
+        "import of what a flag needs",
+        append("20_grade/10_two", "#| ray\nimport ray"),
+        "take need(...)",
+    ),
+    (
         "outputs",
         "no outputs",
         lambda root: write_page(
