@@ -12,6 +12,7 @@ __all__ = ['BEAT', 'BUNDLE', 'DEAD', 'GROUP', 'DEATHS', 'Replica', 'portable', '
 import asyncio
 import heapq
 import itertools
+import math
 import os
 import pickle
 import warnings
@@ -389,7 +390,7 @@ def place(self: Replicas, job: Job, free: list[tuple]) -> None:
         return self.suspect([job])
     known = query_id in self.proven
     member = None if known else self.new.get(query_id)
-    if member is None or member.state != "up":
+    if member is None or member.state not in ("up", "draining"):
         n, number, member = free[0]
         item = (n + 1, number, member)
         heapq.heapreplace(free, item) if n + 1 < self.room else heapq.heappop(free)
@@ -484,21 +485,30 @@ def refuse(self: Replicas, job: Job, why: str) -> None:
 
 # %% ../../nbs/35_engines/52_replicas.ipynb #3a01b05e
 @patch
+def next_suspects(self: Replicas) -> list[Job]:  # None when all have to wait
+    "Suspects that may be given to an idle copy together."
+    aboard = [(m, j.draw.query_id) for m in self.members for j in m.jobs.values()]
+    busy = {q for m, q in aboard if m.state == "alone" or q not in self.proven}
+    most = DEATHS if "" in busy else math.inf  # a draw without a query shows that copies work
+    free = [j for j in self.suspects if j.draw.query_id not in busy and j.deaths < most]
+    return free[: 1 if free and free[0].deaths > 1 else GROUP]
+
+# %% ../../nbs/35_engines/52_replicas.ipynb #bedbb6d9
+@patch
 def try_suspects(self: Replicas) -> None:
     "Give suspects to copies that have nothing else to do."
     self.suspects = [j for j in self.suspects if not j.answer.done()]
     up = [m for m in self.members if m.state == "up"]
-    apart = [m for m in self.members if m.state in ("alone", "draining")]
-    idle, most = [m for m in up if not m.jobs], max(1, (len(up) + len(apart)) // 2)
-    while self.suspects and idle and len(apart) < most:
-        apart.append(member := idle.pop())
-        member.state = "alone"
-        first = self.suspects[0]
-        n = 1 if first.deaths > 1 else GROUP
-        for job in self.suspects[:n]:
+    n_apart = sum(m.state in ("alone", "draining") for m in self.members)
+    idle, most = [m for m in up if not m.jobs], max(1, (len(up) + n_apart) // 2)
+    for member in idle if self.suspects else ():
+        if n_apart >= most or not (jobs := self.next_suspects()):
+            break
+        member.state, n_apart = "alone", n_apart + 1
+        for job in jobs:
             self.send(member, job)
-        del self.suspects[:n]
-    if self.suspects and up and not apart:
+        self.suspects = [j for j in self.suspects if j.member is None]
+    if self.suspects and up and not n_apart:
         min(up, key=lambda m: len(m.jobs)).state = "draining"
 
 # %% ../../nbs/35_engines/52_replicas.ipynb #f94a9628
