@@ -5,12 +5,12 @@ pass rates where the data folder is there; then real processes, two killed, one 
 bench/results/lease.json.
 """
 
+import argparse
 import asyncio
 import os
 import platform
 import random
 import signal
-import sys
 import tempfile
 import time
 from datetime import date
@@ -282,6 +282,9 @@ def kill(n_runs: int = 5) -> list:
 
 if __name__ == "__main__":
     parts = {"idle": idle, "kill": kill}
-    for part in sys.argv[1:] or parts:
+    raw = argparse.RawDescriptionHelpFormatter
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    ask.add_argument("part", nargs="*", default=list(parts), help="idle[:FILE,FILE], kill; or both")
+    for part in ask.parse_args().part:
         name, _, rest = part.partition(":")
         parts[name](*([rest.split(",")] if rest else []))
