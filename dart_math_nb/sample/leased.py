@@ -33,7 +33,7 @@ from ..store.journal import COUNTED
 from ..store.lease import CLOSE, EXPIRE, LEASED, Leases, deal, lease_shard, open_leases
 from ..store.pool import Pool
 from ..store.rows import iter_pool
-from ..store.trials import ABSENT, Trials, add_table, lay_out
+from ..store.trials import ABSENT, Trials, collect_trials
 
 # %% ../../nbs/40_sample/62_leased.ipynb #56b70e96
 def fresh_trials(
@@ -42,13 +42,7 @@ def fresh_trials(
     shards: set[str] | None = None,  # Only their files; all when None
 ) -> tuple[Trials, int]:  # With rows, repeats of a key included
     "What the files of a pool hold now."
-    trials, n = Trials(), 0
-    for table in iter_pool(folder, COUNTED, query_ids, shards=shards):
-        add_table(trials, table)
-        n += len(table)
-    for source in trials.sources.values():
-        lay_out(source)
-    return trials, n
+    return collect_trials(iter_pool(folder, COUNTED, query_ids, shards=shards))
 
 
 def both_codes(

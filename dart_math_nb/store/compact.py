@@ -9,8 +9,6 @@ __all__ = ['REPLACES_KEY', 'MOST_BYTES', 'MOST_ROWS', 'replaced_parts', 'merge_p
            'remove_replaced', 'compact_shard', 'compact_pool']
 
 # %% ../../nbs/15_store/55_compact.ipynb #83245112
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 from ..data.files import room_in, sync_folder
 from ..data.messages import Refused
 from ..data.records import KEY
-from .index import keep_index, part_mark, start_shard
+from .index import keep_index, part_mark, read_marks, seal_marks, start_shard
 from dart_math_nb.store.journal import (
     COUNTED,
     PoolFile,
@@ -33,7 +31,7 @@ from dart_math_nb.store.journal import (
 )
 from .schema import POOL_SCHEMA
 from .shards import lock_shard
-from .trials import Trials, add_table, lay_out
+from .trials import collect_trials
 
 # %% ../../nbs/15_store/55_compact.ipynb #6b32b5f0
 REPLACES_KEY = b"pool_replaces"  # In the metadata of a part: checksum, space, name and mark of each
@@ -43,12 +41,7 @@ def replaced_parts(
     path: Path,  # A part
 ) -> dict[str, str]:  # Name of each part to its mark
     "Which parts a part was made of."
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError):
-        return {}
-    crc, _, text = metadata.get(REPLACES_KEY, b"").partition(b" ")
-    return json.loads(text) if crc == b"%08x" % zlib.crc32(text) else {}
+    return read_marks(path, REPLACES_KEY)
 
 # %% ../../nbs/15_store/55_compact.ipynb #d120349a
 def merge_parts(
@@ -57,8 +50,7 @@ def merge_parts(
 ) -> Path:  # The same
     "Make one part of several. Raises OSError, and keeps the small ones, when it cannot be read back."
     tables = [_whole(p).cast(POOL_SCHEMA) for p in small]
-    text = json.dumps({p.name: part_mark(p) for p in small}).encode()
-    says = {REPLACES_KEY: b"%08x %b" % (zlib.crc32(text), text)}
+    says = {REPLACES_KEY: seal_marks(small)}
     table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in KEY])
     write_part(large, table, says)
     if not _whole(large).cast(POOL_SCHEMA).equals(table):
@@ -69,8 +61,8 @@ def merge_parts(
     return large
 
 
-def _whole(path: Path) -> pa.Table:
-    if (table := read_part(path)) is None:
+def _whole(path: Path, *columns) -> pa.Table:
+    if (table := read_part(path, *columns)) is None:
         raise Refused(f"{path}: cannot be read; dart-math check RUN --repair sets it aside")
     return table
 
@@ -85,10 +77,7 @@ def small_groups(
 ) -> Iterator[list[Path]]:  # At least two parts
     "Parts of a shard that can become one."
     group, size, rows = [], 0, 0
-    parts = [
-        p.path(folder, k) for p, k in pool_files(folder).items() if k == "part" and p.shard == shard
-    ]
-    for path in parts:
+    for path in _parts(folder, shard):
         n_bytes, n_rows = path.stat().st_size, pq.read_metadata(path).num_rows
         if n_bytes > most // 2 or n_rows > MOST_ROWS // 2:
             continue
@@ -100,30 +89,23 @@ def small_groups(
     if len(group) > 1:
         yield group
 
+
+def _parts(folder: Path, shard: str) -> list[Path]:
+    files = pool_files(folder).items()
+    return [p.path(folder, k) for p, k in files if k == "part" and p.shard == shard]
+
 # %% ../../nbs/15_store/55_compact.ipynb #a29f5609
 def refuse_repeats(
     folder: Path,  # Of a pool
     shard: str,
 ) -> None:
     "Raise Refused when a key is twice in a shard."
-    trials, n = Trials(), 0
-    for place, kind in pool_files(folder).items():
-        if place.shard == shard and kind == "part":
-            add_table(trials, table := _narrow(place.path(folder, "part")))
-            n += len(table)
-    for source in trials.sources.values():
-        lay_out(source)
+    trials, n = collect_trials(_whole(p, COUNTED) for p in _parts(folder, shard))
     if n != trials.n_draws:
         what = (
             f"{n - trials.n_draws} draws are there twice, and a merge could change which one counts"
         )
         raise Refused(f"{folder}: shard {shard!r}: {what}; it is left as it is")
-
-
-def _narrow(path: Path) -> pa.Table:
-    if (table := read_part(path, COUNTED)) is None:
-        raise Refused(f"{path}: cannot be read; dart-math check RUN --repair sets it aside")
-    return table
 
 # %% ../../nbs/15_store/55_compact.ipynb #4ff559d5
 def remove_replaced(
@@ -132,10 +114,8 @@ def remove_replaced(
 ) -> list[str]:  # Their names
     "Remove parts whose rows are in a later part as well."
     gone = []
-    for place, kind in pool_files(folder).items():
-        if place.shard != shard or kind != "part":
-            continue
-        names = replaced_parts(large := place.path(folder, "part"))
+    for large in _parts(folder, shard):
+        names = replaced_parts(large)
         left = [n for n, mark in names.items() if _is_there(folder / n, mark)]
         if left and read_part(large) is not None:
             for name in left:
@@ -157,19 +137,15 @@ def compact_shard(
     folder = Path(folder)
     with lock_shard(folder, shard), room_in(folder):
         number = _end_journals(folder, shard, start_shard(folder, shard))
-        n_before = _n_parts(folder, shard)
+        n_before = len(_parts(folder, shard))
         remove_replaced(folder, shard)
         refuse_repeats(folder, shard)
         for n, group in enumerate(list(small_groups(folder, shard, most)), number):
             merge_parts(group, PoolFile(shard, n).path(folder, "part"))
         keep_index(folder, shard)
-        return n_before, _n_parts(folder, shard)
+        return n_before, len(_parts(folder, shard))
 
 # %% ../../nbs/15_store/55_compact.ipynb #801c1524
-def _n_parts(folder: Path, shard: str) -> int:
-    return sum(p.shard == shard and k == "part" for p, k in pool_files(folder).items())
-
-
 def _end_journals(folder: Path, shard: str, number: int) -> int:
     for place, kind in pool_files(folder).items():
         if place.shard == shard and kind == "journal":

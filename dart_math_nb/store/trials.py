@@ -6,10 +6,10 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/15_store/trials.html.md"""
 
 # %% auto #0
 __all__ = ['ABSENT', 'WRONG', 'CORRECT', 'CUT', 'UNFIT', 'BUFFER', 'trial_codes', 'SourceTrials', 'add_rows', 'lay_out', 'Trials',
-           'far_trials', 'each_query', 'read_trials', 'add_table', 'trial_counts']
+           'far_trials', 'each_query', 'read_trials', 'collect_trials', 'add_table', 'trial_counts']
 
 # %% ../../nbs/15_store/20_trials.ipynb #bb7581a4
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,14 +166,22 @@ def read_trials(
 ) -> Trials:
     """What a pool holds of each query.
     Raises FileNotFoundError without the folder."""
-    trials = Trials()
-    for table in iter_pool(folder, COUNTED, first=first, index=index):
+    return collect_trials(iter_pool(folder, COUNTED, first=first, index=index))[0]
+
+
+def collect_trials(
+    tables: Iterable[pa.Table],  # With the columns in COUNTED
+) -> tuple[Trials, int]:  # And how many rows there were, repeats of a key included
+    "What some files of a pool hold of each query."
+    trials, n = Trials(), 0
+    for table in tables:
         add_table(trials, table)
+        n += len(table)
     for source in trials.sources.values():
         lay_out(source)
-    return trials
+    return trials, n
 
-
+# %% ../../nbs/15_store/20_trials.ipynb #0f5e2a5b
 def add_table(
     trials: Trials,
     table: pa.Table,  # With the columns in COUNTED
