@@ -87,11 +87,7 @@ async def work(self: Replica, number: int, *ask) -> None:
     "Draw, and keep what came of it for the next answer."
     try:
         found = await ask_once(self.engine, *ask)
-        said = (
-            number,
-            True,
-            astuple(found),
-        )
+        said = (number, True, astuple(found))
     except BaseException as e:
         if asyncio.current_task().cancelling():
             raise
