@@ -34,7 +34,7 @@ LAYERS = {  # Room -> the rooms it may import
     "store": "data",
     "grade": "data",
     "prompts": "data",
-    "sandbox": "",
+    "sandbox": "data",
     "engines": "data prompts sandbox",
     "sample": "data store grade prompts engines",
     "sets": "data store grade sample",
@@ -42,7 +42,7 @@ LAYERS = {  # Room -> the rooms it may import
     "evaluate": "data store grade prompts engines sample",
     "report": "data store sample sets evaluate",
     "demo": "data store grade prompts engines sample sets train evaluate report",
-    "app": "data store grade prompts engines sample sets train evaluate report demo",
+    "app": "data store grade prompts sandbox engines sample sets train evaluate report demo",
     "testing": "data",
 }
 INNER_LAYERS = {
