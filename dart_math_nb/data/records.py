@@ -102,6 +102,7 @@ class Response:
     n_tokens: int  # Tokens drawn, thought included
     seed: int  # Seed of this draw
     reasoning: str | None = None  # What it thought, where that came apart; else None
+    segments: str | None = None  # Marks of text, code and outputs; None where no tool was there
 
 
 KEY = ("query_id", "source_id", "trial")  # Names a draw for ever
