@@ -17,13 +17,13 @@ import struct
 import time
 from dataclasses import dataclass
 
-# %% ../../nbs/30_sandbox/29_peer.ipynb #e54a339f
+# %% ../../nbs/30_sandbox/29_peer.ipynb #913f7946
 def frame(message: dict) -> bytes:
     "A message as it is sent."
     data = json.dumps(message).encode()
     return struct.pack("<I", len(data)) + data
 
-
+# %% ../../nbs/30_sandbox/29_peer.ipynb #45b1ca92
 def stirring(*fds: int, wanted: int = -1, timeout: float = 0.0) -> list[int]:
     "Descriptors that can be read, or have ended, within seconds; and `wanted` when it can be written."
     watched = select.poll()
@@ -39,7 +39,7 @@ def send_frame(connection: socket.socket, message: dict) -> None:
     "Send one short message. Raises OSError when the other end is gone."
     connection.sendall(frame(message))
 
-
+# %% ../../nbs/30_sandbox/29_peer.ipynb #3987469e
 def read_message(
     data: bytes,  # What has come so far
     most: int,  # Bytes that a message may have
