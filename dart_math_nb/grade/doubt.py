@@ -12,11 +12,11 @@ import re
 from collections.abc import Collection, Iterable
 from fractions import Fraction
 
+from .compare.values import exact, new_budget
 from .key import answer_key
 from .read.latex import TooCostly, Unparsable
 from .read.parse import parse_answer
 from .read.words import spell_out
-from .compare.values import exact, new_budget
 from .steps import MAX_TEXT, numbers_in, plain_text, steps_of
 
 # %% ../../nbs/20_grade/77_doubt.ipynb #0b67184c

@@ -6,9 +6,9 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/doubtful.html.md"""
 
 # %% auto #0
 __all__ = ['MIN_OTHERS', 'DOUBT_COLUMNS', 'numbers_of', 'peer_signals', 'doubt_table', 'read_doubt', 'by_doubt', 'write_doubtful',
-           'doubt_counts']
+           'doubt_counts', 'doubted_sets', 'noise_facts']
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #9f479363
+# %% ../../nbs/45_sets/13_doubtful.ipynb #6363859d
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +20,10 @@ from ..data.files import read_rows, write_jsonl
 from ..data.messages import Refused
 from ..grade.doubt import SIGNALS, common_numbers, doubt_score, said_numbers, signals_of
 from ..grade.steps import MAX_TEXT, numbers_in, plain_text
-from .noise import wrong_shares
+from .noise import noise_table, wrong_shares
+from ..store.pool import pool_counts
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #fb9af428
+# %% ../../nbs/45_sets/13_doubtful.ipynb #bd94f8c0
 MIN_OTHERS = 4  # Other correct responses of a query before they are compared
 
 
@@ -47,7 +48,7 @@ def peer_signals(
     missing = any(5 * c >= 4 * (n - 1) for x, c in counts.items() if x not in numbers)
     return {name for name, on in (("lone_number", lone), ("missing_number", missing)) if on}
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #87e0d12d
+# %% ../../nbs/45_sets/13_doubtful.ipynb #f84810db
 def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, answer
     "Signals of the correct responses of one query."
     numbers = [numbers_of(text, query) for text, query, _ in rows]
@@ -55,7 +56,7 @@ def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, ans
     peers = [peer_signals(some, shared, len(rows)) for some in numbers]
     return [signals_of(*row) | more for row, more in zip(rows, peers, strict=True)]
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #ca8ef0a8
+# %% ../../nbs/45_sets/13_doubtful.ipynb #2f6667d9
 def doubt_table(
     rows: pd.DataFrame,  # query_id, query, response, ans: correct responses, as TRAIN_COLUMNS
     counts: pd.DataFrame | None = None,  # query_id -> n_trials, n_correct
@@ -82,7 +83,7 @@ def doubt_table(
     names = [", ".join(n for n in SIGNALS if n in s) if s else "" for s in found]
     return rows.assign(doubt=scores, signals=pd.Series(names, rows.index, dtype="str"))
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #44b36d34
+# %% ../../nbs/45_sets/13_doubtful.ipynb #09d4884d
 def _guessed(
     rows: pd.DataFrame, counts: pd.DataFrame | None, false_rate: float | None
 ) -> np.ndarray:
@@ -91,7 +92,7 @@ def _guessed(
     share = wrong_shares(counts, false_rate)
     return (rows["query_id"].map(share).astype(float) > 0.5).to_numpy()
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #379f5fbe
+# %% ../../nbs/45_sets/13_doubtful.ipynb #86180e84
 DOUBT_COLUMNS = ("query_id", "source_id", "trial", "doubt", "signals")
 
 
@@ -111,7 +112,7 @@ def read_doubt(
         )
     return value
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #304ddf20
+# %% ../../nbs/45_sets/13_doubtful.ipynb #3de825dd
 def by_doubt(
     scored: pd.DataFrame,  # From `doubt_table`
     doubt: str | float,  # As from `read_doubt`
@@ -131,7 +132,7 @@ def by_doubt(
         )
     return kept.drop(columns=["doubt", "signals"]).reset_index(drop=True), gone
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #afe3e9f8
+# %% ../../nbs/45_sets/13_doubtful.ipynb #beb627eb
 def write_doubtful(
     folder: str | Path,  # Of a train set
     gone: pd.DataFrame | None,  # From `by_doubt`
@@ -148,3 +149,38 @@ def doubt_counts(
 ) -> dict[str, int]:  # Signal to rows; for a card
     "Rows that went, by signal; one row may have several."
     return dict(sorted(Counter(n for s in gone["signals"] for n in s.split(", ") if n).items()))
+
+# %% ../../nbs/45_sets/13_doubtful.ipynb #5cd9c0e6
+def doubted_sets(
+    sets: Mapping[str, pd.DataFrame],  # Name to train set
+    pool: str | Path,  # Folder that they were cut from
+    doubt: str | float | None = None,  # As from `read_doubt`
+    false_rate: float | None = None,  # Share of wrong responses that are called correct
+) -> tuple[dict, dict, dict]:  # Name to set, to rows that went, to lines for its card
+    "Order or cut sets by doubt. Raises Refused when a set would be empty."
+    if doubt is None and false_rate is None:
+        return dict(sets), {}, {}
+    counts, kept, gone, cards = pool_counts(pool), {}, {}, {}
+    for name, frame in sets.items():
+        own = counts[counts["source_id"].isin(frame["source_id"].unique())]
+        own = own.groupby("query_id", observed=True)[["n_trials", "n_correct"]].sum()
+        kept[name], cards[name] = frame, {}
+        if doubt is not None:
+            kept[name], gone[name] = by_doubt(doubt_table(frame, own, false_rate), doubt)
+            cards[name] = {
+                "doubt": doubt,
+                "n_doubtful": len(gone[name]),
+                "doubtful": doubt_counts(gone[name]),
+            }
+        if false_rate is not None:
+            cards[name] |= {
+                "false_rate": false_rate,
+                "noise": noise_facts(kept[name], own, false_rate),
+            }
+    return kept, gone, cards
+
+
+def noise_facts(rows: pd.DataFrame, counts: pd.DataFrame, false_rate: float) -> dict:
+    "Expected share of wrong rows by level, for a card."
+    table = noise_table(rows, counts, false_rate).round(4)
+    return {level: [line.share, line.low, line.high] for level, line in table.iterrows()}
