@@ -301,20 +301,21 @@ def attach_model(
     return Setup(list(queries), engine, source, params_of(source, stop), prompts)
 
 # %% ../../nbs/70_app/10_setup.ipynb #896a5b8e
-def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
+def _plain(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
     stands_in = model[0] in ("replay", "simulated")
     setup = stand_in(queries, how, *stored) if stands_in else attach_model(queries, how, *model)
     return replace(setup, reading=stored[-1] or Reading())
 
 # %% ../../nbs/70_app/10_setup.ipynb #28c0c361
-def _with_box(
-    tools: Tools, queries: Sequence[Query], how: Source, model: tuple, stored: tuple
-) -> Setup:
+def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
+    *model, tools = model
+    if tools is None:
+        return _plain(queries, how, (*model, False), stored)
     if model[0] == "simulated":
         raise Refused("--tools with --engine simulated, whose dice write no programs")
     box = open_tools(tools)
     try:
-        setup = _opened(queries, how, model, stored)
+        setup = _plain(queries, how, (*model, True), stored)
         engine, source = with_tools(setup.engine, setup.source, tools, box)
     except BaseException:
         box.close()
@@ -333,6 +334,7 @@ def read_switches(
     return found
 
 # %% ../../nbs/70_app/10_setup.ipynb #02b986aa
+@delegates(tool_flags)
 def asked(
     *,
     template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
@@ -341,10 +343,12 @@ def asked(
     instruction: str = None,  # boxed, none, or own words; absent: boxed in a chat, else the template's
     instruction_in: str = "user",  # Where it goes: user (behind the query) or system
     chat_template_kwargs: str = None,  # Switches of a chat template, as {"enable_thinking": false}
-) -> tuple[str, int | None, Asking]:  # Template, worked examples, and what is said besides
+    **kwargs,
+) -> tuple[str, int | None, Asking, Tools | None]:  # Template, examples, what is said, tools
     "How a model is asked, from flags. Raises Refused."
-    switches = read_switches(chat_template_kwargs)
-    return template, n_shots, Asking(instruction, instruction_in, system_message or "", switches)
+    switches, tools = read_switches(chat_template_kwargs), tool_flags(**kwargs)
+    asking = Asking(instruction, instruction_in, system_message or "", switches)
+    return template, n_shots, asking, tools
 
 # %% ../../nbs/70_app/10_setup.ipynb #0e6b1977
 def given_options(
@@ -359,8 +363,7 @@ def given_options(
     return found, {} if max_in_flight is None else {"max_in_flight": max_in_flight}
 
 # %% ../../nbs/70_app/10_setup.ipynb #b5a69ca8
-@delegates(tool_flags, keep=True)
-@delegates(asked, keep=True)
+@delegates(asked)
 def open_setup(
     queries: Sequence[Query],
     fields: Fields = None,  # Of the responses, for replay
@@ -382,12 +385,9 @@ def open_setup(
     "An engine for queries, from the flags of a command."
     options, more = given_options(option, base_url, dialect, max_in_flight)
     check_engine(engine, model, responses, options)
-    own = tool_flags.__kwdefaults__.keys() & kwargs.keys()
-    tools = tool_flags(**{name: kwargs.pop(name) for name in own})
     template, *told = asked(**kwargs)
     how, model = Source("", "", template, temperature, top_p, max_tokens, seed), (engine, model)
-    what = ((*model, options | more, *told, tools is not None), (responses, fields, reading))
-    return _opened(queries, how, *what) if tools is None else _with_box(tools, queries, how, *what)
+    return _opened(queries, how, (*model, options | more, *told), (responses, fields, reading))
 
 # %% ../../nbs/70_app/10_setup.ipynb #91995e6a
 def prompt_note(

@@ -56,7 +56,7 @@ def read_limits(
     except ValueError as e:
         raise Refused(f"--tool-limit {e}") from None
 
-
+# %% ../../nbs/70_app/09_tools.ipynb #d9a91a70
 def tool_flags(
     *,
     tools: bool = False,  # Let the model run Python programs, in a sandbox
@@ -93,7 +93,7 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
             continue
     return found
 
-
+# %% ../../nbs/70_app/09_tools.ipynb #b9508aed
 def with_tools(
     engine: Engine,
     source: Source,

@@ -121,7 +121,7 @@ class ToolEngine:
             raise AttributeError(name)
         return getattr(self.engine, name)
 
-
+# %% ../../nbs/35_engines/58_tools.ipynb #23f572aa
 def drawn_from(
     engine: Engine,
 ) -> Engine:
@@ -138,9 +138,8 @@ async def draw(
 ) -> Completion:
     """Draw one response with its programs; cancelling the task ends the one that runs.
     Raises HostFailed when a program could not run to its end, and what the engine raises."""
-    key = (draw.query_id, draw.trial, draw.seed)
-    talk, heard = Talk(self.form, draw, params), self.heard.pop(key, [])
-    session = self.sandbox.session(draw.seed)
+    key, talk = (draw.query_id, draw.trial, draw.seed), Talk(self.form, draw, params)
+    heard, session = self.heard.pop(key, []), self.sandbox.session(draw.seed)
     try:
         while not talk.end:
             if talk.n_turns == len(heard):

@@ -269,12 +269,25 @@ def _by_model(
 def asked_chat(
     tokenizer: Any,  # With apply_chat_template
     asking: Asking,
+    tools: bool = False,  # To reason with programs
 ) -> Template:
     "A tokenizer's chat template with the instruction. Raises ValueError as `chat_template`."
+    if tools and asking.instruction is None:
+        asking = replace(asking, instruction="tools")
     system = system_message(asking, chat=True)
     return instructed(
         chat_template(tokenizer, system, asking.template_kwargs), behind_query(asking, chat=True)
     )
+
+# %% ../../nbs/25_prompts/30_choose.ipynb #e18ebea1
+def _examples(
+    benchmark: str | None, n_shots: int | None, tools: bool, why: str
+) -> tuple[Example, ...]:
+    if tools:
+        return tool_examples(n_shots)
+    if benchmark is None:
+        raise ValueError(f"{why}: worked examples are of a benchmark; need one, or n_shots=0")
+    return examples_for(benchmark, n_shots)
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #3683b424
 def choose_template(
@@ -295,13 +308,7 @@ def choose_template(
         template = get_template(name)
     elif tokenizer is None:
         raise ValueError("template 'chat' needs the tokenizer of a model")
-    if tools and template is None and asking.instruction is None:
-        asking = replace(asking, instruction="tools")
-    template = in_frame(template, asking) if template else asked_chat(tokenizer, asking)
+    template = in_frame(template, asking) if template else asked_chat(tokenizer, asking, tools)
     if n_shots == 0 or (n_shots is None and not is_base):
         return Prompt(template, (), why)
-    if tools:
-        return Prompt(template, tool_examples(n_shots), why)
-    if benchmark is None:
-        raise ValueError(f"{why}: worked examples are of a benchmark; need one, or n_shots=0")
-    return Prompt(template, examples_for(benchmark, n_shots), why)
+    return Prompt(template, _examples(benchmark, n_shots, tools, why), why)

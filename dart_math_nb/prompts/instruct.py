@@ -24,7 +24,7 @@ INSTRUCTIONS = {  # Name -> what is said
 }
 PLACES = ("user", "system")  # Behind the query, or in the system message
 
-
+# %% ../../nbs/25_prompts/15_instruct.ipynb #970f5606
 @dataclass(frozen=True)
 class Asking:
     "What a model is told besides the query. Raises Refused for an unknown name or place."

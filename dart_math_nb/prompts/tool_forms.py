@@ -74,8 +74,8 @@ def _worked(query: str, plan: str, program: str, output: str, end: str, ref_ans:
     code = f"```python\n{program}\n```\n```output\n{output}\n```\n"
     return Example(query, f"{plan}\n{code}{end}", ref_ans)
 
-
-TOOL_EXAMPLES = (
+# %% ../../nbs/25_prompts/22_tool_forms.ipynb #2fbdde73
+_counted = (
     _worked(
         "How many positive integers below 500 are divisible by 4 or by 9, but not by both?",
         "The range is small, so each number can be looked at.",
@@ -83,15 +83,6 @@ TOOL_EXAMPLES = (
         "153",
         "There are $\\boxed{153}$ such numbers.",
         "153",
-    ),
-    _worked(
-        "Find the sum of all real solutions of $x^3 - 6x^2 + 3x + 10 = 0$.",
-        "The solutions can be found with SymPy.",
-        "from sympy import solve, symbols\n\nx = symbols('x', real=True)\n"
-        "roots = solve(x**3 - 6*x**2 + 3*x + 10, x)\nprint(sorted(roots), sum(roots))",
-        "[-1, 2, 5] 6",
-        "All three solutions are real, and their sum is $\\boxed{6}$.",
-        "6",
     ),
     _worked(
         "A fair die is rolled four times. What is the probability that the rolls sum to 14?",
@@ -103,6 +94,19 @@ TOOL_EXAMPLES = (
         "The probability is $\\boxed{\\frac{73}{648}}$.",
         "\\frac{73}{648}",
     ),
+)
+
+# %% ../../nbs/25_prompts/22_tool_forms.ipynb #af698e47
+_solved = (
+    _worked(
+        "Find the sum of all real solutions of $x^3 - 6x^2 + 3x + 10 = 0$.",
+        "The solutions can be found with SymPy.",
+        "from sympy import solve, symbols\n\nx = symbols('x', real=True)\n"
+        "roots = solve(x**3 - 6*x**2 + 3*x + 10, x)\nprint(sorted(roots), sum(roots))",
+        "[-1, 2, 5] 6",
+        "All three solutions are real, and their sum is $\\boxed{6}$.",
+        "6",
+    ),
     _worked(
         "A rectangle has perimeter 34 and a diagonal of length 13. What is its area?",
         "With sides $a$ and $b$ we have $a + b = 17$ and $a^2 + b^2 = 169$.",
@@ -113,6 +117,7 @@ TOOL_EXAMPLES = (
         "60",
     ),
 )
+TOOL_EXAMPLES = (*_counted, *_solved)
 
 # %% ../../nbs/25_prompts/22_tool_forms.ipynb #4d8f58e3
 def tool_examples(
