@@ -31,6 +31,7 @@ KINDS = {
     "answer_type": "a function that reads an answer's text into a tree; page grade.read.types",
     "trainer": "a Trainer: columns of a reinforcement learner; page sets.trainers",
     "verdict_rule": "a function that compares two trees or two texts; page grade.compare.rule",
+    "set_rule": "a function of rows: which should a set leave out; page sets.rules",
 }
 
 
