@@ -88,8 +88,9 @@ def cut_options(
 ) -> tuple[dict, dict]:  # Options of `cut_sets`; other flags
     "How sets are cut, apart from the rest."
     thought_limit(reasoning)  # refused before any work
-    how = {"reasoning": reasoning, "distinct": dedupe, "near": near}
-    how["sieve"] = read_sieve(leave_out, tokenizer, choose, embedder=embedder, alike=alike)
+    how = {"reasoning": reasoning, "distinct": dedupe}
+    test = {"overlap_near": near, "embedder": embedder, "alike": alike}
+    how["sieve"] = read_sieve(leave_out, tokenizer, choose, **test)
     return how | {"seed": seed, "partial": partial}, kwargs
 
 # %% ../../nbs/70_app/40_sets.ipynb #9af6cb52

@@ -1,4 +1,4 @@
-"""A strategy, engine, prompt template, benchmark, answer type or verdict rule in a file of yours reaches every command with `--use my_rules.py`; the file's hash is kept with what it made.
+"""A strategy, engine, prompt template, benchmark, answer type, verdict rule or rule of sets in a file of yours reaches every command with `--use my_rules.py`; the file's hash is kept with what it made.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/plugins.html.md"""
 

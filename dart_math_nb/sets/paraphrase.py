@@ -64,7 +64,7 @@ def paraphrases(
                 hits.append((names[at + i], "meaning", test, f"{best[i]:.0%} alike"))
     return pd.DataFrame(hits, columns=["query_id", "rule", "test_query_id", "shared"])
 
-# %% ../../nbs/45_sets/13_paraphrase.ipynb #0bb6152f
+# %% ../../nbs/45_sets/13_paraphrase.ipynb #4489ac94
 def side_by_side(
     found: pd.DataFrame,  # query_id, test_query_id, and more
     queries: Mapping[str, str],  # query_id to text

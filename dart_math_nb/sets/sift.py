@@ -101,7 +101,7 @@ def sift(
         taken[left[found]] = list(asked).index(name) + 1
     return _sifted(frame, asked, taken)
 
-# %% ../../nbs/45_sets/08_sift.ipynb #bce8cbc5
+# %% ../../nbs/45_sets/08_sift.ipynb #525545fd
 def _sifted(frame: pd.DataFrame, asked: Mapping[str, Any], taken: np.ndarray) -> Sifted:
     n = np.bincount(taken, minlength=len(asked) + 1)
     came = len(frame) - np.concatenate([[0], np.cumsum(n[1:])])[:-1]

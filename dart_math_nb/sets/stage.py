@@ -88,8 +88,7 @@ def cut_sets(
     reasoning: str | int = "keep",  # Thoughts: keep, drop, or the most tokens of one
     distinct: bool = False,  # Keep only the first of equal responses to a query
     avoid: Sequence[Query] = (),  # Test queries: what overlaps with them is left out
-    near: float | None = None,  # Leave out those with this share of token pairs in common too
-    sieve: Sieve = Sieve(),  # noqa: B008  frozen. Rules about responses, and a choice of them
+    sieve: Sieve = Sieve(),  # noqa: B008  frozen. What of that stays
     equal: bool = False,  # Cut all sets to the size of the smallest
     n_rows: int | None = None,  # Cut all sets to this many rows
     seed: int = 0,  # Of that choice
@@ -98,13 +97,11 @@ def cut_sets(
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
     pool, queries = pool or RunFolder(run).path("pool"), _queries_of(run, pool, queries)
-    how = dict(distinct=distinct, n_avoided=len(avoid), partial=partial, near=near, **note)
-    what = (pool, source_id, queries, strategies, partial, reasoning, bool(sieve.choose))
-    sets, cards, wanted = _cut(*what)
-    sets, lost = _clean(sets, distinct, avoid, near, sieve)
-    sets, gone = _sieved(sets, sieve, wanted, cards, RunFolder(run))
+    how = _how(distinct, avoid, partial, sieve) | dict(note)
+    sets, cards, wanted = _cut(pool, source_id, queries, strategies, partial, reasoning, sieve)
+    sets, gone = _sieved(*_clean(sets, distinct, avoid, sieve), sieve, wanted, cards, run)
     sets, how["equal_seed"] = _equalized(sets, equal, seed, n_rows)
-    sets = _write_sets(RunFolder(run), sets, cards, how, (lost, gone), pool)
+    sets = _write_sets(RunFolder(run), sets, cards, how, gone, pool)
     return write_wrong(run, sets, strategies, pool, queries, source_id, partial, reasoning)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #058e603c
@@ -112,11 +109,16 @@ def _queries_of(run, pool, queries) -> Sequence[Query]:
     queries = queries or read_saved_queries(RunFolder(run).path(KEPT))
     return queries if pool is None else under_stored_ids(queries, Path(pool).parent, pool)
 
+
+def _how(distinct: bool, avoid: Sequence[Query], partial: bool, sieve: Sieve) -> dict:
+    near = sieve.overlap_near
+    return {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near}
+
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
 @refusing_damage()
-def _cut(pool, source_id, queries, strategies, partial, reasoning, spare) -> tuple:
+def _cut(pool, source_id, queries, strategies, partial, reasoning, sieve) -> tuple:
     "Sets, the beginnings of their cards, and the rows of each query that are wanted."
-    draws = source_draws(pool, source_id)
+    draws, spare = source_draws(pool, source_id), sieve.choose is not None
     _check_spent(strategies, partial)
     partial = partial or set(draws["source_id"].astype(str)) <= imported_sources(pool)
     left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
@@ -140,11 +142,12 @@ def _check_spent(strategies: Mapping[str, StrategyCfg], partial: bool) -> None:
             raise Refused(f"{name}: the budget of {s.budget.amount:,.0f} {s.budget.unit} {what}")
 
 # %% ../../nbs/45_sets/16_stage.ipynb #627a051c
-def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], near, sieve: Sieve) -> tuple:
+def _clean(sets: Mapping, distinct: bool, avoid: Sequence[Query], sieve: Sieve) -> tuple:
     "Rows of each set that stay, and what was found in it of the queries to avoid."
     kept, lost, names = {}, {}, {q.query_id: q.benchmark for q in avoid}
     for name, frame in sets.items():
         frame = dedupe(frame) if distinct else frame
+        near = sieve.overlap_near
         kept[name], found = decontaminate(frame, avoid, near=near) if avoid else (frame, None)
         if avoid and sieve.embedder is not None:
             kept[name], found = without_paraphrases(kept[name], avoid, found, sieve)
@@ -174,14 +177,13 @@ def without_paraphrases(
 _HALF = ".rules"  # Below train_set
 
 
-def _sieved(sets: Mapping, sieve: Sieve, wanted: Mapping, cards: Mapping, folder: RunFolder):
-    "Rows of each set that stay, and those that rules took."
-    kept, gone = {}, {}
+def _sieved(sets: Mapping, lost: Mapping, sieve: Sieve, wanted, cards, run) -> tuple[dict, tuple]:
+    "Rows of each set that stay; what it lost to overlap, and what rules took."
+    kept, gone, half = {}, {}, RunFolder(run).path("train_set") / _HALF
     for name, frame in sets.items():
-        found = sieved(frame, sieve, wanted[name], folder.path("train_set") / _HALF)
-        kept[name], facts, gone[name] = found
+        kept[name], facts, gone[name] = sieved(frame, sieve, wanted[name], half)
         cards[name].update(facts)
-    return kept, gone
+    return kept, (lost, gone)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #6403f4f9
 def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, gone, pool) -> Mapping:
