@@ -28,10 +28,10 @@ from .queries import Ids, open_queries
 from .tools import Tools, open_tools, tool_flags, with_tools
 from ..data.fields import Fields
 from ..data.files import folder_revision
+from ..data.filters import draw_queries, filter_queries
 from ..data.gate import json_value
 from ..data.messages import Refused, check_names
 from ..data.plugins import registered
-from ..data.queries import draw_queries, filter_queries
 from ..data.query_sets import LoadedSets
 from ..data.reading import Reading
 from ..data.records import Query, Source, short_hash
