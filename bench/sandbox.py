@@ -24,7 +24,9 @@ from dart_math_nb.sandbox.box import LocalSandbox
 from dart_math_nb.sandbox.hostile import HOSTILE, attack
 from dart_math_nb.sandbox.protocol import Limits
 
-RESULT = Path(os.environ.get("SANDBOX_RESULT") or Path(__file__).parent / "results" / "sandbox.json")
+RESULT = Path(
+    os.environ.get("SANDBOX_RESULT") or Path(__file__).parent / "results" / "sandbox.json"
+)
 DATA = Path(os.environ.get("DART_MATH_DATA", "../shared/data"))
 SOLVE = "import sympy\nx = sympy.Symbol('x')\nsympy.solve(x**3 - 6*x**2 + 11*x - 6, x)"
 WORLD = """

@@ -135,7 +135,7 @@ def _warm(self: LocalSandbox) -> socket.socket:
 
 LocalSandbox._start, LocalSandbox._warm = _start, _warm
 
-# %% ../../nbs/30_sandbox/34_box.ipynb #279f5b6e
+# %% ../../nbs/30_sandbox/34_box.ipynb #05054163
 def _child(self: LocalSandbox, seed: int) -> Peer:
     here, there = connection_pair()
     with self.lock, there:
@@ -151,7 +151,7 @@ def _child(self: LocalSandbox, seed: int) -> Peer:
     send_frame(peer.connection, {"seed": seed})
     return peer
 
-
+# %% ../../nbs/30_sandbox/34_box.ipynb #a79be56a
 def _judged(self: LocalSandbox, outcome: Outcome) -> Outcome:
     "A program that died with its sandbox did not die by itself."
     process = self.state.get("process")
