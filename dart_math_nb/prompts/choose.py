@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/choose.html.md"""
 
 # %% auto #0
 __all__ = ['MODEL_RULES', 'ModelRule', 'model_name', 'rule_for', 'check_switches', 'chat_template', 'prompt_ids', 'Prompt',
-           'trained_in', 'asked_chat', 'choose_template']
+           'trained_in', 'trained_asking', 'asked_chat', 'choose_template']
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #6a9d010f
 import os
@@ -26,6 +26,7 @@ from dart_math_nb.prompts.instruct import (
     in_frame,
     instructed,
     system_message,
+    template_switches,
 )
 from .shots import Example, examples_for, few_shot_prompt, shots_name
 from dart_math_nb.prompts.templates import (
@@ -223,9 +224,23 @@ def trained_in(
     file = Path(model or "") / "train.json"
     if model is None or not file.is_file():
         return None
-    recipe = read_json(file)
-    recipe = recipe.get("cfg") if isinstance(recipe, dict) else None
-    return recipe.get("template") if isinstance(recipe, dict) else None
+    return _recipe(file).get("template")
+
+
+def _recipe(file: Path) -> dict:
+    found = read_json(file)
+    found = found.get("cfg") if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def trained_asking(
+    model: str | Path,  # Folder of a model that was trained in its chat template
+) -> Asking:
+    "What the model was told in training besides the problem, as its recipe says."
+    recipe = _recipe(Path(model) / "train.json")
+    switches = template_switches(recipe.get("template_kwargs") or ())
+    system = recipe.get("system") or ""
+    return Asking(recipe.get("instruction"), system=system, template_kwargs=switches)
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #894714eb
 def _by_model(
@@ -234,7 +249,8 @@ def _by_model(
     if model is None:
         raise ValueError("template 'auto' needs a model; need its id, or the name of a template")
     if not tools and (name := trained_in(model)):
-        return get_template(name), "it was trained in this template", False
+        template = None if name == "chat" else get_template(name)
+        return template, "it was trained in this template", False
     rule, known = rule_for(model), ", ".join(sorted(template_names()))
     if rule is not None and not (tools and not rule.tools):
         template = TEMPLATES[rule.tools if tools else rule.template]
@@ -277,6 +293,8 @@ def choose_template(
     template, why, is_base = None, "asked for", False
     if name == "auto":
         template, why, is_base = _by_model(model, tokenizer, tools)
+        if trained_in(model) == "chat" and asking == Asking():
+            asking = trained_asking(model)
     elif name != "chat":
         template = get_template(name)
     elif tokenizer is None:
