@@ -16,7 +16,7 @@ extras = {
     for key, value in cfg.items()
     if key.endswith(suffix)
 }
-for name in ("plot", "train", "hub", "lora", "track", "remote", "openai"):
+for name in ("plot", "train", "hub", "lora", "track", "remote", "openai", "curate"):
     extras["dev"] += extras[name]
 
 setup(

@@ -47,6 +47,8 @@ TASKS = {  # Extra -> what is installed first, words of dart-math, then code; ea
     "track": ([], [], "import tensorboard"),
     "remote": ([], [DICE, "push run copy", "pull copy again"], "import fsspec"),
     "openai": ([], [], SERVED),
+    "curate": ([], [], "from dart_math_nb.sets import near_copies; near_copies(['a b', 'a b'])"),
+    "embed": (TORCH, [], "import sentence_transformers, dart_math_nb.sets.paraphrase"),
     "ray": ([], [], "import ray"),
     "deepspeed": (
         [*TORCH, "setuptools", "wheel", "numpy"],

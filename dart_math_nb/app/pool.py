@@ -59,14 +59,16 @@ def check(
     *,
     repair: bool = False,  # Set damaged parts aside, so that their draws are drawn again
 ) -> pd.DataFrame:  # A row per file
-    "Read a whole pool and say what is damaged; fails when something is."
+    "Read a whole pool and the queries of its run and say what is damaged; fails when something is."
     from dart_math_nb.store.check import check_pool
+    from dart_math_nb.store.known import known_queries
 
     pool = pool_of(run)
     if (table := check_pool(pool, repair)).empty:
         raise FileNotFoundError(f"{pool}: no file of a pool; nothing was drawn or imported here")
     print_table(table, pool)
     tell_graders(run)
+    known_queries(run_of(run))  # refuses a list that was changed
     if (bad := table["problem"].notna()).any() and not repair:
         mend = f"dart-math check {run} --repair sets parts and lines aside, to be drawn again"
         what = f"{bad.sum()} of {len(table)} files are damaged; see above"

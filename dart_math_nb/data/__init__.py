@@ -14,6 +14,7 @@ from .. import front_door
 _NAMES = {
     "records": "Query Source Response Verdict make_query",
     "plugins": "register use",
+    "segments": "split_segments output_spans turns_of",
     "thought": "split_thought",
     "files": "read_rows write_jsonl",
     "fields": "Fields find_fields",

@@ -109,6 +109,8 @@ EXTRAS = {
     "vllm": "vllm",
     "ray": "ray",
     "deepspeed": "deepspeed",
+    "datasketch": "curate",
+    "sentence_transformers": "embed",
     "flash_attn": "flash-attn",
 }  # Name of the import -> extra of this package
 ALONE = {"wandb": "wandb", "trackio": "trackio", "liger_kernel": "liger-kernel"}  # In no extra

@@ -12,6 +12,8 @@ __all__ = ['KEY', 'ERRORS', 'short_hash', 'fold_space', 'text_id', 'Query', 'mak
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from json.encoder import encode_basestring_ascii as encode_ascii
 from typing import Any
 
 # %% ../../nbs/10_data/10_records.ipynb #95cb1ab2
@@ -22,7 +24,12 @@ def short_hash(
     return hashlib.blake2b(_as_json(parts).encode(), digest_size=8).hexdigest()
 
 
-_as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode
+_encoded = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode
+
+
+def _as_json(parts: tuple) -> str:
+    plain = [encode_ascii(p) if type(p) is str else repr(p) for p in parts if type(p) in (str, int)]
+    return f"[{','.join(plain)}]" if len(plain) == len(parts) else _encoded(parts)
 
 # %% ../../nbs/10_data/10_records.ipynb #8aae19bd
 def fold_space(
@@ -77,7 +84,7 @@ class Source:
     run_seed: int = 0  # Seed of the whole run
     options: str = ""  # Further options that change texts (top_k, dtype ...), as JSON; "" for none
 
-    @property
+    @cached_property
     def source_id(self) -> str:
         "16 hex digits over all fields; no options leave it as it was before there were any."
         return short_hash({k: v for k, v in asdict(self).items() if k != "options" or v})
@@ -95,6 +102,7 @@ class Response:
     n_tokens: int  # Tokens drawn, thought included
     seed: int  # Seed of this draw
     reasoning: str | None = None  # What it thought, where that came apart; else None
+    segments: str | None = None  # Marks of text, code and outputs; None where no tool was there
 
 
 KEY = ("query_id", "source_id", "trial")  # Names a draw for ever

@@ -31,6 +31,7 @@ from .messages import Refused
 from .queries import note_fields
 from .reading import BadRow, Reading, Row, SourceRead, usable
 from .records import Query, fold_space, make_query
+from .segments import split_segments
 from .source import Place, parse_source, set_name, source_rows
 from .turns import answers_of, is_conversation
 
@@ -88,6 +89,7 @@ class Item(NamedTuple):
     finish_reason: str  # "length" when it was cut off
     n_tokens: int  # 0 when not known
     reasoning: str | None = None  # Thought that stands apart in the row
+    segments: str | None = None  # Marks of code and outputs, where programs ran
 
 # %% ../../nbs/10_data/70_responses.ipynb #203b435b
 def _texts(row: Mapping, name: str, gaps: bool) -> list[str | None]:
@@ -128,6 +130,22 @@ def _ending(row: Mapping, position: int | None) -> tuple[str, int, str | None]:
     thought = row.get(own) if position is None else None
     return *read_ending(row, position), thought if isinstance(thought, str) and thought else None
 
+# %% ../../nbs/10_data/70_responses.ipynb #3b3acf27
+def _own(row: Mapping, response: str | None) -> str | None:
+    "Marks of segments. Raises BadRow where they are of another text."
+    marks = row.get("segments") if "source_id" in row and "trial" in row else None
+    if not isinstance(marks, str) or response is None:
+        return None
+    try:
+        split_segments(response, marks)
+    except ValueError as e:
+        raise BadRow("wrong type", str(e)) from None
+    return marks
+
+
+def _rest(row: Mapping, position: int | None, response: str | None) -> tuple:
+    return *_ending(row, position), _own(row, response)
+
 # %% ../../nbs/10_data/70_responses.ipynb #02382446
 def items_of(
     row: Row,
@@ -146,7 +164,7 @@ def items_of(
     model = str((get_field(row, fields.model) if fields.model else None) or "")
     heads = [(f"{where}, row {number}", number, i if listed else None) for i in range(len(texts))]
     return [
-        Item(*head, row, text, ref, response, meta, model, label, *_ending(row, head[2]))
+        Item(*head, row, text, ref, response, meta, model, label, *_rest(row, head[2], response))
         for head, response, label in zip(heads, texts, marks, strict=True)
     ]
 

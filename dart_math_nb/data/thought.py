@@ -145,12 +145,17 @@ def join_thoughts(
     ]
 
 # %% ../../nbs/10_data/17_thought.ipynb #c142873f
+_OPENINGS = tuple(opening for opening, _ in FORMATS)
+
+
 def opened_by(
     prompt: str,  # Whole prompt
 ) -> str:  # "" when it opens none
     "The mark by which a prompt opens the thought."
     end = prompt[-200:].rstrip()
-    return next((opening for opening, _ in FORMATS if end.endswith(opening)), "")
+    if not end.endswith(_OPENINGS):
+        return ""
+    return next(opening for opening in _OPENINGS if end.endswith(opening))
 
 
 def from_opening(

@@ -37,6 +37,7 @@ class Completion:
     finish_reason: str  # "stop", or "length" when max_tokens cut it
     n_tokens: int  # Tokens drawn, thought included; 0 when not known
     reasoning: str | None = None  # What it thought, where that is told apart; else None
+    segments: str | None = None  # Marks of code and outputs, where programs ran; else None
 
 # %% ../../nbs/35_engines/10_protocol.ipynb #b81b6295
 def draw_for(

@@ -10,6 +10,7 @@ __all__ = ['as_kept']
 # %% ../../nbs/35_engines/16_reasoning.ipynb #c930fb04
 from dataclasses import replace
 
+from ..data.segments import follow, moved
 from ..data.thought import from_opening, set_apart
 from .protocol import Completion
 
@@ -23,6 +24,12 @@ def as_kept(
     if not isinstance(done, Completion) or not isinstance(done.text, str) or done.reasoning:
         return done
     text, thought = from_opening(done.text, prompt), None
+    marks = moved(done.segments, len(text) - len(done.text))
     if split_thought:
-        text, thought = set_apart(text)
-    return done if text == done.text else replace(done, text=text, reasoning=thought)
+        answer, apart = set_apart(text)
+        kept, fits = follow(text, answer, marks)
+        if fits:
+            text, thought, marks = answer, apart, kept
+    return (
+        done if text == done.text else replace(done, text=text, reasoning=thought, segments=marks)
+    )

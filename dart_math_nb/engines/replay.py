@@ -81,7 +81,8 @@ def completion_of(
     item: Item,  # From `read_responses`
 ) -> Completion:
     "A stored response as an engine gives it."
-    return Completion(item.response or "", item.finish_reason, item.n_tokens, item.reasoning)
+    how = (item.finish_reason, item.n_tokens, item.reasoning, item.segments)
+    return Completion(item.response or "", *how)
 
 
 def replay_engine(

@@ -18,7 +18,7 @@ import pickle
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from fastcore.basics import patch
@@ -87,7 +87,7 @@ async def work(self: Replica, number: int, *ask) -> None:
     "Draw, and keep what came of it for the next answer."
     try:
         found = await ask_once(self.engine, *ask)
-        said = (number, True, (found.text, found.finish_reason, found.n_tokens, found.reasoning))
+        said = (number, True, astuple(found))
     except BaseException as e:
         if asyncio.current_task().cancelling():
             raise

@@ -121,7 +121,7 @@ def graded_row(
         raise TypeError(
             f"query {key[0]}, trial {key[2]}: the engine gave {done!r:.80}; need a Completion with a text"
         )
-    how = (done.finish_reason, done.n_tokens, draw.seed, done.reasoning)
+    how = (done.finish_reason, done.n_tokens, draw.seed, done.reasoning, done.segments)
     return pool_row(Response(*key, done.text, *how), verdict)
 
 # %% ../../nbs/40_sample/57_grading.ipynb #c5e5c9d0

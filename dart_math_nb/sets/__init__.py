@@ -12,6 +12,7 @@ from .. import front_door
 
 # %% ../../nbs/45_sets/00_front.ipynb #0000000a
 _NAMES = {
+    "near": "near_copies near_in_groups",
     "cut": "strategy_set cut_train_set dedupe",
     "sizes": "equalize coverage",
     "overlap": "decontaminate overlaps",

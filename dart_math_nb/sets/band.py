@@ -23,7 +23,7 @@ from ..data.messages import Refused, nearest
 from ..data.places import file_name
 from ..data.records import Query, fold_space, short_hash
 from ..data.source import source_rows
-from .overlap import tokens
+from .pieces import tokens
 
 # %% ../../nbs/45_sets/33_band.ipynb #92e3b264
 UNDECIDED = ("estimate", "keep", "drop")  # What becomes of a query whose interval does not decide

@@ -23,7 +23,7 @@ from ..data.gate import check_types
 from ..data.messages import Refused, refusing
 from ..data.plugins import with_plugins
 from ..data.tables import read_frame
-from .cut import TRAIN_COLUMNS, distinct_counts, train_types
+from .cut import MAYBE_COLUMNS, TRAIN_COLUMNS, distinct_counts, train_types
 from ..store.folder import Change, config_changes, refuse
 from ..store.stale import current_set
 
@@ -55,7 +55,7 @@ def card_of(
         "benchmarks": sorted(frame["benchmark"].unique()),
         "source_ids": sorted(frame["source_id"].unique()),
         "content_sha256": content_hash(frame),
-        "columns": list(TRAIN_COLUMNS),
+        "columns": list(frame[[n for n in (*TRAIN_COLUMNS, *MAYBE_COLUMNS) if n in frame]]),
         "dart_math_nb": version("dart_math_nb"),
     }
 
@@ -140,7 +140,7 @@ def read_train_set(
     Raises FileNotFoundError when it was not finished, Refused when its content differs or is stale."""
     card = read_card(current_set(folder))
     kinds = dict.fromkeys(TRAIN_COLUMNS, str) | {"level": None, "trial": int, "n_tokens": int}
-    frame = read_frame(Path(folder) / "train.parquet", kinds, nullable=True)
+    frame = read_frame(Path(folder) / "train.parquet", kinds, MAYBE_COLUMNS, nullable=True)
     with refusing(f"{folder}/train.parquet", ValueError, TypeError, need="a value in each row"):
         frame = train_types(frame)
     if (found := content_hash(frame)) != card["content_sha256"]:

@@ -230,10 +230,7 @@ def append_all(self: Import, graded: Iterable[tuple[tuple, Item, Verdict]]) -> i
     "Write graded responses to the pool; how many?"
     n = 0
     for batch in batches(graded, lambda found: len(found[1].response or ""), 2048, 2**26):
-        rows = [
-            (Response(*key, r.response, r.finish_reason, r.n_tokens, 0, r.reasoning), verdict)
-            for key, r, verdict in batch
-        ]
+        rows = [(Response(*key, *_kept(r)), verdict) for key, r, verdict in batch]
         if not n:
             version = grader_version() if self.how["labels"] == "grade" else LABELED
             note_grader(self.pool.folder, self.pool.shard, version)
@@ -242,6 +239,11 @@ def append_all(self: Import, graded: Iterable[tuple[tuple, Item, Verdict]]) -> i
         self.n_differs += sum(a is not None and a != b for a, b in labels)
         n += len(batch)
     return n
+
+
+def _kept(item: Item) -> tuple:
+    "What a response keeps of an item, behind its key; its seed is not known."
+    return item.response, item.finish_reason, item.n_tokens, 0, item.reasoning, item.segments
 
 # %% ../../nbs/45_sets/20_intake.ipynb #aa5bee51
 class Imported(NamedTuple):

@@ -18,11 +18,11 @@ from ..data.files import write_json
 from ..data.gate import check_types
 from ..data.messages import Refused, nearest, refusing
 from ..data.tables import read_frame
-from ..data.thought import set_apart
+from ..data.tool_turns import tool_messages
 from ..sample.standing import normalize_response
 from .card import read_card, read_train_set
-from .cut import TRAIN_COLUMNS, dedupe, train_types
-from .export import conversation, write_rows
+from .cut import MAYBE_COLUMNS, TRAIN_COLUMNS, dedupe, train_types
+from .export import conversation, response_parts, write_rows
 from ..store.stale import StaleSet, n_refuted
 
 # %% ../../nbs/45_sets/31_pairs.ipynb #9cd48d7a
@@ -110,6 +110,9 @@ def pair_rows(
 def _side_by_side(right: pd.DataFrame, wrong: pd.DataFrame) -> pd.DataFrame:
     right, wrong = (f.reset_index(drop=True) for f in (right, wrong))
     names = {"response": "", "trial": "_trial", "n_tokens": "_tokens"}
+    if "segments" in right or "segments" in wrong:
+        names["segments"] = "_segments"
+        right, wrong = (f.assign(segments=f.get("segments")) for f in (right, wrong))
     out = right.rename(columns={old: f"chosen{new}" for old, new in names.items()})
     return out.assign(**{f"rejected{new}": wrong[old] for old, new in names.items()})
 
@@ -127,16 +130,14 @@ def read_wrong(
         what = f"{right:,} of {n:,} wrong responses are right now, as its pool was graded again"
         raise StaleSet(f"{folder}: {what}; cut it again (dart-math curate)")
     kinds = dict.fromkeys(TRAIN_COLUMNS, str) | {"level": None, "trial": int, "n_tokens": int}
-    frame = read_frame(path, kinds, nullable=True)
+    frame = read_frame(path, kinds, MAYBE_COLUMNS, nullable=True)
     with refusing(path, ValueError, TypeError, need="a value in each row"):
         return train_types(frame)
 
 # %% ../../nbs/45_sets/31_pairs.ipynb #0fc59f8f
-def _answer(text: str, thought_in: str) -> list[dict]:
-    if thought_in == "text":
-        return [{"role": "assistant", "content": text}]
-    text, thought = set_apart(text)
-    return [{"role": "assistant", "content": text, "reasoning_content": thought or ""}]
+def _answer(row: dict, side: str, thought_in: str) -> list[dict]:
+    one = {"response": row[side], "segments": row.get(f"{side}_segments")}
+    return tool_messages(*response_parts(one, thought_in))
 
 
 def formed_pairs(
@@ -152,7 +153,7 @@ def formed_pairs(
         texts = [row["chosen"], row["rejected"]]
         prompt = conversation(row["query"], "", cfg.system)["messages"][:-1]
         if cfg.form == "pairs":
-            texts = [_answer(text, cfg.thought_in) for text in texts]
+            texts = [_answer(row, side, cfg.thought_in) for side in ("chosen", "rejected")]
         else:
             prompt = "\n\n".join(m["content"] for m in prompt)
         yield {"prompt": prompt, "chosen": texts[0], "rejected": texts[1]} | {

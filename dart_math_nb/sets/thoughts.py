@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.messages import Refused
+from ..data.segments import follow
 from ..data.thought import split_thought
 
 # %% ../../nbs/45_sets/11_thoughts.ipynb #1112a4cc
@@ -36,6 +37,14 @@ def thought_parts(
     found = {"final": [f for _, f in parts], "share": share}
     return pd.DataFrame(found, frame.index).assign(tokens=frame["n_tokens"] * share)
 
+# %% ../../nbs/45_sets/11_thoughts.ipynb #97943ce6
+def _marked(frame: pd.DataFrame, short: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    "A set with its marks, and which rows they fit."
+    texts = zip(frame["response"], short["response"], frame["segments"], strict=True)
+    pairs = [follow(o, n, m if isinstance(m, str) else None) for o, n, m in texts]
+    marks = pd.Series([m for m, _ in pairs], frame.index, dtype="str")
+    return short.assign(segments=marks), np.array([fits for _, fits in pairs], bool)
+
 # %% ../../nbs/45_sets/11_thoughts.ipynb #0442604f
 def with_thoughts(
     frame: pd.DataFrame,  # A train set: response, n_tokens
@@ -54,4 +63,7 @@ def with_thoughts(
     rest = (frame["n_tokens"] - parts["tokens"]).round().astype("int64")
     stays = parts["final"].str.strip() != ""
     short = frame.assign(response=parts["final"].astype(frame["response"].dtype), n_tokens=rest)
+    if "segments" in frame:
+        short, fit = _marked(frame, short)
+        stays &= fit
     return short[stays].reset_index(drop=True), int((~stays).sum())

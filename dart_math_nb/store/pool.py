@@ -267,7 +267,7 @@ def append(
     for row in rows:
         check_row(row)
     if self.keep_wrong == "counts":
-        gone = {"response": None, "reasoning": None}
+        gone = dict.fromkeys(("response", "reasoning", "segments"))
         rows = [r if r["correct"] or r["error"] == "ungraded" else r | gone for r in rows]
     data = b"".join(map(journal_line, rows))
     with self._mutex, room_in(self.folder):

@@ -43,6 +43,7 @@ COLUMNS = (
     Column("n_tokens", pa.int32(), "tokens drawn"),
     Column("seed", pa.int64(), "seed of this draw"),
     Column("reasoning", pa.string(), "thought, where it came apart", maybe=True, since=2),
+    Column("segments", pa.string(), "marks of code and outputs", maybe=True, since=3),
     Column("correct", pa.bool_(), "was it right?"),
     Column("ans", pa.string(), "extracted answer; None without one", maybe=True),
     Column("rule", pa.string(), "which rule decided", few=True),
