@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/choose.html.md"""
 
 # %% auto #0
 __all__ = ['MODEL_RULES', 'ModelRule', 'model_name', 'rule_for', 'check_switches', 'chat_template', 'prompt_ids', 'Prompt',
-           'trained_in', 'trained_asking', 'asked_chat', 'choose_template']
+           'trained_in', 'trained_asking', 'as_trained', 'asked_chat', 'choose_template']
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #6a9d010f
 import os
@@ -232,7 +232,7 @@ def _recipe(file: Path) -> dict:
     found = found.get("cfg") if isinstance(found, dict) else None
     return found if isinstance(found, dict) else {}
 
-
+# %% ../../nbs/25_prompts/30_choose.ipynb #f87bee60
 def trained_asking(
     model: str | Path,  # Folder of a model that was trained in its chat template
 ) -> Asking:
@@ -241,6 +241,15 @@ def trained_asking(
     switches = template_switches(recipe.get("template_kwargs") or ())
     system = recipe.get("system") or ""
     return Asking(recipe.get("instruction"), system=system, template_kwargs=switches)
+
+
+def as_trained(
+    model: str | Path,  # Hub id or folder
+    asking: Asking,
+) -> Asking:
+    "What is asked for; where nothing is, what the model was trained with."
+    said = asking != Asking() or trained_in(model) != "chat"
+    return asking if said else trained_asking(model)
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #894714eb
 def _by_model(
@@ -293,8 +302,7 @@ def choose_template(
     template, why, is_base = None, "asked for", False
     if name == "auto":
         template, why, is_base = _by_model(model, tokenizer, tools)
-        if trained_in(model) == "chat" and asking == Asking():
-            asking = trained_asking(model)
+        asking = as_trained(model, asking)
     elif name != "chat":
         template = get_template(name)
     elif tokenizer is None:

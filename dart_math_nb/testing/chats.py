@@ -57,7 +57,7 @@ def random_text(
     "A text of bits of mathematics."
     return "".join(rng.choice(_BITS) for _ in range(rng.randint(1, n))) + rng.choice("37ab")
 
-
+# %% ../../nbs/90_testing/35_chats.ipynb #b6f9afa6
 def _tool_turns(rng: random.Random) -> list[dict]:
     call = {"name": "run", "arguments": {"code": random_text(rng, 3)}}
     ask = {"role": "assistant", "content": random_text(rng, 2)}

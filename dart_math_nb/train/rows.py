@@ -6,15 +6,14 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/rows.html.md"""
 
 # %% auto #0
 __all__ = ['train_source', 'read_train_sets', 'read_train_rows', 'prompt_pair', 'as_rows', 'in_row', 'check_tokens',
-           'train_pairs', 'Texts', 'frame_end', 'recipe_chat', 'run_end', 'train_texts', 'in_pieces',
-           'tokenize_samples', 'with_rows', 'train_tokens']
+           'train_pairs', 'Texts', 'leave_out', 'row_outputs', 'cut_spans', 'frame_end', 'recipe_chat', 'run_end',
+           'train_texts', 'in_pieces', 'tokenize_samples', 'with_rows', 'train_tokens']
 
 # %% ../../nbs/50_train/45_rows.ipynb #1c76bdb1
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,16 @@ import pandas as pd
 from ..data.messages import Refused
 from ..data.reading import Reading
 from ..data.responses import training_rows
+from ..data.segments import output_spans, split_segments
 from ..data.turns import row_turns
 from ..prompts.instruct import Asking, behind_query, template_switches
 from ..prompts.templates import Template, get_template, render
 from ..store.stale import current_set
 from .chat import ChatForm, Unfit, chat_form
 from .config import TrainCfg
-from .control import control_in, control_tokens, has_hidden, hide_control
+from .control import control_in, control_tokens, hide_control
 from .conversations import ChatRules, row_samples
-from .pieces import tokenize_pieces
+from .pieces import Piece, tokenize_pieces
 from .tokens import TokenSet, end_id, tokenize_pairs
 
 # %% ../../nbs/50_train/45_rows.ipynb #99b9fbd4
@@ -95,7 +95,7 @@ def in_row(
     except ValueError as e:
         raise Refused(f"row {i}: {e}") from None
 
-
+# %% ../../nbs/50_train/45_rows.ipynb #9c0d9e5f
 def check_tokens(
     tokens: TokenSet,
     n_rows: int,  # Rows they were made from
@@ -121,7 +121,7 @@ def _query_response(row: Mapping, cfg: TrainCfg) -> tuple[str, str]:
         raise Refused(f"{what}; need template: chat")
     return query, response
 
-
+# %% ../../nbs/50_train/45_rows.ipynb #ab9dfbbb
 def train_pairs(
     rows: Iterable[Mapping] | pd.DataFrame,  # With the query and response fields of `cfg`
     cfg: TrainCfg,
@@ -151,13 +151,49 @@ class Texts:
         "Are samples lists of pieces?"
         return bool(self.samples) and isinstance(self.samples[0], list)
 
-    def leave_out(self, i: int, error: Unfit, unfit: str) -> None:
-        "Count a row. Raises Refused with `unfit='refuse'`."
-        what = f"row {i}: {error.reason} ({error})"
-        if unfit == "refuse":
-            raise Refused(f"{what}; mend the row or use unfit='drop'")
-        self.left_out[error.reason] += 1
-        self.first = self.first or what
+# %% ../../nbs/50_train/45_rows.ipynb #7b9ae537
+def leave_out(
+    texts: Texts,
+    i: int,  # Number of the row, from 0
+    error: Unfit,
+    unfit: str,  # "drop" or "refuse"
+) -> None:
+    "Count a row. Raises Refused with `unfit='refuse'`."
+    what = f"row {i}: {error.reason} ({error})"
+    if unfit == "refuse":
+        raise Refused(f"{what}; mend the row or use unfit='drop'")
+    texts.left_out[error.reason] += 1
+    texts.first = texts.first or what
+
+# %% ../../nbs/50_train/45_rows.ipynb #5ee1fed6
+def row_outputs(
+    row: Mapping,  # Perhaps with segments or outputs
+    response: str,  # Its response
+) -> list[tuple[int, int]]:  # Begin and end of each output, in characters of the response
+    "What of a response no model wrote. Raises Refused for places that are not in it."
+    if isinstance(marks := row.get("segments"), str):
+        split_segments(response, marks)  # Raises for marks of another text
+        return output_spans(marks)
+    spans, at = [tuple(span) for span in row.get("outputs") or ()], 0
+    for span in spans:
+        if len(span) != 2 or not all(type(n) is int for n in span) or not at <= span[0] < span[1]:
+            raise Refused(f"outputs={spans!r:.80}; need pairs of characters, in order")
+        at = span[1]
+    if at > len(response):
+        raise Refused(f"outputs={spans!r:.80}, a response of {len(response)} characters")
+    return spans
+
+# %% ../../nbs/50_train/45_rows.ipynb #c6654fc1
+def cut_spans(
+    text: str,
+    read: Sequence[tuple[int, int]],  # Parts that are not learned, in order
+) -> list[Piece]:  # Without empty pieces
+    "A response in pieces, learned or read."
+    pieces, done = [], 0
+    for a, b in read:
+        pieces += [(text[done:a], True), (text[a:b], False)]
+        done = b
+    return [p for p in (*pieces, (text[done:], True)) if p[0]] or [("", True)]
 
 # %% ../../nbs/50_train/45_rows.ipynb #db7e5985
 def frame_end(
@@ -175,19 +211,28 @@ def frame_end(
         raise Refused(f"{what}; need eos: {closes!r}, or another template")
     return end
 
-
+# %% ../../nbs/50_train/45_rows.ipynb #6cfda802
 def _framed_texts(
     row: Mapping, cfg: TrainCfg, template: Template, controls: Sequence[str], end: str
-) -> tuple[str, str]:
+) -> tuple[str, str] | list[Piece]:
     query, response = _query_response(row, cfg)
-    inside = [t for t in controls if t != end]
+    inside = [t if t != end else "\0" for t in controls]
     found = control_in(query, controls) or control_in(response, inside)
     if found and cfg.control == "refuse":
         raise Unfit("control_token", f"{found!r} in a text; need control: escape, or another text")
-    if found and cfg.control == "escape":
+    pieces, hide = (
+        cut_spans(response, row_outputs(row, response)),
+        found and cfg.control == "escape",
+    )
+    if hide:
         query = hide_control(query, controls)
-        response = hide_control(response, [t if t != end else "\0" for t in controls])
-    return prompt_pair(template, query, response)
+        pieces = [(hide_control(text, inside), learned) for text, learned in pieces]
+    prompt, reply = prompt_pair(template, query, "".join(text for text, _ in pieces))
+    if len(pieces) < 2 and not hide:
+        return prompt, reply
+    space = reply[: len(reply) - sum(len(text) for text, _ in pieces)]
+    pieces[0] = (space + pieces[0][0], pieces[0][1])
+    return [(prompt, False), *pieces]
 
 # %% ../../nbs/50_train/45_rows.ipynb #b7c44fa2
 def recipe_chat(
@@ -223,7 +268,7 @@ def _samples_of(cfg: TrainCfg, tokenizer: Any) -> tuple[Texts, Callable[[Mapping
     closes = tokenizer.convert_ids_to_tokens(end)
     return Texts(end), lambda row: [_framed_texts(row, *how, closes)]
 
-
+# %% ../../nbs/50_train/45_rows.ipynb #195dd8c2
 def train_texts(
     rows: Iterable[Mapping] | pd.DataFrame,  # In any form
     cfg: TrainCfg,
@@ -237,17 +282,20 @@ def train_texts(
             with in_row(i):
                 samples = samples_of(row)
         except Unfit as e:
-            texts.leave_out(i, e, cfg.unfit)
+            leave_out(texts, i, e, cfg.unfit)
             continue
         texts.samples += samples
         texts.rows += [i] * len(samples)
     return in_pieces(texts)
 
-
+# %% ../../nbs/50_train/45_rows.ipynb #ed2414fa
 def in_pieces(texts: Texts) -> Texts:
     "Texts of which none is a pair, where one cannot be."
-    if texts.frame and any(map(has_hidden, chain.from_iterable(texts.samples))):
-        texts.samples = [[(prompt, False), (reply, True)] for prompt, reply in texts.samples]
+    if any(isinstance(sample, list) for sample in texts.samples):
+        texts.samples = [
+            sample if isinstance(sample, list) else [(sample[0], False), (sample[1], True)]
+            for sample in texts.samples
+        ]
     return texts
 
 # %% ../../nbs/50_train/45_rows.ipynb #7d0fbfe9
@@ -267,7 +315,7 @@ def tokenize_samples(
     eos = tokenizer.convert_ids_to_tokens(end)
     return tokenize_pairs(tokenizer, *pairs, max_len, unfit, eos)
 
-
+# %% ../../nbs/50_train/45_rows.ipynb #f707a62a
 def with_rows(
     tokens: TokenSet,  # Of `texts`
     texts: Texts,

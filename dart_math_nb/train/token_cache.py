@@ -73,7 +73,7 @@ def texts_hash(
     learned = ["".join("01"[learn] for _, learn in sample) for sample in texts.samples]
     return text_hash(*flat, learned)
 
-
+# %% ../../nbs/50_train/55_token_cache.ipynb #9a9efa7a
 def cache_key(
     texts: Texts,  # From `train_texts`
     tokenizer: Any,  # Hugging Face tokenizer

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from fastcore.basics import patch
 
 # %% ../../nbs/50_train/15_tokens.ipynb #aa0be3b3
 ANCHORS = ("0", "a", "\n")  # Texts to put before a response; the last that stays apart is taken
@@ -99,12 +100,15 @@ class TokenSet:
             labels[~self.learned[part]] = IGNORE_ID
         return {"input_ids": self.input_ids[part], "labels": labels}
 
-    @property
-    def n_labels(self) -> int:
-        "Tokens that carry a label."
-        if self.learned is not None:
-            return int(self.learned.sum())
-        return len(self.input_ids) - int(self.n_prompt.sum())
+# %% ../../nbs/50_train/15_tokens.ipynb #cb09ced5
+@patch(as_prop=True)
+def n_labels(
+    self: TokenSet,
+) -> int:
+    "Tokens that carry a label."
+    if self.learned is not None:
+        return int(self.learned.sum())
+    return len(self.input_ids) - int(self.n_prompt.sum())
 
 # %% ../../nbs/50_train/15_tokens.ipynb #ef38ea45
 UNFIT = ("empty", "end_inside", "too_long")
