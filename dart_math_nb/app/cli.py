@@ -41,7 +41,9 @@ STAGES = {  # Name -> module and function in this room, line of help
     "show":       ("show.show",                 "Look into a run or a pool: its queries, what became of them, and all their responses."),
     "bias":       ("bias.bias",                 "Which queries train sets are about: coverage and responses per level and fail rate, with intervals."),
     "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
-    "check":      ("pool.check",                "Read a whole pool and say what is damaged; fails when something is."),
+    "check":      ("pool.check",                "Read a whole pool and the queries of its run and say what is damaged; fails when something is."),
+    "sandbox probe": ("sandbox.probe_sandbox",  "Try the walls of the sandbox on this machine: what each refused, or what is missing."),
+    "sandbox run": ("sandbox.run_file",         "Run a program in the sandbox; status, output, time and memory as one line of JSON."),
     "regrade":    ("regrade.regrade",           "Grade the stored responses of a run again, after a reference or the grader was corrected."),
     "compact":    ("pool.compact",              "Merge the small parts of a pool into large ones; safe to kill and to repeat."),
     "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
@@ -58,6 +60,7 @@ GROUPS = {  # First word of several stages -> help
     "batch": "Files of requests for batch APIs, and their results.",
     "difficulty": "Records of how hard queries are.",
     "judge": "A model that says whether two answers are the same, and its controls.",
+    "sandbox": "Programs that a model wrote, behind walls.",
 }
 TOPICS = {  # Of the overview -> stages and groups, in the order of a project
     "start": "demo run benchmarks",
@@ -65,6 +68,7 @@ TOPICS = {  # Of the overview -> stages and groups, in the order of a project
     "pools": "check regrade compact push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",
+    "tools": "sandbox",
 }
 
 # %% ../../nbs/70_app/90_cli.ipynb #a130638f

@@ -32,6 +32,7 @@ TOPICS = {  # Heading -> flags, in this order
     "which rows": "reasoning n-pairs reuse-responses pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted doubtful doubt false-rate known least decided of form no-swap n-controls",
     "how it goes on": "until start-at plan cut no-grade lease shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick tripwire rounds overdraw missing max-requests",
     "what is shown beside": "paper no-paper lm-eval parquet",
+    "what a program may use": "cpu-s memory-mb",
     "further": "set use help",
 }
 WORDS = {  # Last word of a flag -> what stands for its value

@@ -27,10 +27,10 @@ from .printing import telling
 from .queries import Ids, open_queries
 from ..data.fields import Fields
 from ..data.files import folder_revision
+from ..data.filters import draw_queries, filter_queries
 from ..data.gate import json_value
 from ..data.messages import Refused, check_names
 from ..data.plugins import registered
-from ..data.queries import draw_queries, filter_queries
 from ..data.query_sets import LoadedSets
 from ..data.reading import Reading
 from ..data.records import Query, Source, short_hash

@@ -12,7 +12,7 @@ import ctypes
 import os
 import struct
 
-# %% ../../nbs/30_sandbox/20_filter.ipynb #45b6e69a
+# %% ../../nbs/30_sandbox/20_filter.ipynb #257a0be4
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # Kind of machine -> its mark in a filter
 _CALLS = """
 read 0 63; write 1 64; readv 19 65; writev 20 66; pread64 17 67; pwrite64 18 68; preadv 295 69; pwritev 296 70
@@ -23,7 +23,7 @@ readlinkat 267 78; rename 82 -; renameat 264 38; renameat2 316 276; mkdir 83 -; 
 unlink 87 -; unlinkat 263 35; link 86 -; linkat 265 37; symlink 88 -; symlinkat 266 36; truncate 76 45
 ftruncate 77 46; fallocate 285 47; fsync 74 82; fdatasync 75 83; utimensat 280 88; umask 95 166; chmod 90 -
 fchmod 91 52; fchmodat 268 53; sendfile 40 71; dup 32 23; dup2 33 -; dup3 292 24; fcntl 72 25; ioctl 16 29
-pipe 22 -; pipe2 293 59; flock 73 32; mmap 9 222; munmap 11 215; mprotect 10 226; mremap 25 216; madvise 28 233
+pipe 22 -; pipe2 293 59; mmap 9 222; munmap 11 215; mprotect 10 226; mremap 25 216; madvise 28 233
 brk 12 214; msync 26 227; rt_sigaction 13 134; rt_sigprocmask 14 135; rt_sigreturn 15 139
 rt_sigpending 127 136; sigaltstack 131 132; futex 202 98; set_robust_list 273 99; rseq 334 293
 sched_yield 24 124; restart_syscall 219 128; clock_gettime 228 113; clock_getres 229 114; gettimeofday 96 169
@@ -38,8 +38,8 @@ CALLS = {
     )
 }  # Call -> kind of machine -> its number
 
-# %% ../../nbs/30_sandbox/20_filter.ipynb #51809856
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030)  # Copy, flags, locks, copy that closes on exec
+# %% ../../nbs/30_sandbox/20_filter.ipynb #2835d025
+_FCNTL = (0, 1, 2, 3, 4, 1030)  # Copy, flags, copy that closes on exec
 _IOCTL = (0x5401, 0x5450, 0x5451, 0x541B)  # TCGETS, FIONCLEX, FIOCLEX, FIONREAD
 CHOSEN = {"fcntl": (1, _FCNTL), "ioctl": (1, _IOCTL)}  # Call -> which argument, its allowed values
 NULLS = {"prlimit64": (0, 2)}  # Call -> arguments that must be 0

@@ -16,7 +16,7 @@ from ..data.messages import Refused
 from .box import LocalSandbox
 from .protocol import Limits, Outcome
 
-# %% ../../nbs/30_sandbox/36_probe.ipynb #5d6e79fd
+# %% ../../nbs/30_sandbox/36_probe.ipynb #74468f7e
 @dataclass(frozen=True)
 class Attempt:
     "Something that must not succeed."
@@ -57,6 +57,16 @@ ATTEMPTS = (
     Attempt("write outside", "open('/outside', 'w')", says="Read-only file system"),
     Attempt(
         "change the interpreter", "import os\nopen(os.__file__, 'a')", says="Read-only file system"
+    ),
+    Attempt(
+        "change a device",
+        "import os\nopen('/dev/null', 'w').write('x')\nos.chmod('/dev/null', 0o666)",
+        says="Read-only file system",
+    ),
+    Attempt(
+        "lock a file of the machine",
+        "import fcntl\nfcntl.flock(open(fcntl.__file__), 2)",
+        says="PermissionError",
     ),
     Attempt(
         "raise its limits",

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/30_sandbox/warm.html.md"""
 
 # %% auto #0
 __all__ = ['CHANNEL', 'read_exactly', 'read_frame', 'write_frame', 'only_descriptors', 'own_files', 'set_limits',
-           'give_up_rights', 'live', 'fix_addresses', 'warm_up', 'serve']
+           'give_up_rights', 'live', 'fix_addresses', 'warm_up', 'guard_null', 'serve']
 
 # %% ../../nbs/30_sandbox/28_warm.ipynb #765f96cc
 import ctypes
@@ -49,17 +49,15 @@ def write_frame(fd: int, message: dict) -> None:
     while data:
         data = data[os.write(fd, data) :]
 
-# %% ../../nbs/30_sandbox/28_warm.ipynb #8d3619b4
+# %% ../../nbs/30_sandbox/28_warm.ipynb #423c35cf
 CHANNEL = 3  # Descriptor of a child's connection
 
 
 def only_descriptors(connection: int) -> None:
     "Close all descriptors but four."
     os.dup2(connection, 200)
-    for fd in range(3):
-        os.close(fd)
-    os.open("/dev/null", os.O_RDONLY)
-    for _ in range(2):
+    os.closerange(0, 3)
+    for _ in range(3):
         os.open("/tmp", os.O_TMPFILE | os.O_RDWR | os.O_APPEND, 0o600)
     os.dup2(200, CHANNEL)
     os.closerange(CHANNEL + 1, 4096)
@@ -172,7 +170,16 @@ def _children(control: socket.socket, limits: dict, libc: ctypes.CDLL, program: 
             live(fds[0], limits, libc, program)
         os.close(fds[0])
 
-# %% ../../nbs/30_sandbox/28_warm.ipynb #cb147416
+# %% ../../nbs/30_sandbox/28_warm.ipynb #a27ee87d
+_READ_ONLY = 0x20 | 0x1000 | 1 | 2  # Change a bound mount: read-only, no set-user-id
+
+
+def guard_null(libc: ctypes.CDLL) -> None:
+    "Let /dev/null be used, and not be changed."
+    if libc.mount(None, b"/dev/null", None, _READ_ONLY, None):
+        raise OSError(ctypes.get_errno(), "/dev/null cannot be made read-only")
+
+# %% ../../nbs/30_sandbox/28_warm.ipynb #b7a4bde7
 def serve(
     fd: int,  # Of the control connection
     config: str,  # JSON: `modules` to load, `limits`
@@ -180,6 +187,7 @@ def serve(
     "Load, say so, and fork a child for each connection that comes; until the control one ends."
     libc = ctypes.CDLL(None, use_errno=True)
     fix_addresses(libc)
+    guard_null(libc)
     config, program = json.loads(config), seccomp_filter(os.uname().machine)
     for name in config["modules"]:
         importlib.import_module(name)

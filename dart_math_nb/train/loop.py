@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..data.reading import Reading
 from ..store.folder import enter
@@ -30,7 +29,6 @@ from dart_math_nb.train.model import (
     check_model,
     load_model,
     load_tokenizer,
-    pick_attention_for,
     pick_dtype,
     set_end,
 )
@@ -42,8 +40,8 @@ from .token_cache import cached_tokens
 from .tokens import TokenSet, end_id, token_hash
 from dart_math_nb.train.trainer import (
     PackTrainer,
-    ProbeFirst,
     ProgressBar,
+    ProveFirst,
     last_checkpoint,
     make_trainer,
 )
@@ -69,13 +67,14 @@ def pick_collate(
     cfg: TrainCfg,
     shape: Mapping,  # From batch_shape
     tokenizer: Any,  # Hugging Face tokenizer
+    attn: str,  # Attention of the run, as transformers knows it
 ) -> Callable:  # Samples -> batch
     "How the samples of a forward pass are laid out."
     pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, end_id(tokenizer, cfg.eos))
     pad_id = next(i for i in pads if i is not None)
     if cfg.packing == "none":
         return partial(collate_padded, pad_id=pad_id)
-    if cfg.compile or pick_attention_for(cfg) == "dart_flex":
+    if cfg.compile or attn == "dart_flex":
         return partial(collate_packs, row_len=shape["packs_per_forward"] * cfg.room, pad_id=pad_id)
     return collate_packs
 
@@ -85,15 +84,14 @@ def start_model(
     tokens: TokenSet,
     start: tuple[Any, Any] | None,  # Model and tokenizer in memory, in place of cfg.model
     tokenizer: Any,  # Hugging Face tokenizer
-    probe: bool = True,  # Look for leaks now
-) -> Any:  # Model ready to be trained
+) -> tuple[Any, dict]:  # Model ready to be trained; what was proved
     "The model of a run. Raises ValueError when it does not fit tokens or recipe."
     if start and (cfg.new_tokens or cfg.rope != "keep"):
         raise ValueError("new_tokens and rope are for a model that is loaded; got one in memory")
     model = start[0] if start else load_model(cfg, tokenizer)
-    check_model(model, tokens, cfg, probe)
+    proof = check_model(model, tokens, cfg)
     set_end(model, end_id(tokenizer, cfg.eos))
-    return add_adapters(model, cfg)
+    return add_adapters(model, cfg), proof
 
 # %% ../../nbs/50_train/90_loop.ipynb #2b9e9c63
 def finish(
@@ -103,11 +101,12 @@ def finish(
     plan: list,  # From plan_run
     shape: Mapping,  # From batch_shape
     cfg: TrainCfg,
+    proof: Mapping,  # What was shown before the first step
 ) -> TrainResult:
     "Write what was trained, and upload it when the recipe says so."
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # Undo autocast
     log = log_frame(trainer.state.log_history, plan, tokens.seq_lens)
-    save_result(trainer, tokenizer, log, summarize(cfg, tokens, log, shape), cfg)
+    save_result(trainer, tokenizer, log, summarize(cfg, tokens, log, shape, proof), cfg)
     if cfg.push_to_hub and trainer.is_world_process_zero():
         push_model(cfg.out, cfg.push_to_hub)
     return load_result(cfg.out)
@@ -162,12 +161,10 @@ def train(
         tokens, set_of, run = begin_run(cfg, rows, tokenizer, reading, args.process_index == 0)
     if (Path(cfg.out) / "train.json").exists():
         return load_result(cfg.out)
-    late = torch.cuda.is_available() or is_deepspeed_zero3_enabled()
-    model = start_model(cfg, tokens, start, tokenizer, probe=not late)
+    model, proof = start_model(cfg, tokens, start, tokenizer)
     plan = plan_run(tokens.seq_lens, cfg, shape["accumulation"] * n_processes, set_of)
-    collate = pick_collate(cfg, shape, tokenizer)
+    collate = pick_collate(cfg, shape, tokenizer, proof["attn"])
     trainer = make_trainer(model, tokens, plan, cfg, shape["accumulation"], collate, progress, args)
-    if late and cfg.packing != "none":
-        trainer.add_callback(ProbeFirst())
+    trainer.add_callback(first := ProveFirst(tokens, cfg, collate, shape["packs_per_forward"]))
     follow(trainer, cfg, run)
-    return finish(trainer, tokenizer, tokens, plan, shape, cfg)
+    return finish(trainer, tokenizer, tokens, plan, shape, cfg, proof | {"real": first.found})
