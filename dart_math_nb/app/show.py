@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/show.html.md"""
 
 # %% auto #0
 __all__ = ['pick', 'head', 'whole', 'rate_text', 'list_frame', 'mark_columns', 'json_line', 'print_list', 'standing_lines',
-           'response_frame', 'print_query', 'print_audit', 'audit_frame', 'show']
+           'response_frame', 'print_query', 'print_audit', 'audit_frame', 'print_all', 'show']
 
 # %% ../../nbs/70_app/62_show.ipynb #61c2dcdb
 from collections.abc import Sequence
@@ -214,7 +214,6 @@ def print_audit(
 ) -> pd.DataFrame:  # From `audit_table`
     "Print the accepted responses that should be read first."
     from dart_math_nb.report.audit import audit_table
-
     from dart_math_nb.report.look import look_lines
 
     found = audit_table(look, table["query_id"], false_rate)
@@ -244,6 +243,24 @@ def audit_frame(
     frame["signals"] = _left([head(s) or "-" for s in found["signals"]])
     return frame.assign(response=_left([head(r) or "-" for r in found["response"].fillna("")]))
 
+# %% ../../nbs/70_app/62_show.ipynb #a90ec5b2
+def print_all(
+    look,  # `Look`
+    table: pd.DataFrame,  # Queries picked
+    names: Sequence[str],  # Of the marks that picked them
+    n: int,  # Lines at most; 0 for all
+    json: bool,
+    doubtful: bool,  # Accepted responses instead of queries
+    false_rate: float | None,  # With `doubtful`
+) -> pd.DataFrame:  # The queries, or the responses
+    "Print queries, or the audit queue. Raises Refused for a rate without the queue."
+    if doubtful:
+        return print_audit(look, table, n, json, false_rate)
+    if false_rate is not None:
+        raise Refused("--false-rate without --doubtful; need both, or neither")
+    print_list(look, table, names, n, json)
+    return table
+
 # %% ../../nbs/70_app/62_show.ipynb #d1ac1513
 @delegates(pick)
 def show(
@@ -261,13 +278,8 @@ def show(
     from dart_math_nb.report.look import find_query, response_table
 
     look, table, names = pick(run, **kwargs)
-    if false_rate is not None and not doubtful:
-        raise Refused("--false-rate without --doubtful; need both, or neither")
-    if doubtful and query is None:
-        return print_audit(look, table, n, json, false_rate)
     if query is None:
-        print_list(look, table, names, n, json)
-        return table
+        return print_all(look, table, names, n, json, doubtful, false_rate)
     picked = set(table["query_id"])
     one = find_query([q for q in look.queries if q.query_id in picked], query)
     responses = response_table(look, one.query_id)

@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/judge.html.md"""
 __all__ = ['FORMS', 'PROMPT', 'LEAST_RIGHT', 'MOST_UNREAD', 'Form', 'read_judgement', 'Pair', 'Question', 'judge_questions',
            'judge_quality', 'check_judge', 'judge_verdicts', 'agreement']
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #59a2a95a
+# %% ../../nbs/55_evaluate/26_judge.ipynb #2167bbc6
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from ..data.records import Query, Verdict, make_query
 from .metrics import wilson
 from ..grade.verdict import grade_answer
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #4a7383c7
+# %% ../../nbs/55_evaluate/26_judge.ipynb #b2ec617c
 class Form(NamedTuple):
     "How a judge is asked to reply."
 
@@ -36,7 +36,7 @@ def _form(ask: str, pattern: str, yes: str, no: str) -> Form:
         ask, re.compile(pattern, re.IGNORECASE), frozenset(yes.split()), frozenset(no.split())
     )
 
-
+# %% ../../nbs/55_evaluate/26_judge.ipynb #def0060a
 FORMS = {
     "nemo": _form(
         "Reason briefly, then end with one line: Judgement: Yes, or Judgement: No.",
@@ -64,7 +64,7 @@ FORMS = {
     ),
 }
 
-
+# %% ../../nbs/55_evaluate/26_judge.ipynb #1e04ac7a
 def read_judgement(
     reply: str,  # Of the judge, thought left out
     form: str,  # One of FORMS
@@ -78,7 +78,7 @@ def read_judgement(
     word = words[-1] if words else ""
     return True if word in f.yes else False if word in f.no else None
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #cf042513
+# %% ../../nbs/55_evaluate/26_judge.ipynb #a4656888
 class Pair(NamedTuple):
     "What a judge is to decide."
 
@@ -109,7 +109,7 @@ Second answer: {second}
 
 {ask}"""
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #1ed79c77
+# %% ../../nbs/55_evaluate/26_judge.ipynb #18ffc18b
 def _question(pair: Pair, other: str, swapped: bool, form: str, about: tuple) -> Question:
     first, second = (other, pair.ref_ans) if swapped else (pair.ref_ans, other)
     text = PROMPT.format(query=pair.query, first=first, second=second, ask=FORMS[form].ask)
@@ -137,7 +137,7 @@ def judge_questions(
     rng.shuffle(found)
     return found
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #ec5f9082
+# %% ../../nbs/55_evaluate/26_judge.ipynb #bf0cfd8b
 def _controls(pairs: Sequence[Pair], n: int, rng: random.Random, form: str) -> list[Question]:
     found, refs = {}, [p.ref_ans for p in pairs]
     for pair in pairs[:n]:
@@ -152,7 +152,7 @@ def _controls(pairs: Sequence[Pair], n: int, rng: random.Random, form: str) -> l
             found[wrong.query.query_id] = wrong
     return [*found.values()]
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #29771d61
+# %% ../../nbs/55_evaluate/26_judge.ipynb #256cd22f
 LEAST_RIGHT, MOST_UNREAD = 0.8, 0.2  # Lower limit on controls; share of replies that say neither
 
 
@@ -175,7 +175,7 @@ def judge_quality(
     low, high = wilson(found["right"], found["n"].clip(lower=1))
     return found.assign(share=found["right"] / found["n"].clip(lower=1), low=low, high=high)
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #2c929c03
+# %% ../../nbs/55_evaluate/26_judge.ipynb #bd4443ed
 def check_judge(
     quality: pd.DataFrame,  # From `judge_quality`
 ) -> None:
@@ -195,7 +195,7 @@ def check_judge(
                 f"{what} (at least {row['low']:.0%}); need {LEAST_RIGHT:.0%} at the lower limit"
             )
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #07f2f501
+# %% ../../nbs/55_evaluate/26_judge.ipynb #d90ec95b
 def _majority(said: Iterable[bool | None]) -> bool | None:
     heard = [s for s in said if s is not None]
     return None if 2 * sum(heard) == len(heard) else 2 * sum(heard) > len(heard)
@@ -221,7 +221,7 @@ def judge_verdicts(
         found.append(None if same is None else Verdict(same, pair.ans, f"judge:{form}"))
     return found
 
-# %% ../../nbs/55_evaluate/26_judge.ipynb #01966c5c
+# %% ../../nbs/55_evaluate/26_judge.ipynb #50c48326
 def agreement(
     by_rule: Sequence[bool],  # Verdicts of the rules
     by_judge: Sequence[Verdict | None],

@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/audit.html.md"""
 # %% auto #0
 __all__ = ['AUDIT_COLUMNS', 'audit_table']
 
-# %% ../../nbs/60_report/56_audit.ipynb #e300d3e4
+# %% ../../nbs/60_report/56_audit.ipynb #5c9ab704
 from collections.abc import Iterable
 
 import pandas as pd
@@ -19,19 +19,8 @@ from ..sets.doubtful import doubt_table
 from ..sets.noise import wrong_shares
 from ..store.pool import read_pool
 
-# %% ../../nbs/60_report/56_audit.ipynb #6493fa32
-AUDIT_COLUMNS = (
-    "query_id",
-    "trial",
-    "level",
-    "pass_rate",
-    "sets",
-    "doubt",
-    "signals",
-    "wrong",
-    "ans",
-    "response",
-)
+# %% ../../nbs/60_report/56_audit.ipynb #6957c929
+AUDIT_COLUMNS = "query_id trial level pass_rate sets doubt signals wrong ans response".split()
 
 
 def audit_table(
@@ -45,18 +34,13 @@ def audit_table(
     wanted = [q for q in table.index if only is None or q in only]
     counts = table[["n_draws", "n_correct"]].set_axis(["n_trials", "n_correct"], axis=1)
     places = in_sets(look, wanted)
-    parts = [
-        _audited(look, part, table, counts, places, false_rate)
-        for part in batches(wanted, lambda q: 1, 500, 500)
-    ]
-    found = pd.concat(parts or [pd.DataFrame(columns=AUDIT_COLUMNS)], ignore_index=True)
+    some = batches(wanted, lambda q: 1, 500, 500)
+    parts = [_audited(look, part, table, counts, places, false_rate) for part in some]
+    found = pd.concat(parts or [pd.DataFrame(columns=AUDIT_COLUMNS)])
     order = ["doubt", "pass_rate", "query_id", "trial"]
-    found = found.sort_values(
-        order, ascending=[False, True, True, True], na_position="last", kind="stable"
-    )
-    return found.reset_index(drop=True)
+    return found.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
 
-# %% ../../nbs/60_report/56_audit.ipynb #45cc248e
+# %% ../../nbs/60_report/56_audit.ipynb #ce794a82
 def _audited(
     look: Look, query_ids: list[str], table, counts, places: dict, false_rate
 ) -> pd.DataFrame:
@@ -72,4 +56,4 @@ def _audited(
     for name in ("level", "pass_rate"):
         rows[name] = rows["query_id"].map(table[name])
     share = wrong_shares(counts, false_rate) if false_rate is not None else pd.Series(dtype=float)
-    return rows.assign(wrong=rows["query_id"].map(share).astype(float))[list(AUDIT_COLUMNS)]
+    return rows.assign(wrong=rows["query_id"].map(share).astype(float))[AUDIT_COLUMNS]

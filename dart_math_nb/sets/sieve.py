@@ -49,7 +49,7 @@ class Sieve:
             what = "without a rule about lengths"
             raise Refused(f"--tokenizer {self.tokenizer} {what}; need longer=N or shorter=N")
 
-
+# %% ../../nbs/45_sets/13_sieve.ipynb #ce2a31be
 def read_sieve(
     leave_out: list[str] | None = None,  # Rules, such as "near" or "longer=2048"
     tokenizer: str | None = None,  # Of the student

@@ -100,9 +100,7 @@ def cut_sets(
     pool, queries = pool or RunFolder(run).path("pool"), _queries_of(run, pool, queries)
     how = _how(distinct, avoid, partial, sieve) | dict(note)
     sets, cards, wanted = _cut(pool, source_id, queries, strategies, partial, reasoning, sieve)
-    sets, gone = _sieved(
-        *_clean(sets, distinct, avoid, sieve), sieve, wanted, cards, run, pool, queries
-    )
+    sets, gone = _sieved(sets, distinct, avoid, sieve, wanted, cards, run, pool, queries)
     sets, how["equal_seed"] = _equalized(sets, equal, seed, n_rows)
     sets = _write_sets(RunFolder(run), sets, cards, how, gone, pool)
     return write_wrong(run, sets, strategies, pool, queries, source_id, partial, reasoning)
@@ -180,8 +178,9 @@ def without_paraphrases(
 _HALF = ".rules"  # Below train_set
 
 
-def _sieved(sets: Mapping, lost: Mapping, sieve: Sieve, wanted, cards, run, pool, queries) -> tuple:
+def _sieved(sets, distinct, avoid, sieve: Sieve, wanted, cards, run, pool, queries) -> tuple:
     "Rows of each set that stay; what it lost to overlap, to rules and to doubt."
+    sets, lost = _clean(sets, distinct, avoid, sieve)
     kept, gone, half = {}, {}, RunFolder(run).path("train_set") / _HALF
     for name, frame in sets.items():
         kept[name], facts, gone[name] = sieved(frame, sieve, wanted[name], half)
