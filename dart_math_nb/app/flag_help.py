@@ -27,6 +27,7 @@ TOPICS = {  # Heading -> flags, in this order
     "what is stated of a check": "alpha power delta level-delta max-draws per-batch every-level",
     "who answers": "engine provider model responses base-url option template n-shots system-message instruction instruction-in chat-template-kwargs split-thought",
     "how it answers": "temperature top-p max-tokens max-in-flight n-draws seed seeds retries timeout",
+    "programs": "tools max-calls tool-output tool-limit answer-from-output",
     "how many responses": "strategy k budget utility gamma weight worth-per price-per-mtok max-trials n-pilot rounding no-cover distinct min-yield give-up agree k-wrong fail-rates-from fail-rates-source foreign prior",
     "what is compared": "target by halve error",
     "which rows": "reasoning n-pairs reuse-responses pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted doubtful doubt false-rate known least decided of form no-swap n-controls",

@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/labels.html.md"""
 # %% auto #0
 __all__ = ['vote_draws', 'file_draws', 'label', 'write_labels', 'label_summary', 'suspects', 'print_suspects']
 
-# %% ../../nbs/70_app/46_labels.ipynb #2d322e14
+# %% ../../nbs/70_app/46_labels.ipynb #b096089b
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..store.known import known_queries
 from ..store.pool import read_pool
 from ..store.run import pool_of, run_of
 
-# %% ../../nbs/70_app/46_labels.ipynb #baf11f03
+# %% ../../nbs/70_app/46_labels.ipynb #3bbc10a5
 _DRAWN = ["query_id", "source_id", "trial", "ans", "correct", "error"]
 
 
@@ -48,7 +48,7 @@ def vote_draws(
     frame = read_pool(pool_of(source), _DRAWN, [q.query_id for q in queries])
     return vote_keys(frame, queries), queries
 
-# %% ../../nbs/70_app/46_labels.ipynb #e08e29e1
+# %% ../../nbs/70_app/46_labels.ipynb #10341130
 def file_draws(
     source: str,  # File of responses
     on_bad: str = "drop",  # Bad rows: drop, stop, or a share
@@ -70,7 +70,7 @@ def file_draws(
         rows.append([*key, trials[key], *_graded(item, q)])
     return vote_keys(pd.DataFrame(rows, columns=_DRAWN), queries.values()), [*queries.values()]
 
-# %% ../../nbs/70_app/46_labels.ipynb #b869692a
+# %% ../../nbs/70_app/46_labels.ipynb #7b709cf2
 def _graded(item, query: Query) -> tuple:
     "Answer, verdict and error of a response."
     if item.finish_reason == "length" or not item.response:
@@ -80,7 +80,7 @@ def _graded(item, query: Query) -> tuple:
     v = grade_response(item.response, query.ref_ans, query.query)
     return v.ans, v.correct, v.error
 
-# %% ../../nbs/70_app/46_labels.ipynb #d14466e4
+# %% ../../nbs/70_app/46_labels.ipynb #99c5a847
 def label(
     source: str,  # Run, pool or file of responses whose queries lack references
     *,
@@ -103,7 +103,7 @@ def label(
     print_table(label_summary(table), folder)
     return table
 
-# %% ../../nbs/70_app/46_labels.ipynb #b832dea2
+# %% ../../nbs/70_app/46_labels.ipynb #38c57aa2
 def write_labels(
     folder: Path,
     queries: list[Query],  # With labels
@@ -115,7 +115,7 @@ def write_labels(
     columns = ["query_id", "why", "n_votes", "n_second", "n_draws"]
     write_jsonl(folder / "abstained.jsonl", lost[columns].to_dict("records"))
 
-# %% ../../nbs/70_app/46_labels.ipynb #2f1a9e1a
+# %% ../../nbs/70_app/46_labels.ipynb #82b8bfa1
 def _bare(query: Query) -> Query:
     return Query(query.query_id, query.benchmark, query.query, "", query.meta)
 
@@ -126,7 +126,7 @@ def _with_references(frame: pd.DataFrame, queries: Sequence[Query]) -> pd.DataFr
         raise Refused("--known: no query has a reference; need graded responses")
     return frame[frame["query_id"].isin(known)]
 
-# %% ../../nbs/70_app/46_labels.ipynb #7f73df43
+# %% ../../nbs/70_app/46_labels.ipynb #414b8a17
 def label_summary(
     table: pd.DataFrame,  # From `label_queries`
 ) -> pd.DataFrame:  # what, queries, share, confidence (mean)
@@ -138,7 +138,7 @@ def label_summary(
     found = found.rename(columns={"size": "queries", "mean": "confidence"})
     return found.assign(share=found["queries"] / len(table)).sort_values("queries", ascending=False)
 
-# %% ../../nbs/70_app/46_labels.ipynb #ceab1f07
+# %% ../../nbs/70_app/46_labels.ipynb #c17d9232
 def suspects(
     run: str,  # Run, pool, or file of responses; draws of all its models vote
     *,
@@ -162,7 +162,7 @@ def suspects(
     print_suspects(table.head(n) if n else table, queries, len(table))
     return table
 
-# %% ../../nbs/70_app/46_labels.ipynb #3c13e608
+# %% ../../nbs/70_app/46_labels.ipynb #55ed6f86
 def print_suspects(
     table: pd.DataFrame,  # From `evaluate.suspects`, or its head
     queries: Sequence[Query],

@@ -18,11 +18,13 @@ from .templates import Template, template_hash
 # %% ../../nbs/25_prompts/15_instruct.ipynb #34b4c2c4
 INSTRUCTIONS = {  # Name -> what is said
     "boxed": "Please reason step by step, and put your final answer within \\boxed{}.",
+    "tools": "Please integrate natural language reasoning with programs to solve the problem above, "
+    "and put your final answer within \\boxed{}.",
     "none": "",
 }
 PLACES = ("user", "system")  # Behind the query, or in the system message
 
-
+# %% ../../nbs/25_prompts/15_instruct.ipynb #970f5606
 @dataclass(frozen=True)
 class Asking:
     "What a model is told besides the query. Raises Refused for an unknown name or place."

@@ -31,6 +31,7 @@ class TrainCfg:
     eos: str | None = None  # Token that ends a response; None for the tokenizer's own
     max_len: int | None = None  # Longest sample, tokens; None for the room of a pack
     unfit: str = "drop"  # Rows that cannot be trained on: "drop" counts them, "refuse" raises
+    max_left_out: float = 0.01  # Share of rows that may be left out, in [0, 1]; more is refused
     packing: str = "best_fit"  # One of PACKINGS (paper: "next_fit")
     room: int = 4096  # Tokens per pack (paper: 4096)
     # What is done to the model first; nothing of it happens unless asked for
@@ -105,6 +106,8 @@ def check_cfg(
             raise ValueError(f"{name}={value!r}; need one of {allowed}")
     if not 0 <= cfg.warmup_ratio < 1:
         raise ValueError(f"warmup_ratio={cfg.warmup_ratio}; need a share in [0, 1)")
+    if not 0 <= cfg.max_left_out <= 1:
+        raise ValueError(f"max_left_out={cfg.max_left_out}; need a share in [0, 1]")
     if (cfg.max_len or 0) > cfg.room:
         raise ValueError(f"max_len={cfg.max_len} is more than room={cfg.room}; need room for it")
     get_template(cfg.template)
@@ -126,7 +129,7 @@ def check_lists(
         )
 
 # %% ../../nbs/50_train/35_config.ipynb #4b156765
-ASIDE = ("out", "n_workers", "token_cache", "report_to", "push_to_hub")
+ASIDE = ("out", "max_left_out", "n_workers", "token_cache", "report_to", "push_to_hub")
 
 
 def deciding(

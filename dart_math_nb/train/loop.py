@@ -32,6 +32,7 @@ from dart_math_nb.train.model import (
     pick_dtype,
     set_end,
 )
+from .outlook import check_left_out
 from .plan import plan_run
 from .result import TrainResult, load_result, log_frame, save_result, summarize
 from .rows import read_train_sets
@@ -121,6 +122,7 @@ def begin_run(
 ) -> tuple[TokenSet, np.ndarray | None, Path]:  # Tokens, train set of each, folder of the run
     "Read the data and enter the folder. Raises ValueError when it was made with something else."
     tokens, set_of = run_tokens(cfg, rows, tokenizer, reading)
+    check_left_out(tokens, cfg.max_left_out)
     run = enter(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
     if reading.sources and first:
         reading.save(cfg.out)

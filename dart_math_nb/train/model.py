@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/model.html.md"""
 
 # %% auto #0
 __all__ = ['pick_dtype', 'attentions_for', 'load_part', 'load_tokenizer', 'n_positions', 'stretch_positions', 'mean_rows',
-           'load_model', 'load_start', 'set_end', 'add_adapters', 'check_model']
+           'load_model', 'load_start', 'set_end', 'add_adapters', 'prove_run', 'check_model']
 
 # %% ../../nbs/50_train/65_model.ipynb #dc743c90
 import math
@@ -167,6 +167,18 @@ def add_adapters(
         torch.manual_seed(cfg.seed)
         return peft.get_peft_model(model, lora)
 
+# %% ../../nbs/50_train/65_model.ipynb #869fc263
+def prove_run(
+    config: Any,  # Of the model
+    seq_lens: Any,  # Tokens of each sample, [n_samples]
+    cfg: TrainCfg,
+) -> dict:  # What was proved: attn, small, passed_over
+    "The attention of a run. Raises ValueError when none is right for its model and samples."
+    longest, padded = int(seq_lens.max()), cfg.packing == "none"
+    n_row = longest if padded else (cfg.packs_per_forward or cfg.batch_size) * cfg.room
+    reach = {"n_longest": longest, "n_row": n_row}
+    return prove_attention(config, attentions_for(cfg), padded, cfg.compile, **reach)
+
 # %% ../../nbs/50_train/65_model.ipynb #c5bdc9b1
 def check_model(
     model: Any,  # Causal language model of transformers
@@ -185,9 +197,6 @@ def check_model(
             f"{cfg.model}: {n_max} positions, longest sample {longest}; "
             "lower max_len, or stretch them with rope='linear'"
         )
-    padded = cfg.packing == "none"
-    n_row = longest if padded else (cfg.packs_per_forward or cfg.batch_size) * cfg.room
-    names, reach = attentions_for(cfg), {"n_longest": longest, "n_row": n_row}
-    proof = prove_attention(model.config, names, padded, cfg.compile, **reach)
+    proof = prove_run(model.config, tokens.seq_lens, cfg)
     model.set_attn_implementation(proof["attn"])
     return proof
