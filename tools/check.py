@@ -530,6 +530,19 @@ def check_readme(root: Path) -> Iterator[str]:
         yield f"{name}: not what nbs/index.ipynb gives; run python tools/readme.py"
 
 
+READERS = ("named_parts", "run_parts", "command_line", "ArgumentParser")  # Of a command line
+
+
+def check_benches(root: Path) -> Iterator[str]:
+    "Every script in bench/ answers --help and refuses words that it does not know."
+    for path in sorted((root / "bench").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(tree)}
+        runs = any(isinstance(n, ast.If) and "__main__" in ast.dump(n.test) for n in tree.body)
+        if runs and names.isdisjoint(READERS):
+            yield f"bench/{path.name}: reads no command line; use named_parts of bench/parts.py"
+
+
 CHECKS = {
     f.__name__.removeprefix("check_"): f
     for f in (
@@ -551,6 +564,7 @@ CHECKS = {
         check_readme,
         check_sentences,
         check_titles,
+        check_benches,
     )
 }
 
