@@ -14,14 +14,16 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..data.messages import need, refusing
+from ..data.gate import LIMITS, read_text
+from ..data.messages import Refused, need, refusing
 from .config import TrainCfg
 from .kernels import available_attentions, pick_attention
 from .proof import prove_attention
-from .tokens import TokenSet, end_id
+from .rows import run_end
+from .tokens import TokenSet
 
 # %% ../../nbs/50_train/65_model.ipynb #76f6606d
 def pick_dtype(
@@ -63,10 +65,16 @@ def load_tokenizer(
 ) -> Any:  # Hugging Face tokenizer
     "The tokenizer of a run. Raises ValueError when it cannot be loaded or has no end token."
     tokenizer = load_part(AutoTokenizer, cfg)
+    have = tokenizer.get_vocab()
+    if known := [t for t in (*cfg.new_tokens, *cfg.visible_tokens) if t in have]:
+        raise Refused(f"{cfg.model}: {known} are tokens already; need new ones, or none")
     tokenizer.add_special_tokens({"additional_special_tokens": list(cfg.new_tokens)})
-    end_id(tokenizer, cfg.eos)
-    if cfg.eos is not None:
-        tokenizer.eos_token = cfg.eos
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in cfg.visible_tokens])
+    if cfg.chat_template:
+        tokenizer.chat_template = read_text(cfg.chat_template, LIMITS.settings)
+    end = tokenizer.convert_ids_to_tokens(run_end(cfg, tokenizer))
+    if cfg.template != "chat" or "eos_token" not in str(tokenizer.get_chat_template()):
+        tokenizer.eos_token = end
     return tokenizer
 
 # %% ../../nbs/50_train/65_model.ipynb #b937cbc0
@@ -125,8 +133,8 @@ def load_model(
     if cfg.rope == "linear":
         stretch_positions(config, cfg.max_len or cfg.room)
     model = load_part(AutoModelForCausalLM, cfg, config=config, dtype=torch.float32)
-    if cfg.new_tokens:
-        new = tokenizer.convert_tokens_to_ids(list(cfg.new_tokens))
+    if added := (*cfg.new_tokens, *cfg.visible_tokens):
+        new = tokenizer.convert_tokens_to_ids(list(added))
         mean_rows(model, min(new), max(new) + 1)
     return model
 
