@@ -8,7 +8,6 @@ against the problems that were asked, with fail rates over those models. Writes 
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 import warnings
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from parts import named_parts
 
 from dart_math_nb.data.files import read_rows, write_jsonl
 from dart_math_nb.data.load import data_folder
@@ -161,10 +161,8 @@ PARTS = {"real": real, "coverage": coverage, "speed": speed}
 
 
 def main(names: list[str]) -> None:
-    if wrong := [n for n in names if n not in PARTS]:
-        raise SystemExit(f"unknown part {wrong[0]!r}; need one of {', '.join(PARTS)}")
     old = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in names or PARTS:
+    for name in names:
         start = time.perf_counter()
         old[name] = PARTS[name]()
         print(f"{name}: {time.perf_counter() - start:.0f} s")
@@ -173,4 +171,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(named_parts(__doc__, PARTS))

@@ -24,6 +24,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from parts import named_parts
 
 from dart_math_nb.data.files import read_rows
 from dart_math_nb.data.load import data_folder
@@ -562,7 +563,7 @@ PARTS |= {"miniature": miniature, "speed": speed, "kills": kills}
 
 
 def main(names: list[str]) -> None:
-    for name in names or PARTS:
+    for name in names:
         if name in ("utility", "pilot", "small", "tokens") and not data_folder():
             print(f"{name}: skipped, no data folder")
             continue
@@ -580,4 +581,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    worker(*sys.argv[2:]) if sys.argv[1:2] == ["worker"] else main(sys.argv[1:])
+    worker(*sys.argv[2:]) if sys.argv[1:2] == ["worker"] else main(named_parts(__doc__, PARTS))

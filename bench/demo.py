@@ -7,13 +7,13 @@ import json
 import os
 import platform
 import resource
-import sys
 import tempfile
 import time
 from datetime import date
 from pathlib import Path
 
 import torch
+from parts import command_line
 
 from dart_math_nb.data.files import write_json
 from dart_math_nb.demo.pipeline import run_demo
@@ -56,5 +56,10 @@ def main(run: Path) -> None:
 
 
 if __name__ == "__main__":
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="to run in; one that is gone afterwards"
+    )
+    folder = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as tmp:
-        main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tmp) / "demo")
+        main(folder or Path(tmp) / "demo")

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-import sys
 import tempfile
 import time
 import warnings
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from parts import named_parts
 
 from dart_math_nb.app.exchange import export, import_responses
 from dart_math_nb.app.sets import curate
@@ -266,7 +266,7 @@ PARTS = {"unbiased": unbiased, "coverage": coverage, "shrinkage": shrinkage, "pu
 
 def main(names: list[str]) -> None:
     found = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in names or PARTS:
+    for name in names:
         start = time.time()
         if (part := PARTS[name]()) is not None:
             found[name] = {
@@ -278,4 +278,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(named_parts(__doc__, PARTS))

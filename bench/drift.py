@@ -9,13 +9,13 @@ data folder (files of measured pass rates) and is skipped without it. Writes ben
 import json
 import os
 import platform
-import sys
 import time
 from collections import Counter
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+from parts import named_parts
 from plan import rate_files
 from scipy.special import expit, logit
 from scipy.stats import norm
@@ -227,7 +227,7 @@ def main(names: list[str]) -> None:
     if not data_folder():
         print("skipped, no data folder")
         return
-    for name in names or PARTS:
+    for name in names:
         start = time.time()
         part = PARTS[name]() | {"seconds": round(time.time() - start)}
         found = json.loads(OUT.read_text()) if OUT.exists() else {}
@@ -241,4 +241,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(named_parts(__doc__, PARTS))

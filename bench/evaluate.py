@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from parts import named_parts
 from scipy import stats
 
 from dart_math_nb.data.files import write_json
@@ -167,4 +168,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    named_parts(__doc__)
     main()

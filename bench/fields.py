@@ -13,6 +13,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from parts import command_line
+
 OUT = Path(__file__).parent / "results" / "fields.json"
 FILES = {
     "problem/answer/response": {"problem": "1+1?", "answer": "2", "response": "\\boxed{2}"},
@@ -95,10 +97,10 @@ def refusals(package: Path) -> list[list[str]]:
     return [json.loads(line) for line in lines]
 
 
-def main() -> None:
+def main(before: Path | None) -> None:
     "Measure, print and store."
     checkouts = {"now": Path(__file__).resolve().parents[1]}
-    checkouts |= {"before": Path(sys.argv[1])} if len(sys.argv) > 1 else {}
+    checkouts |= {"before": before} if before else {}
     result = json.loads(OUT.read_text()) if OUT.exists() else {}
     result["date"] = date.today().isoformat()
     for when, package in checkouts.items():
@@ -116,4 +118,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = command_line(__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="a checkout to compare with")
+    main(parser.parse_args().folder)

@@ -9,13 +9,13 @@ played 16 times with and without the stop, on the same draws. Writes bench/resul
 import json
 import os
 import platform
-import sys
 import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+from parts import named_parts
 
 from dart_math_nb.data.files import read_rows
 from dart_math_nb.data.load import data_folder
@@ -109,4 +109,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    named_parts(__doc__)
+    main()

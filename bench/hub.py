@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from parts import named_parts
 
 from dart_math_nb.data.catalog import BENCHMARKS
 from dart_math_nb.data.files import read_rows
@@ -209,4 +210,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    named_parts(__doc__)
     main()

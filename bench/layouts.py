@@ -25,6 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
+from parts import named_parts
 
 sys.path.insert(0, str(Path(__file__).parent))
 OUT = Path(__file__).parent / "results" / "layouts.json"
@@ -523,13 +524,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as tmp:
         os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
         os.environ["HF_HOME"] = f"{tmp}/home"
-        start, names = time.perf_counter(), sys.argv[1:] or list(LAYOUTS)
+        start, names = time.perf_counter(), named_parts(__doc__, LAYOUTS)
         rows = try_all(Path(tmp), names)
     tries = [row[s] for row in rows for s in STAGES if s in row]
     good = sum(t == "same rows" for t in tries)
     summary = f"{good} of {len(tries)}: {len(rows)} layouts through each stage that can use them"
     print(summary)
-    if not sys.argv[1:]:
+    if names == list(LAYOUTS):
         result = {"date": date.today().isoformat(), "machine": platform.machine()}
         result |= {"summary": summary, "seconds": round(time.perf_counter() - start), "rows": rows}
         OUT.write_text(json.dumps(result, indent=2) + "\n")

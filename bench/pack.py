@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from parts import named_parts
 
 from dart_math_nb.data.files import write_json
 from dart_math_nb.data.load import data_folder
@@ -123,4 +124,5 @@ def main() -> None:
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    named_parts(__doc__)
     main()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 from datasets import load_dataset
+from parts import named_parts
 from rl import END, tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer
@@ -120,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    named_parts(__doc__)
     main()

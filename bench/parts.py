@@ -8,11 +8,35 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
 from dart_math_nb.data.files import read_json, write_json
+
+
+def command_line(
+    about: str,  # Documentation of the script
+) -> argparse.ArgumentParser:
+    "A parser whose `--help` is the documentation of the script."
+    return argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+
+
+def named_parts(
+    about: str,  # Documentation of the script
+    parts: Iterable[str] = (),  # That there are; none for a script that measures one thing
+    default: Iterable[str] | None = None,  # When none is named; None for all
+) -> list[str]:  # In the order in which they were named
+    "The parts that the command line names. Ends the script for `--help`, and for what is no part."
+    parser, parts = command_line(about), list(parts)
+    default = parts if default is None else list(default)
+    if parts:
+        one = f"of {', '.join(parts)} ({'all' if default == parts else ', '.join(default)})"
+        parser.add_argument("parts", nargs="*", metavar="PART", help=one)
+    wanted = getattr(parser.parse_args(), "parts", None) or default
+    if unknown := set(wanted) - set(parts):
+        parser.error(f"unknown part {min(unknown)!r}; need some of {', '.join(parts)}")
+    return wanted
 
 
 def run_parts(
@@ -22,12 +46,7 @@ def run_parts(
     needs: Mapping[str, str] | None = None,  # Part -> package without which it is left out
 ) -> None:
     "Command line of a benchmark: run the parts that are named, or all."
-    how = {"description": about, "formatter_class": argparse.RawTextHelpFormatter}
-    parser = argparse.ArgumentParser(**how)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
-    wanted = parser.parse_args().parts or list(parts)
-    if unknown := set(wanted) - parts.keys():
-        parser.error(f"unknown part {min(unknown)!r}; need some of {', '.join(parts)}")
+    wanted = named_parts(about, parts)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     for name in wanted:
         need = (needs or {}).get(name)

@@ -12,7 +12,6 @@ import importlib
 import inspect
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -20,6 +19,8 @@ from itertools import product
 from pathlib import Path
 from re import _constants as K
 from re import _parser
+
+from parts import command_line
 
 from dart_math_nb.data.files import write_json
 from dart_math_nb.grade.read.fold import fold, fold_white
@@ -285,9 +286,9 @@ def folded(module: str) -> Callable[[str], str]:
     return fold if module.startswith("grade.") else str
 
 
-def main() -> None:
+def main(modules: list[str]) -> None:
     rows = []
-    for module, name, pattern, hows in patterns(sys.argv[1:]):
+    for module, name, pattern, hows in patterns(modules):
         row = {"module": module, "name": name, "ways": hows, **worst(pattern, hows, folded(module))}
         rows.append(row)
         if row["growth"] > MAX_GROWTH and not _short(row):
@@ -298,7 +299,7 @@ def main() -> None:
     print(
         f"{len(rows)} patterns, {len(offenders)} that grow by more than {MAX_GROWTH} per doubling"
     )
-    if not sys.argv[1:]:
+    if not modules:
         out = {
             "measured": str(date.today()),
             "python": platform.python_version(),
@@ -312,4 +313,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", help="such as dart_math_nb.grade.verdict (all)"
+    )
+    main(parser.parse_args().modules)

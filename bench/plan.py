@@ -10,12 +10,12 @@ bench/results/plan.json.
 import json
 import os
 import platform
-import sys
 import time
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+from parts import named_parts
 
 from dart_math_nb.data.files import read_rows
 from dart_math_nb.data.load import data_folder
@@ -194,7 +194,7 @@ def main(names: list[str]) -> None:
         print("skipped, no data folder")
         return
     found = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in names or PARTS:
+    for name in names:
         start = time.time()
         part = PARTS[name]()
         found[name] = {"date": str(date.today()), "seconds": round(time.time() - start, 1)} | part
@@ -203,4 +203,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(named_parts(__doc__, PARTS))

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from parts import named_parts
 
 from dart_math_nb.data.files import write_json
 from dart_math_nb.data.load import data_folder
@@ -187,12 +188,14 @@ def measure_keep_wrong() -> dict:
     return found | {"saved": round(1 - found["part_counts"] / found["part_text"], 3)}
 
 
+JOBS = {"resume": measure_resume, "append": measure_append, "keep_wrong": measure_keep_wrong}
+JOBS |= {"large": measure_large}
+
+
 def main(which: list[str]) -> None:
     "Measure what is named, keep the rest of the results."
     old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    jobs = {"resume": measure_resume, "append": measure_append, "keep_wrong": measure_keep_wrong}
-    jobs |= {"large": measure_large}
-    new = {name: jobs[name]() for name in which or jobs}
+    new = {name: JOBS[name]() for name in which}
     cores = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     facts = {"date": date.today().isoformat(), "machine": cores, "fsync_ms": fsync_ms()}
     write_json(RESULTS, old | facts | new)
@@ -200,4 +203,4 @@ def main(which: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(named_parts(__doc__, JOBS))

@@ -11,12 +11,12 @@ import json
 import os
 import platform
 import random
-import sys
 import tempfile
 import time
 from datetime import date
 from pathlib import Path
 
+from parts import named_parts
 from sampler import (
     PLACES,
     forked,
@@ -133,7 +133,7 @@ PARTS = {"kill": kill, "shards": shards, "overdraw": overdraw, "agree": agree}
 
 def main(names: list[str]) -> None:
     found = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in names or PARTS:
+    for name in names:
         start = time.time()
         part = PARTS[name]()
         found[name] = {
@@ -148,4 +148,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(named_parts(__doc__, PARTS))

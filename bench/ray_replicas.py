@@ -18,12 +18,13 @@ import os
 import platform
 import resource
 import signal
-import sys
 import tempfile
 import time
 import warnings
 from datetime import date
 from pathlib import Path
+
+from parts import named_parts
 
 import dart_math_nb
 from dart_math_nb.data.records import Source, Verdict
@@ -217,7 +218,7 @@ PARTS = {
 def main() -> None:
     "Measure the parts that are named, or all but vllm."
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in sys.argv[1:] or [n for n in PARTS if n != "vllm"]:
+    for name in named_parts(__doc__, PARTS, [n for n in PARTS if n != "vllm"]):
         facts = {
             "date": str(date.today()),
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",

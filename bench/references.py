@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
+from parts import named_parts
 
 from dart_math_nb.data.catalog import BENCHMARKS
 from dart_math_nb.data.files import write_json
@@ -37,4 +38,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    named_parts(__doc__)
     main()

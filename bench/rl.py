@@ -457,24 +457,28 @@ def measure(name: str, folder: Path, source: str | None) -> dict:
     return found | json.loads((data / "found.json").read_text())
 
 
-def main(words: list[str]) -> None:
-    if words[:1] == ["--inside"]:
-        return run_inside(words[1], Path(words[2]))
-    sources = dict(
-        w.split("=", 1) for f, w in zip(words, words[1:], strict=False) if f == "--source"
+def main() -> None:
+    if sys.argv[1:2] == ["--inside"]:
+        return run_inside(sys.argv[2], Path(sys.argv[3]))
+    from parts import command_line  # the environments of the trainers are not to see it
+
+    parser = command_line(__doc__)
+    parser.add_argument("folder", type=Path, help="for environments, outside the repository")
+    parser.add_argument(
+        "trainers", nargs="*", metavar="TRAINER", help=f"of {', '.join(INSIDE)} (all)"
     )
-    plain = [
-        w for w in words if w != "--source" and w not in [f"{k}={v}" for k, v in sources.items()]
-    ]
-    if not plain or (wrong := [n for n in plain[1:] if n not in INSIDE]):
-        raise SystemExit(
-            f"need a folder, then any of {', '.join(INSIDE)}; got {wrong if plain else words}"
-        )
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="TRAINER=PATH", help="a checkout"
+    )
+    args = parser.parse_args()
+    sources = dict(one.split("=", 1) for one in args.source)
+    if wrong := set(args.trainers) - INSIDE.keys():
+        parser.error(f"unknown trainer {min(wrong)!r}; need some of {', '.join(INSIDE)}")
     old = json.loads(OUT.read_text()) if OUT.exists() else {"trainers": {}}
-    if len(plain) == 1:
+    if not args.trainers:
         old["real"] = real()
-    for name in plain[1:] or INSIDE:
-        old["trainers"][name] = measure(name, Path(plain[0]).resolve(), sources.get(name))
+    for name in args.trainers or INSIDE:
+        old["trainers"][name] = measure(name, args.folder.resolve(), sources.get(name))
         print(name, old["trainers"][name], flush=True)
         old |= {"n_rows": N_ROWS, "date": str(date.today()), "python": platform.python_version()}
         old |= {"n_cpu": os.cpu_count()}
@@ -482,4 +486,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

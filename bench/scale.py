@@ -16,6 +16,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from parts import named_parts
+
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 SIZES = {
     "short": (2_000, (250_000, 500_000, 1_000_000)),
@@ -110,7 +112,7 @@ def keep(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    for kind in sys.argv[1:] or SIZES:
+    for kind in named_parts(__doc__, SIZES):
         n_chars, sizes = SIZES[kind]
         for n_draws in sizes:
             keep(one_size(n_chars, n_draws))

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -18,6 +17,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from parts import named_parts
 from plan import rate_files
 from scipy import stats
 
@@ -233,7 +233,7 @@ PARTS = {"simulated": simulated, "command": command, "teacher": teacher}
 
 
 def main(names: list[str]) -> None:
-    for name in names or PARTS:
+    for name in names:
         if name != "teacher" and not data_folder():
             print(f"{name}: skipped, no data folder")
             continue
@@ -246,4 +246,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(named_parts(__doc__, PARTS))

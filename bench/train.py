@@ -8,6 +8,8 @@ CPU time on one thread; the ratios are what counts. Run it alone.
 
 import os
 
+from parts import named_parts
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import platform
@@ -157,4 +159,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    named_parts(__doc__)
     main()

@@ -25,6 +25,7 @@ MAX_LINES, MAX_DEFS, MAX_EXAMPLE = 25, 3, 10
 MIN_TITLE = 3  # Words of a title that is a phrase
 MAX_BARE = 0.1  # Share of exported cells that may follow code without a sentence
 FORBIDDEN = {"eval", "exec", "sympify", "parse_expr"}
+INSIDE = ("30_sandbox/26_runner.ipynb",)  # Pages whose code runs within the sandbox alone
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 FRONT = "front"  # A page of this name exports the `__init__` of its folder
@@ -370,8 +371,8 @@ def check_outputs(root: Path) -> Iterator[str]:
 
 
 def check_text(root: Path) -> Iterator[str]:
-    "Exported code evaluates no text."
-    every = [c for c in all_cells(root) if c.exported]
+    "Exported code evaluates no text, outside of the sandbox."
+    every = [c for c in all_cells(root) if c.exported and c.page not in INSIDE]
     own = {n.name for c in every for n in c.tree.body if isinstance(n, DEFINITIONS)}
     for cell in every:
         for name in sorted({n for node in ast.walk(cell.tree) for n in evaluators(node)}):
@@ -529,6 +530,19 @@ def check_readme(root: Path) -> Iterator[str]:
         yield f"{name}: not what nbs/index.ipynb gives; run python tools/readme.py"
 
 
+READERS = ("named_parts", "run_parts", "command_line", "ArgumentParser")  # Of a command line
+
+
+def check_benches(root: Path) -> Iterator[str]:
+    "Every script in bench/ answers --help and refuses words that it does not know."
+    for path in sorted((root / "bench").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(tree)}
+        runs = any(isinstance(n, ast.If) and "__main__" in ast.dump(n.test) for n in tree.body)
+        if runs and names.isdisjoint(READERS):
+            yield f"bench/{path.name}: reads no command line; use named_parts of bench/parts.py"
+
+
 CHECKS = {
     f.__name__.removeprefix("check_"): f
     for f in (
@@ -550,6 +564,7 @@ CHECKS = {
         check_readme,
         check_sentences,
         check_titles,
+        check_benches,
     )
 }
 

@@ -155,6 +155,12 @@ def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
     return plant
 
 
+def write_bench(root: Path, text: str) -> None:
+    "A script in bench/."
+    (root / "bench").mkdir(exist_ok=True)
+    (root / "bench" / "speed.py").write_text(text)
+
+
 LONG = "#| export\ndef long():\n" + "".join(f"    print({i})\n" for i in range(25))
 FOUR = "#| export\n" + "\n".join(f"def f{i}():\n    pass\n" for i in range(4))
 DEFECTS = [  # check, what is planted, how, part of the message
@@ -398,6 +404,14 @@ DEFECTS = [  # check, what is planted, how, part of the message
     ("ruff", "layout", append("10_data/10_one", "x=1"), "ruff format"),
     ("ruff", "unused name", append("10_data/10_one", "def g():\n    z = 1"), "ruff check"),
     ("pins", "no pin", replace("constraints.txt", "\nnumpy==", "\nnumpi=="), "no pin for numpy"),
+    (
+        "benches",
+        "a script that takes --help for a part",
+        lambda root: write_bench(
+            root, "import sys\n\nif __name__ == '__main__':\n    print(sys.argv)\n"
+        ),
+        "speed.py: reads no command line",
+    ),
     (
         "readme",
         "an index that README.md does not know",

@@ -37,6 +37,7 @@ from dart_math_nb.sample.batches import (
     round_folder,
     write_round,
 )
+from ..sample.grading import leave_ungraded
 from ..sample.strategy import StrategyCfg
 from ..store.known import KEPT
 from ..store.run import RunFolder
@@ -54,6 +55,7 @@ _ONLINE = [
     "max_in_flight",
 ]
 _ONLINE += ["responses", "response_field"]
+_ONLINE += ["tools", "max_calls", "tool_output", "tool_limit", "answer_from_output"]
 
 
 def asker_of(
@@ -95,7 +97,7 @@ def write_into(
     ask, split = asker_of(setup, provider), options["split_thought"]
     tell_setup(setup)
     folder = enter_run(out, setup, options["reuse"], split)
-    kept = {"split_thought": split, "grade_later": "grade" in options}
+    kept = {"split_thought": split, "grade_later": options.get("grade") is leave_ungraded}
     how = {name: options[name] for name in ("rates_from", "prior", "reuse", "store")}
     how["rates"] = {"source": setup.source, **options["rates"]}
     return write_round(folder.root, setup.queries, cfg, ask, pace, kept=kept, **how)

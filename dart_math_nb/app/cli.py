@@ -34,10 +34,16 @@ STAGES = {  # Name -> module and function in this room, line of help
     "batch read": ("batch.read_results",        "Grade the results of a batch API into the pool of a run; may be repeated."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
     "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
+    "label":      ("labels.label",              "References for queries from the votes of their draws, with a calibrated confidence; unsure ones get none."),
+    "suspects":   ("labels.suspects",           "References that the draws speak against, or that cannot be read; most evidence first."),
+    "judge write": ("judge.write_judge",        "Write questions to a model judge about the answers of a run, controls among them."),
+    "judge read": ("judge.read_judge",          "Verdicts of a model judge, after its controls; with --write they hold in the pool of the run."),
     "show":       ("show.show",                 "Look into a run or a pool: its queries, what became of them, and all their responses."),
     "bias":       ("bias.bias",                 "Which queries train sets are about: coverage and responses per level and fail rate, with intervals."),
     "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
-    "check":      ("pool.check",                "Read a whole pool and say what is damaged; fails when something is."),
+    "check":      ("pool.check",                "Read a whole pool and the queries of its run and say what is damaged; fails when something is."),
+    "sandbox probe": ("sandbox.probe_sandbox",  "Try the walls of the sandbox on this machine: what each refused, or what is missing."),
+    "sandbox run": ("sandbox.run_file",         "Run a program in the sandbox; status, output, time and memory as one line of JSON."),
     "regrade":    ("regrade.regrade",           "Grade the stored responses of a run again, after a reference or the grader was corrected."),
     "compact":    ("pool.compact",              "Merge the small parts of a pool into large ones; safe to kill and to repeat."),
     "push":       ("pool.push",                 "Copy the finished parts of a pool to another place; safe to repeat."),
@@ -53,13 +59,16 @@ STAGES = {  # Name -> module and function in this room, line of help
 GROUPS = {  # First word of several stages -> help
     "batch": "Files of requests for batch APIs, and their results.",
     "difficulty": "Records of how hard queries are.",
+    "judge": "A model that says whether two answers are the same, and its controls.",
+    "sandbox": "Programs that a model wrote, behind walls.",
 }
 TOPICS = {  # Of the overview -> stages and groups, in the order of a project
     "start": "demo run benchmarks",
-    "responses": "temperature plan sample batch difficulty status grade import show",
+    "responses": "temperature plan sample batch difficulty status grade import label suspects judge show",
     "pools": "check regrade compact push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",
+    "tools": "sandbox",
 }
 
 # %% ../../nbs/70_app/90_cli.ipynb #a130638f

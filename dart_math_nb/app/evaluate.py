@@ -22,10 +22,10 @@ from .printing import print_frame
 from .queries import ids_of, open_queries
 from .setup import Setup, called, connect, hub_setup, open_setup
 from ..data.fields import Fields
+from ..data.filters import filter_queries
 from ..data.ids import under_ids_of_now
 from ..data.messages import Refused, missing_package
 from ..data.places import file_name
-from ..data.queries import filter_queries
 from ..data.records import Query, Source
 from ..data.responses import response_fields
 from ..data.source import set_name

@@ -27,7 +27,7 @@ from ..data.messages import Refused
 from ..data.query_sets import LoadedSets
 from ..data.records import Query
 from ..engines.protocol import run_async
-from ..sample.grading import leave_ungraded
+from ..sample.grading import grade_with_outputs, leave_ungraded
 from ..sample.later import check_later
 from dart_math_nb.sample.stage import (
     asked_config,
@@ -102,11 +102,13 @@ def kept_setup(
     sync_every: float = 5.0,  # Seconds of draws that a power cut may cost; 0 loses none
     split_thought: bool = False,  # Keep <think>...</think> of a text apart, as reasoning
     no_grade: bool = False,  # Draw now and grade later, by dart-math grade RUN; with vrt alone
+    answer_from_output: bool = False,  # With --tools: where a text ends with "see above", its output counts
     **kwargs,
 ) -> tuple[dict, StrategyCfg, dict]:  # Options of `sample_into`; what to collect; other flags
     "What is kept of a draw, apart from the rest."
     how = {"store": {"keep_wrong": keep_wrong, "sync_every": sync_every}}
-    how |= {"split_thought": split_thought} | ({"grade": leave_ungraded} if no_grade else {})
+    grade = leave_ungraded if no_grade else grade_with_outputs if answer_from_output else None
+    how |= {"split_thought": split_thought} | ({"grade": grade} if grade else {})
     cfg, flags = strategy_setup(k, **kwargs)
     if no_grade:
         check_later(cfg, keep_wrong)
@@ -239,7 +241,7 @@ def check_cut(
     options: Mapping,  # Of `sample_into`
 ) -> None:
     "Raise Refused for a set without verdicts."
-    if cut and "grade" in options:
+    if cut and options.get("grade") is leave_ungraded:
         raise Refused("--cut with --no-grade; need verdicts: dart-math grade, then curate")
 
 

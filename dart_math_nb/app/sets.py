@@ -30,6 +30,7 @@ from ..data.records import Query
 from ..sample.strategy import StrategyCfg
 from ..sets.card import read_card
 from ..sets.quotas import frozen_strategies
+from ..sets.sieve import read_sieve
 from ..sets.thoughts import thought_limit
 from ..store.run import RunFolder
 from ..store.stale import current_set
@@ -76,13 +77,23 @@ def cut_options(
     reasoning: str = "keep",  # Thoughts: keep, drop, or the most tokens of one, such as 8192
     dedupe: bool = False,  # Keep only the first of equal responses to a query
     near: float = None,  # Of the decontamination: share of token pairs in common too, such as 0.6
+    leave_out: Many = None,  # Rules: unfinished, no-box, unclosed, loops, script=latin, longer=N, near=0.8 ...
+    tokenizer: str = None,  # Of the student, for longer and shorter: tokenizer.json, folder, owner/name
+    embedder: str = None,  # Of the decontamination: model of sentence-transformers that finds paraphrases
+    alike: float = 0.9,  # Cosine from which a paraphrase is left out
+    choose: str = None,  # Of all correct responses in the pool: first, or diverse (that differ most)
+    doubt: str = None,  # order: least doubtful rows first; a score, such as 4: more doubtful rows go
+    false_rate: float = None,  # Share of wrong responses called correct: expected wrong rows on the card
     seed: int = 0,  # Of the choice of rows when sets are cut to a size
     partial: bool = False,  # Take what the pool holds where draws are missing
     **kwargs,
 ) -> tuple[dict, dict]:  # Options of `cut_sets`; other flags
     "How sets are cut, apart from the rest."
     thought_limit(reasoning)  # refused before any work
-    how = {"reasoning": reasoning, "distinct": dedupe, "near": near}
+    how = {"reasoning": reasoning, "distinct": dedupe}
+    more = {"overlap_near": near, "embedder": embedder, "alike": alike}
+    more |= {"doubt": doubt, "false_rate": false_rate}
+    how["sieve"] = read_sieve(leave_out, tokenizer, choose, **more)
     return how | {"seed": seed, "partial": partial}, kwargs
 
 # %% ../../nbs/70_app/40_sets.ipynb #9af6cb52
@@ -105,6 +116,8 @@ def curate(
     how |= {"pool": pool, "queries": kept_queries(queries), "source_id": source_id}
     how |= {"equal": equalize, "n_rows": rows_of(run, equalize_with)}
     how["avoid"] = avoid_for(run, decontaminate, on_bad)
+    if how["sieve"].embedder and not how["avoid"]:
+        raise Refused("--embedder without --decontaminate; need what queries are compared with")
     strategies, how["note"] = settled(run, how, **kwargs)
     remove_sets(run, strategies if replace else ())
     return cut_and_print(run, strategies, **how)

@@ -25,12 +25,13 @@ from fastcore.meta import delegates
 from .flags import Many
 from .printing import telling
 from .queries import Ids, open_queries
+from .tools import Tools, open_tools, tool_flags, with_tools
 from ..data.fields import Fields
 from ..data.files import folder_revision
+from ..data.filters import draw_queries, filter_queries
 from ..data.gate import json_value
 from ..data.messages import Refused, check_names
 from ..data.plugins import registered
-from ..data.queries import draw_queries, filter_queries
 from ..data.query_sets import LoadedSets
 from ..data.reading import Reading
 from ..data.records import Query, Source, short_hash
@@ -51,8 +52,9 @@ from dart_math_nb.engines.protocol import (
     run_async,
 )
 from ..engines.replay import ReplayEngine, replay_engine
+from ..engines.tools import drawn_from
 from ..evaluate.ask import PlainPrompt
-from ..prompts.choose import Prompt, choose_template, rule_for
+from ..prompts.choose import Prompt, choose_template, frame_by_rule, rule_for
 from dart_math_nb.prompts.instruct import (
     BARE,
     Asking,
@@ -107,11 +109,12 @@ def server_writes(
     template: str,  # As asked for
     model: str,  # Name
     options: Mapping[str, Any],  # Of the engine
+    tools: bool = False,  # To reason with programs
 ) -> bool:
     "Does a server make the prompt out of the query? Raises ValueError when both would."
     if kind != "openai":
         return False
-    chat = template == "chat" or (template == "auto" and rule_for(model) is None)
+    chat = template == "chat" or (template == "auto" and not frame_by_rule(rule_for(model), tools))
     if options.get("chat") and not chat:
         raise ValueError(f"option chat=true with --template {template}; need --template chat")
     return chat
@@ -124,10 +127,12 @@ def find_prompts(
     queries: Sequence[Query],
     n_shots: int | None = None,  # None takes the paper's number for a base model, else 0
     asking: Asking = Asking(),  # noqa: B008  frozen; what the model is told besides the query
+    tools: bool = False,  # To reason with programs
 ) -> dict[str, Prompt]:  # By benchmark
     "The prompt of each benchmark."
     names = dict.fromkeys(q.benchmark for q in queries)
     how = {"model": model, "tokenizer": tokenizer, "n_shots": n_shots, "asking": asking}
+    how["tools"] = tools
     return {name: choose_template(template, benchmark=name, **how) for name in names}
 
 
@@ -159,7 +164,8 @@ class Setup:
         "What decides the draws, for the run folder."
         ids = [q.query_id for q in self.queries]
         found = {"n_queries": len(ids), "queries": short_hash(ids), "stop": list(self.params.stop)}
-        return found | {"engine": type(self.engine).__name__} | asdict(self.source)
+        kind = type(drawn_from(self.engine)).__name__
+        return found | {"engine": kind} | asdict(self.source)
 
 # %% ../../nbs/70_app/10_setup.ipynb #e87c424e
 def check_engine(
@@ -276,28 +282,45 @@ def attach_model(
     options: Mapping[str, Any] = {},  # noqa: B006  never written to
     n_shots: int | None = None,  # Worked examples; None decides by the model
     asking: Asking = Asking(),  # noqa: B008  frozen; what the model is told besides the query
+    tools: bool = False,  # To reason with programs
 ) -> Setup:
     "Open a model for queries, and find its prompt."
     if how.template not in ("auto", "chat"):
         get_template(how.template)  # an unknown one is known before a model is loaded
-    by_server = server_writes(kind, how.template, model, options)
+    by_server = server_writes(kind, how.template, model, options, tools)
     options = server_options(options, asking) if by_server else dict(options)
     engine, bare = open_model(kind, model, **options), model is None and how.template == "auto"
     if by_server or bare:
         prompts = asked_prompts(queries, bare_frame(asking, by_server))
     else:
         told = (model or kind, getattr(engine, "tokenizer", None))
-        prompts = find_prompts(how.template, *told, queries, n_shots, asking)
+        prompts = find_prompts(how.template, *told, queries, n_shots, asking, tools)
     stop = next(iter(prompts.values())).stop
     options |= server_facts(engine, params_of(how, stop))
     source = named_source(how, model or kind, options, prompts_name(prompts))
     return Setup(list(queries), engine, source, params_of(source, stop), prompts)
 
 # %% ../../nbs/70_app/10_setup.ipynb #896a5b8e
-def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
+def _plain(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
     stands_in = model[0] in ("replay", "simulated")
     setup = stand_in(queries, how, *stored) if stands_in else attach_model(queries, how, *model)
     return replace(setup, reading=stored[-1] or Reading())
+
+# %% ../../nbs/70_app/10_setup.ipynb #28c0c361
+def _opened(queries: Sequence[Query], how: Source, model: tuple, stored: tuple) -> Setup:
+    *model, tools = model
+    if tools is None:
+        return _plain(queries, how, (*model, False), stored)
+    if model[0] == "simulated":
+        raise Refused("--tools with --engine simulated, whose dice write no programs")
+    box = open_tools(tools)
+    try:
+        setup = _plain(queries, how, (*model, True), stored)
+        engine, source = with_tools(setup.engine, setup.source, tools, box)
+    except BaseException:
+        box.close()
+        raise
+    return replace(setup, engine=engine, source=source)
 
 # %% ../../nbs/70_app/10_setup.ipynb #74fa213d
 def read_switches(
@@ -311,6 +334,7 @@ def read_switches(
     return found
 
 # %% ../../nbs/70_app/10_setup.ipynb #02b986aa
+@delegates(tool_flags)
 def asked(
     *,
     template: str = "auto",  # Prompt template, a file of one, chat (the model's own), or auto
@@ -319,10 +343,12 @@ def asked(
     instruction: str = None,  # boxed, none, or own words; absent: boxed in a chat, else the template's
     instruction_in: str = "user",  # Where it goes: user (behind the query) or system
     chat_template_kwargs: str = None,  # Switches of a chat template, as {"enable_thinking": false}
-) -> tuple[str, int | None, Asking]:  # Template, worked examples, and what is said besides
+    **kwargs,
+) -> tuple[str, int | None, Asking, Tools | None]:  # Template, examples, what is said, tools
     "How a model is asked, from flags. Raises Refused."
-    switches = read_switches(chat_template_kwargs)
-    return template, n_shots, Asking(instruction, instruction_in, system_message or "", switches)
+    switches, tools = read_switches(chat_template_kwargs), tool_flags(**kwargs)
+    asking = Asking(instruction, instruction_in, system_message or "", switches)
+    return template, n_shots, asking, tools
 
 # %% ../../nbs/70_app/10_setup.ipynb #0e6b1977
 def given_options(
@@ -368,7 +394,7 @@ def prompt_note(
     setup: Setup,
 ) -> str:  # One line; empty for an engine that reads no prompt
     "The prompt of the first query, as it is sent."
-    if isinstance(setup.engine, (ReplayEngine, SimulatedEngine)):
+    if isinstance(drawn_from(setup.engine), (ReplayEngine, SimulatedEngine)):
         return ""
     system = getattr(setup.engine, "system", "")
     parts = [f"system: {shown_prompt(system)}"] if system else []

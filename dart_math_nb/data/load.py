@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from dart_math_nb.data.catalog import (
+    ALIASES,
     BENCHMARKS,
     Benchmark,
     benchmarks,
@@ -24,10 +25,11 @@ from dart_math_nb.data.catalog import (
     get_benchmark,
 )
 from .fields import Fields, find_fields, get_field, parse_fields, row_meta
+from .filters import draw_queries, filter_queries
 from .hub import mirror_rows
 from .ids import text_ids
 from .messages import Refused, one_line
-from .queries import draw_queries, filter_queries, queries_from, text_and_ref
+from .queries import queries_from, text_and_ref
 from .reading import Reading, Row, as_reading, numbered
 from .records import Query, text_id
 from .rows import file_kind
@@ -217,7 +219,7 @@ def split_source(
     filters = [*more, *filters]
     if isinstance(source, Path) or _is_path(name):
         return Path(name).expanduser(), filters
-    return name, filters
+    return ALIASES.get(name, name), filters
 
 # %% ../../nbs/10_data/60_load.ipynb #0abbb70e
 def note_benchmark(

@@ -113,7 +113,12 @@ EXTRAS = {
     "sentence_transformers": "embed",
     "flash_attn": "flash-attn",
 }  # Name of the import -> extra of this package
-ALONE = {"wandb": "wandb", "trackio": "trackio", "liger_kernel": "liger-kernel"}  # In no extra
+ALONE = {
+    "wandb": "wandb",
+    "trackio": "trackio",
+    "liger_kernel": "liger-kernel",
+    "py3langid": "py3langid",
+}  # In no extra
 
 # %% ../../nbs/10_data/05_messages.ipynb #82d1b718
 def missing_package(

@@ -1,4 +1,4 @@
-"""A strategy, engine, prompt template, benchmark, answer type or verdict rule in a file of yours reaches every command with `--use my_rules.py`; the file's hash is kept with what it made.
+"""A strategy, engine, prompt template, benchmark, answer type, verdict rule or rule of sets in a file of yours reaches every command with `--use my_rules.py`; the file's hash is kept with what it made.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/plugins.html.md"""
 
@@ -31,6 +31,7 @@ KINDS = {
     "answer_type": "a function that reads an answer's text into a tree; page grade.read.types",
     "trainer": "a Trainer: columns of a reinforcement learner; page sets.trainers",
     "verdict_rule": "a function that compares two trees or two texts; page grade.compare.rule",
+    "set_rule": "a function of rows: which should a set leave out; page sets.rules",
 }
 
 

@@ -1,4 +1,4 @@
-"""A set of problems is read once, checked once and filtered by flags that are parsed; later stages trust it.
+"""A set of problems is read once and checked once; later stages trust it.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/queries.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/queries.html.md"""
 
 # %% auto #0
 __all__ = ['FIXED', 'LINE_CHECK', 'text_and_ref', 'QueryMaker', 'query_of_row', 'note_fields', 'queries_from', 'read_queries',
-           'parse_filter', 'draw_queries', 'filter_queries', 'queries_frame', 'read_saved_queries', 'save_queries']
+           'queries_frame', 'read_saved_queries', 'save_queries']
 
 # %% ../../nbs/10_data/30_queries.ipynb #855c7019
 from collections.abc import Iterable, Sequence
@@ -139,72 +139,6 @@ def read_queries(
     Raises Refused naming file, line and field: missing field, no query, too many bad rows."""
     path, fields = Path(path), parse_fields(query_field, ref_field, list(meta_fields))
     return queries_from(path_rows(path), path.name.split(".")[0], fields, path, Reading(on_bad))
-
-# %% ../../nbs/10_data/30_queries.ipynb #deaecfbc
-def parse_filter(
-    text: str,  # Such as "level=4,5", "domain=Algebra" or "ref_ans=int"
-) -> tuple[str, list[str]]:  # Field, values that pass
-    "Read one filter. Raises ValueError when it is not of the form field=value[,value]."
-    field, equals, values = (part.strip() for part in text.partition("="))
-    wanted = [v.strip() for v in values.split(",")]
-    if not equals or not field.isidentifier() or "" in wanted:
-        raise Refused(f"filter {text!r}; need field=value or field=value,value")
-    if field == "ref_ans" and wanted != ["int"]:
-        raise Refused(f"filter {text!r}; ref_ans only knows ref_ans=int")
-    if field in ("n", "seed") and not (len(wanted) == 1 and wanted[0].isdecimal()):
-        raise Refused(f"filter {text!r}; need one whole number, such as {field}=100")
-    return field, wanted
-
-
-def _is_int(text: str) -> bool:
-    return text.strip().removeprefix("-").isdecimal()
-
-# %% ../../nbs/10_data/30_queries.ipynb #a447356a
-def draw_queries(
-    queries: Sequence[Query],
-    n: int,  # How many, from 1 to all of them
-    seed: int = 0,
-) -> list[Query]:  # In the order of `queries`
-    "Some queries at random. Raises ValueError when there are not that many."
-    if not 1 <= n <= len(queries):
-        raise Refused(f"n={n}; need 1 <= n <= {len(queries)} queries that pass the filters")
-    chosen = sorted(short_hash(seed, q.query_id) for q in queries)[n - 1]
-    return [q for q in queries if short_hash(seed, q.query_id) <= chosen]
-
-# %% ../../nbs/10_data/30_queries.ipynb #0b87bea6
-def _passing(queries: Sequence[Query], text: str, field: str, wanted: list[str]) -> list[Query]:
-    if field == "ref_ans":
-        kept = [q for q in queries if _is_int(q.ref_ans)]
-    else:
-        kept = [q for q in queries if str(q.meta.get(field)) in wanted]
-    if not kept:
-        known = sorted({name for q in queries for name in q.meta})
-        have = sorted({str(q.meta[field]) for q in queries if field in q.meta})
-        what = f"no query has that field; fields: {known}"
-        if have or field == "ref_ans":
-            what = f"none of {len(queries)} queries pass; values of {field}: {have[:12]}"
-        raise Refused(f"filter {text!r}: {what}")
-    return kept
-
-# %% ../../nbs/10_data/30_queries.ipynb #197ca2df
-def filter_queries(
-    queries: Sequence[Query],
-    where: Iterable[str] = (),  # Filters; a query must pass all; n and seed come last
-) -> list[Query]:  # Those that pass, in the same order
-    """Keep the queries that pass every filter.
-    Raises ValueError when a field is unknown or none pass."""
-    found, draw = list(queries), {}
-    for text in where:
-        field, wanted = parse_filter(text)
-        if field in draw:
-            raise Refused(f"filter {text!r}: {field}={draw[field]} came before; need one")
-        if field in ("n", "seed"):
-            draw[field] = int(wanted[0])
-        else:
-            found = _passing(found, text, field, wanted)
-    if draw.keys() == {"seed"}:
-        raise Refused(f"filter 'seed={draw['seed']}' without n; need n=100 or the like")
-    return draw_queries(found, **draw) if draw else found
 
 # %% ../../nbs/10_data/30_queries.ipynb #ca9bc7f1
 def queries_frame(

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .filters import parse_filter
 from .ids import join_queries
 from .load import load_queries
 from .messages import check_names
-from .queries import parse_filter
 from .records import Query
 
 # %% ../../nbs/10_data/65_query_sets.ipynb #3497f8f9

@@ -13,7 +13,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from ..data.records import Query, Source, draw_seed
@@ -27,6 +27,8 @@ class Draw:
     trial: int  # 0, 1, 2 ... per query and source
     prompt: str  # Whole prompt text, template applied
     seed: int  # Seed of this draw alone, in [0, 2**63)
+    turn: int | None = field(default=None, repr=False)  # With tools, from 0; None: in one piece
+    said: tuple[dict, ...] = field(default=(), repr=False)  # Of a chat: messages behind the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class Completion:
     n_tokens: int  # Tokens drawn, thought included; 0 when not known
     reasoning: str | None = None  # What it thought, where that is told apart; else None
     segments: str | None = None  # Marks of code and outputs, where programs ran; else None
+    calls: tuple[dict, ...] = field(
+        default=(), repr=False
+    )  # Of a chat: calls that wait for results
 
 # %% ../../nbs/35_engines/10_protocol.ipynb #b81b6295
 def draw_for(

@@ -20,14 +20,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.catalog import benchmarks
+from ..data.catalog import ALIASES, benchmarks
 from ..data.files import read_json
+from ..data.filters import draw_queries
 from ..data.gate import as_record, check_types
 from ..data.ids import graded_otherwise, under_ids_of_now
 from ..data.load import load_queries
 from ..data.messages import Refused, refusing
 from ..data.places import file_name, refuse_links
-from ..data.queries import draw_queries, read_saved_queries, save_queries
+from ..data.queries import read_saved_queries, save_queries
 from ..data.records import Query, Source, short_hash
 from dart_math_nb.engines.protocol import (
     Completion,
@@ -144,6 +145,7 @@ def short_name(
 ) -> str:  # Name of a folder
     "What a benchmark is called in tables and folders."
     name = benchmark.partition(";")[0].strip()  # Filters may follow
+    name = ALIASES.get(name, name)
     return file_name(Path(name).name.split(".")[0] or name)
 
 

@@ -21,6 +21,7 @@ from ..data.reading import Reading
 from ..data.records import short_hash, text_id
 from ..data.responses import Item, read_responses, response_fields
 from ..data.source import Place, parse_source, set_name
+from ..data.tool_answer import final_text
 from .metrics import accuracy
 from ..grade.batch import grade_responses
 
@@ -67,7 +68,8 @@ def grade_rows(
         for item in read_responses(path, fields, limit=limit, reading=reading):
             waiting.append(row_ids(path, item, also))
             tolerances = {k: item.meta[k] for k in ("abs_tol", "rel_tol") if k in item.meta}
-            texts = {"response": item.response, "ref_ans": item.ref_ans, "query": item.query}
+            text = item.response and final_text(item.response, item.segments)
+            texts = {"response": text, "ref_ans": item.ref_ans, "query": item.query}
             yield texts | {"finish_reason": item.finish_reason} | tolerances
 
     if n_procs is not None and n_procs < 1:

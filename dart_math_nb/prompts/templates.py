@@ -1,4 +1,4 @@
-"""Ten frames by name, a frame of your own from a file or a plugin, and the strings that end a response.
+"""Twelve frames by name, a frame of your own from a file or a plugin, and the strings that end a response.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/templates.html.md"""
 
@@ -151,7 +151,30 @@ _MORE = (
         source="query, newline, response",
     ),
 )
-TEMPLATES = {t.name: t for t in (*_PLAIN_TEXT, *_DEEPSEEK, *_OWN_WORDS, _LLAMA3, *_MORE)}
+
+# %% ../../nbs/25_prompts/10_templates.ipynb #c2e36143
+_PROGRAMS = (
+    Template(
+        name="tora",
+        query_prefix="<|user|>\n",
+        query_suffix="\n",
+        response_prefix="<|assistant|>\n",
+        delimiter="</s>",
+        source="microsoft/ToRA, src/infer/inference.py, commit 213c1c9 (MIT)",
+    ),
+    Template(
+        name="qwen25-math-tir",
+        system="<|im_start|>system\nPlease integrate natural language reasoning with programs to solve "
+        "the problem above, and put your final answer within \\boxed{}.<|im_end|>\n",
+        query_prefix="<|im_start|>user\n",
+        query_suffix="<|im_end|>\n",
+        response_prefix="<|im_start|>assistant\n",
+        delimiter="<|im_end|>\n",
+        source="QwenLM/Qwen2.5-Math, README.md, commit a45202b (Apache-2.0)",
+    ),
+)
+_ALL = (*_PLAIN_TEXT, *_DEEPSEEK, *_OWN_WORDS, _LLAMA3, *_MORE, *_PROGRAMS)
+TEMPLATES = {t.name: t for t in _ALL}
 
 # %% ../../nbs/25_prompts/10_templates.ipynb #d0a9ad20
 PARTS = ("system", "query_prefix", "query_suffix", "response_prefix", "delimiter")
@@ -205,7 +228,7 @@ def as_template(
 
 # %% ../../nbs/25_prompts/10_templates.ipynb #4e195b4a
 def template_names() -> list[str]:
-    "Every known template: the ten, then those of plugins."
+    "Every known template: the twelve, then those of plugins."
     return list(with_registered("template", TEMPLATES))
 
 

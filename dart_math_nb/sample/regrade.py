@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from ..data.ids import as_kept, graded_otherwise
 from ..data.queries import read_saved_queries
-from ..data.records import KEY, Query, Verdict
+from ..data.records import KEY, Query, Verdict, verdict_source
+from ..data.tool_answer import final_text
 from ..grade.batch import MIN_PARALLEL, grade_responses
 from ..grade.verdict import grade_answer
 from ..grade.version import grader_version
@@ -31,7 +32,7 @@ from ..store.shards import lock_all
 from ..store.waiting import WAITS
 
 # %% ../../nbs/40_sample/65_regrade.ipynb #50cb769d
-_COLUMNS = (*KEY, "response", "reasoning", "finish_reason", *VERDICT)
+_COLUMNS = (*KEY, "response", "reasoning", "segments", "finish_reason", *VERDICT)
 
 
 def _tolerances(query: Query) -> dict:
@@ -40,7 +41,7 @@ def _tolerances(query: Query) -> dict:
 
 def _way(row: dict) -> str:
     "How a stored response can be graded again."
-    if row["rule"] == "label":
+    if verdict_source(row["rule"]) in ("label", "judge"):  # which no grader made
         return "label"
     if row["response"] is not None:
         return "text"
@@ -71,7 +72,8 @@ def _verdicts(
             q = queries[row["query_id"]]
             held.append(row)
             if row["response"] is not None:
-                texts = {"response": row["response"], "ref_ans": q.ref_ans, "query": q.query}
+                text = final_text(row["response"], row["segments"])
+                texts = {"response": text, "ref_ans": q.ref_ans, "query": q.query}
                 how = {name: row[name] for name in ("finish_reason", "reasoning")}
                 yield texts | how | _tolerances(q)
 

@@ -53,6 +53,7 @@ class Status:
     n_truncated: int = 0  # Responses of this process that were cut at the limit of tokens
     n_empty: int = 0  # Those without any text
     n_unanswered: int = 0  # Those with a text, but no answer
+    tools: dict = field(default_factory=dict)  # Programs, by how they ended, as `count_notes` says
     servers: list = field(default_factory=list)  # What became of requests, as from `recorder`
     error: str = ""  # Why it stopped
     started: float = 0.0  # Unix time, s

@@ -64,6 +64,7 @@ def status(self: Teller, state: str = "running", error: BaseException | str = ""
         **{name: getattr(queue, name) for name in _COUNTS},
         **{name: round(getattr(grader, name)) for name in _GRADED},
         **{name: grader.kinds[kind] for name, kind in _KINDS.items()},
+        tools=dict(grader.tools),
         servers=[one_server(s) for s in servers_of(self.engine)],
         n_left=round(queue.need),
         n_flying=queue.flying,

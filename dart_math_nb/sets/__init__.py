@@ -12,7 +12,13 @@ from .. import front_door
 
 # %% ../../nbs/45_sets/00_front.ipynb #0000000a
 _NAMES = {
+    "lengths": "token_counts length_table",
     "near": "near_copies near_in_groups",
+    "rules": "read_rules",
+    "sift": "sift",
+    "spread": "choose",
+    "paraphrase": "paraphrases",
+    "sieve": "Sieve read_sieve",
     "cut": "strategy_set cut_train_set dedupe",
     "sizes": "equalize coverage",
     "overlap": "decontaminate overlaps",

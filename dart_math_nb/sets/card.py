@@ -81,7 +81,7 @@ def read_card(
 # %% ../../nbs/45_sets/14_card.ipynb #6fdd8194
 _INFORMATION = ("dart_math_nb", "graded")  # Names of a card that do not tell two sets apart
 _CONTENT = {"rows", "queries", "distinct_responses", "tokens", "benchmarks", "source_ids"}
-_CONTENT |= {"content_sha256", "cost", "teachers"}
+_CONTENT |= {"content_sha256", "cost", "teachers", "rules", "chosen"}
 
 
 def _is_regraded(old: Mapping, full: Mapping, changes: Iterable[Change]) -> bool:

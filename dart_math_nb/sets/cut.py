@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/cut.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_COLUMNS', 'MAYBE_COLUMNS', 'train_types', 'pick_draws', 'fetch_texts', 'whole_texts', 'cut_train_set', 'dedupe',
-           'distinct_counts', 'source_draws', 'draw_codes', 'query_states', 'accepted_of', 'cut_strategy',
+           'distinct_counts', 'source_draws', 'draw_codes', 'query_states', 'accepted_of', 'spare_of', 'cut_strategy',
            'strategy_set', 'wrong_of', 'wrong_set']
 
 # %% ../../nbs/45_sets/10_cut.ipynb #5c4bb73d
@@ -276,6 +276,17 @@ def accepted_of(
     trials = np.concatenate([*found.values(), np.zeros(0, np.int64)])
     return pd.DataFrame({"query_id": np.repeat(np.array(list(found), object), n), "trial": trials})
 
+# %% ../../nbs/45_sets/10_cut.ipynb #da93b9c0
+def spare_of(
+    draws: pd.DataFrame,  # Of one source, as from `source_draws`
+    points: pd.DataFrame,  # query_id -> n_accepted, as from `progress_table`
+) -> pd.DataFrame:  # query_id, trial; in order
+    "All correct draws of the queries in a set."
+    here = points.index[points["n_accepted"] > 0]
+    good = draws[draw_codes(draws) == CORRECT].astype({"query_id": "str"})
+    rows = good.loc[good["query_id"].isin(here), ["query_id", "trial"]]
+    return rows.drop_duplicates().sort_values(["query_id", "trial"], ignore_index=True)
+
 # %% ../../nbs/45_sets/10_cut.ipynb #92c2dbd0
 def cut_strategy(
     folder: str | Path,  # Folder of a pool
@@ -283,6 +294,7 @@ def cut_strategy(
     queries: Sequence[Query],  # In the order of the set
     strategy: StrategyCfg,  # VRT, Uniform or Prop2Diff
     exhausted: Collection[str] = (),  # Queries without further draws
+    spare: bool = False,  # All correct responses of the queries in the set, beyond their quotas too
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # TRAIN_COLUMNS; `progress_table`, one row per query
     """The train set of a strategy, and where each query stands: for several sets of one pool.
     Raises ValueError when draws are missing."""
@@ -295,7 +307,8 @@ def cut_strategy(
         what = f"{folder}: {n} of {len(queries)} queries need further draws for {strategy.name}"
         k = "-".join(str(n) for n in dict.fromkeys(k_span(strategy)))
         raise ValueError(f"{what}, k={k}; sample them, or take what is there (--partial)")
-    chosen = accepted_of(states, strategy).assign(source_id=source_id)
+    chosen = spare_of(draws, points) if spare else accepted_of(states, strategy)
+    chosen = chosen.assign(source_id=source_id)
     return cut_train_set(folder, queries, chosen), points
 
 # %% ../../nbs/45_sets/10_cut.ipynb #589a2027

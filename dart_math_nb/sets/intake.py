@@ -36,6 +36,7 @@ from dart_math_nb.data.responses import (
     response_fields,
 )
 from ..data.source import Place, parse_source, set_name, source_facts
+from ..data.tool_answer import final_text
 from ..grade.batch import grade_responses
 from ..grade.find.extract import extract_answer
 from ..grade.version import grader_version
@@ -154,7 +155,8 @@ def verdicts_of(
     def feed() -> Iterator[dict]:
         for key, query, item in waiting:
             held.append((key, item))
-            row = {"response": item.response, "ref_ans": query.ref_ans, "query": query.query}
+            text = item.response and final_text(item.response, item.segments)
+            row = {"response": text, "ref_ans": query.ref_ans, "query": query.query}
             row["reasoning"] = item.reasoning
             row |= {k: query.meta[k] for k in ("abs_tol", "rel_tol") if k in query.meta}
             yield row | ({"finish_reason": "length"} if item.finish_reason == "length" else {})

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from ..data.files import read_json
 from ..data.messages import missing_package
 from .config import TrainCfg
-from .model import pick_attention_for, pick_dtype
+from .model import attentions_for, pick_dtype
 
 # %% ../../nbs/50_train/70_args.ipynb #13f72583
 def check_extras(
@@ -34,7 +34,7 @@ def check_extras(
     for package, wish in needs.items():
         if find_spec(package) is None:
             raise ImportError(missing_package(package, wish), name=package)
-    pick_attention_for(cfg)
+    attentions_for(cfg)
 
 # %% ../../nbs/50_train/70_args.ipynb #7f419649
 def deepspeed_config(

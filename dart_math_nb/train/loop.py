@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..data.reading import Reading
 from ..store.folder import enter
@@ -30,20 +29,20 @@ from dart_math_nb.train.model import (
     check_model,
     load_model,
     load_tokenizer,
-    pick_attention_for,
     pick_dtype,
     set_end,
 )
+from .outlook import check_left_out
 from .plan import plan_run
 from .result import TrainResult, load_result, log_frame, save_result, summarize
-from .rows import read_train_sets
+from .rows import read_train_sets, run_end
 from .threads import run_threads, threads_line, trial_pass, with_threads
 from .token_cache import cached_tokens
-from .tokens import TokenSet, end_id, token_hash
+from .tokens import TokenSet, token_hash
 from dart_math_nb.train.trainer import (
     PackTrainer,
-    ProbeFirst,
     ProgressBar,
+    ProveFirst,
     last_checkpoint,
     make_trainer,
 )
@@ -69,13 +68,14 @@ def pick_collate(
     cfg: TrainCfg,
     shape: Mapping,  # From batch_shape
     tokenizer: Any,  # Hugging Face tokenizer
+    attn: str,  # Attention of the run, as transformers knows it
 ) -> Callable:  # Samples -> batch
     "How the samples of a forward pass are laid out."
-    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, end_id(tokenizer, cfg.eos))
+    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, run_end(cfg, tokenizer))
     pad_id = next(i for i in pads if i is not None)
     if cfg.packing == "none":
         return partial(collate_padded, pad_id=pad_id)
-    if cfg.compile or pick_attention_for(cfg) == "dart_flex":
+    if cfg.compile or attn == "dart_flex":
         return partial(collate_packs, row_len=shape["packs_per_forward"] * cfg.room, pad_id=pad_id)
     return collate_packs
 
@@ -85,15 +85,14 @@ def start_model(
     tokens: TokenSet,
     start: tuple[Any, Any] | None,  # Model and tokenizer in memory, in place of cfg.model
     tokenizer: Any,  # Hugging Face tokenizer
-    probe: bool = True,  # Look for leaks now
-) -> Any:  # Model ready to be trained
+) -> tuple[Any, dict]:  # Model ready to be trained; what was proved
     "The model of a run. Raises ValueError when it does not fit tokens or recipe."
-    if start and (cfg.new_tokens or cfg.rope != "keep"):
+    if start and (cfg.new_tokens or cfg.visible_tokens or cfg.rope != "keep"):
         raise ValueError("new_tokens and rope are for a model that is loaded; got one in memory")
     model = start[0] if start else load_model(cfg, tokenizer)
-    check_model(model, tokens, cfg, probe)
-    set_end(model, end_id(tokenizer, cfg.eos))
-    return add_adapters(model, cfg)
+    proof = check_model(model, tokens, cfg)
+    set_end(model, run_end(cfg, tokenizer))
+    return add_adapters(model, cfg), proof
 
 # %% ../../nbs/50_train/90_loop.ipynb #2b9e9c63
 def finish(
@@ -103,11 +102,12 @@ def finish(
     plan: list,  # From plan_run
     shape: Mapping,  # From batch_shape
     cfg: TrainCfg,
+    proof: Mapping,  # What was shown before the first step
 ) -> TrainResult:
     "Write what was trained, and upload it when the recipe says so."
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # Undo autocast
     log = log_frame(trainer.state.log_history, plan, tokens.seq_lens)
-    save_result(trainer, tokenizer, log, summarize(cfg, tokens, log, shape), cfg)
+    save_result(trainer, tokenizer, log, summarize(cfg, tokens, log, shape, proof), cfg)
     if cfg.push_to_hub and trainer.is_world_process_zero():
         push_model(cfg.out, cfg.push_to_hub)
     return load_result(cfg.out)
@@ -122,6 +122,7 @@ def begin_run(
 ) -> tuple[TokenSet, np.ndarray | None, Path]:  # Tokens, train set of each, folder of the run
     "Read the data and enter the folder. Raises ValueError when it was made with something else."
     tokens, set_of = run_tokens(cfg, rows, tokenizer, reading)
+    check_left_out(tokens, cfg.max_left_out)
     run = enter(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
     if reading.sources and first:
         reading.save(cfg.out)
@@ -162,12 +163,10 @@ def train(
         tokens, set_of, run = begin_run(cfg, rows, tokenizer, reading, args.process_index == 0)
     if (Path(cfg.out) / "train.json").exists():
         return load_result(cfg.out)
-    late = torch.cuda.is_available() or is_deepspeed_zero3_enabled()
-    model = start_model(cfg, tokens, start, tokenizer, probe=not late)
+    model, proof = start_model(cfg, tokens, start, tokenizer)
     plan = plan_run(tokens.seq_lens, cfg, shape["accumulation"] * n_processes, set_of)
-    collate = pick_collate(cfg, shape, tokenizer)
+    collate = pick_collate(cfg, shape, tokenizer, proof["attn"])
     trainer = make_trainer(model, tokens, plan, cfg, shape["accumulation"], collate, progress, args)
-    if late and cfg.packing != "none":
-        trainer.add_callback(ProbeFirst())
+    trainer.add_callback(first := ProveFirst(tokens, cfg, collate, shape["packs_per_forward"]))
     follow(trainer, cfg, run)
-    return finish(trainer, tokenizer, tokens, plan, shape, cfg)
+    return finish(trainer, tokenizer, tokens, plan, shape, cfg, proof | {"real": first.found})

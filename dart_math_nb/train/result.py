@@ -21,7 +21,7 @@ from ..data.files import read_json, write_json, write_parquet
 from ..data.tables import read_frame
 from .card import write_card
 from .config import TrainCfg, batch_line
-from .model import pick_attention_for, pick_dtype
+from .model import pick_dtype
 from .threads import read_threads, threads_line
 from .tokens import TokenSet, token_hash
 from .trainer import PackTrainer, room_to_save
@@ -100,6 +100,7 @@ def summarize(
     tokens: TokenSet,
     log: pd.DataFrame,  # From log_frame
     batch: Mapping,  # From batch_shape
+    proof: Mapping,  # From check_model, perhaps with `real`
 ) -> dict:
     "Content of train.json."
     n_tokens, seconds = int(log.n_tokens.sum()), float(log.seconds.sum())
@@ -111,9 +112,9 @@ def summarize(
         "tokens": n_tokens,
         "seconds": seconds,
         "tokens_per_s": n_tokens / max(seconds, 1e-9),
-        "loss_first": float(log.loss.iloc[0]),
-        "loss_last": float(log.loss.iloc[-1]),
-        "attn": pick_attention_for(cfg),
+        **dict(zip(("loss_first", "loss_last"), map(float, log.loss.iloc[[0, -1]]), strict=True)),
+        "attn": proof["attn"],
+        "proof": dict(proof),
         "dtype": pick_dtype(cfg.dtype),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         **(read_threads(Path(cfg.out) / "run") or {"threads": torch.get_num_threads()}),
@@ -129,7 +130,7 @@ def data_facts(
         "hash": token_hash(tokens),
         "samples": len(tokens),
         "tokens": len(tokens.input_ids),
-        "label_tokens": len(tokens.input_ids) - int(tokens.n_prompt.sum()),
+        "label_tokens": tokens.n_labels,
         "left_out": tokens.left_out,
         "merged": tokens.n_merged,
     }
