@@ -415,20 +415,42 @@ def miniature(n_queries: int = 200) -> dict:
     for per in PER_QUERY:
         rows += forms(world, per)
     LIMIT = kept
-    return {"n_queries": n_queries, "n_draws": len(drawn), "rows": rows}
+    return {"n_queries": n_queries, "n_draws": len(drawn), "orders": ORDERS, "rows": rows}
+
+
+ORDERS = 24  # Of the draws of each query, all equally likely; one alone says little
+
+
+def reordered(world: World, seed: int) -> World:
+    "The same draws in another order, with other lots."
+    rng = np.random.default_rng(seed)
+    right = rng.permuted(np.diff(world.c, axis=1), axis=1)
+    c = np.concatenate([np.zeros((len(right), 1), int), right.cumsum(1)], 1)
+    return replace(world, c=c, lot=rng.random(len(right)))
 
 
 def forms(world: World, per: int) -> list[dict]:
-    "Both forms at one budget, at the same draws."
+    "Both forms at one budget, at the same draws, by the order of draws."
     rows, amount = [], per * len(world.p)
     for gamma in (1, 2):
-        size = fitting_pilot(Budget(amount, gamma=gamma), len(world.p))
-        n, told = threshold(world, amount, gamma, size)
-        hand = greedy(world, amount * told["counted"], gamma, size, 10)
-        name = f"gamma {gamma}"
-        both = [gains(world, x)[name] for x in (n, hand)]
-        row = {"per_query": per, "gamma": gamma, "n_pilot": size, "threshold": both[0]}
-        rows.append(row | {"greedy": both[1], "share": both[0] / both[1], **told})
+        size, name, both, tolds = (
+            fitting_pilot(Budget(amount, gamma=gamma), len(world.p)),
+            f"gamma {gamma}",
+            [],
+            [],
+        )
+        for seed in range(ORDERS):
+            one = reordered(world, seed)
+            n, told = threshold(one, amount, gamma, size)
+            hand = greedy(one, amount * told["counted"], gamma, size, 10)
+            both.append([gains(one, x)[name] for x in (n, hand)])
+            tolds.append(told)
+        shares = np.divide(*np.array(both).T)
+        row = {"per_query": per, "gamma": gamma, "n_pilot": size}
+        row |= {"threshold": np.mean(both, 0)[0], "greedy": np.mean(both, 0)[1]}
+        row |= {"share": shares.mean(), "share_error": shares.std(ddof=1) / ORDERS**0.5}
+        row |= {"share_least": shares.min(), "counted": np.mean([t["counted"] for t in tolds])}
+        rows.append({k: v if isinstance(v, int) else float(v) for k, v in row.items()})
     return rows
 
 
