@@ -221,7 +221,6 @@ def evaluate_into(
     run_async(setup.engine.close())
     tables = write_results(folder, name, prompts=prompts, rates=known, **options)
     print_tables(tables, folder)
-    print_beside_plain(folder)
     print_report(Path(run))
     return tables
 
@@ -239,6 +238,7 @@ def print_tables(
         if name in tables and (name != "paper" or len(tables[name])):
             print(f"\n{title}:" if title else "", end="\n" if title else "")
             print_frame(tables[name])
+    print_beside_plain(folder)
     print(folder)
 
 # %% ../../nbs/70_app/55_evaluate.ipynb #be2f3328

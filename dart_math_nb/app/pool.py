@@ -32,7 +32,6 @@ def status(
 ) -> pd.DataFrame:  # A row per shard, and one for all when there are several
     "How far a run is: draws per second, share of quotas reached, time left, failures."
     from dart_math_nb.sample.programs import program_counts, program_words
-
     from dart_math_nb.sample.recorder import server_table
     from dart_math_nb.sample.status import status_table
 

@@ -71,8 +71,7 @@ class ProgrammerEngine:
             text = _later(task, output.partition("\n```")[0], draw.turn)
         else:
             text = _first(task, dice.choices([*KINDS], [w for w, _ in KINDS.values()])[0])
-        for stop in params.stop:
-            text = text.partition(stop)[0]
+        text = min((text.partition(stop)[0] for stop in params.stop), key=len, default=text)
         return Completion(text, "stop", len(text.split()))
 
     async def close(self) -> None:

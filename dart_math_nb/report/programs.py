@@ -11,11 +11,11 @@ __all__ = ['program_table', 'program_section']
 from pathlib import Path
 
 import pandas as pd
-from ..sample.programs import program_counts, program_words
 
 from ..data.segments import NOTES
 from ..evaluate.metrics import wilson
 from .html import Section, Table
+from ..sample.programs import program_counts, program_words
 
 # %% ../../nbs/60_report/47_programs.ipynb #02d8cfed
 _RAN = ("ok", "error", "cpu", "memory", "output", "idle", "died", "near", "cut")
