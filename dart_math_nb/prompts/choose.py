@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/25_prompts/choose.html.md"""
 
 # %% auto #0
 __all__ = ['MODEL_RULES', 'ModelRule', 'model_name', 'rule_for', 'frame_by_rule', 'check_switches', 'chat_template', 'prompt_ids',
-           'Prompt', 'trained_in', 'asked_chat', 'choose_template']
+           'Prompt', 'trained_in', 'trained_asking', 'as_trained', 'asked_chat', 'choose_template']
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #6a9d010f
 import os
@@ -26,6 +26,7 @@ from dart_math_nb.prompts.instruct import (
     in_frame,
     instructed,
     system_message,
+    template_switches,
 )
 from .shots import Example, examples_for, few_shot_prompt, shots_name
 from dart_math_nb.prompts.templates import (
@@ -241,9 +242,32 @@ def trained_in(
     file = Path(model or "") / "train.json"
     if model is None or not file.is_file():
         return None
-    recipe = read_json(file)
-    recipe = recipe.get("cfg") if isinstance(recipe, dict) else None
-    return recipe.get("template") if isinstance(recipe, dict) else None
+    return _recipe(file).get("template")
+
+
+def _recipe(file: Path) -> dict:
+    found = read_json(file)
+    found = found.get("cfg") if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+# %% ../../nbs/25_prompts/30_choose.ipynb #f87bee60
+def trained_asking(
+    model: str | Path,  # Folder of a model that was trained in its chat template
+) -> Asking:
+    "What the model was told in training besides the problem, as its recipe says."
+    recipe = _recipe(Path(model) / "train.json")
+    switches = template_switches(recipe.get("template_kwargs") or ())
+    system = recipe.get("system") or ""
+    return Asking(recipe.get("instruction"), system=system, template_kwargs=switches)
+
+
+def as_trained(
+    model: str | Path,  # Hub id or folder
+    asking: Asking,
+) -> Asking:
+    "What is asked for; where nothing is, what the model was trained with."
+    said = asking != Asking() or trained_in(model) != "chat"
+    return asking if said else trained_asking(model)
 
 # %% ../../nbs/25_prompts/30_choose.ipynb #894714eb
 def _by_model(
@@ -252,7 +276,8 @@ def _by_model(
     if model is None:
         raise ValueError("template 'auto' needs a model; need its id, or the name of a template")
     if name := trained_in(model):
-        return get_template(name), "it was trained in this template", False
+        template = None if name == "chat" else get_template(name)
+        return template, "it was trained in this template", False
     rule, known = rule_for(model), ", ".join(sorted(template_names()))
     if name := frame_by_rule(rule, tools):
         return TEMPLATES[name], f"{model_name(model)} is one of {rule.who}", rule.is_base
@@ -304,6 +329,7 @@ def choose_template(
     template, why, is_base = None, "asked for", False
     if name == "auto":
         template, why, is_base = _by_model(model, tokenizer, tools)
+        asking = as_trained(model, asking)
     elif name != "chat":
         template = get_template(name)
     elif tokenizer is None:

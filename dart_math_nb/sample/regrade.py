@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ..data.ids import as_kept, graded_otherwise
 from ..data.queries import read_saved_queries
-from ..data.records import KEY, Query, Verdict
+from ..data.records import KEY, Query, Verdict, verdict_source
 from ..data.tool_answer import final_text
 from ..grade.batch import MIN_PARALLEL, grade_responses
 from ..grade.verdict import grade_answer
@@ -41,7 +41,7 @@ def _tolerances(query: Query) -> dict:
 
 def _way(row: dict) -> str:
     "How a stored response can be graded again."
-    if row["rule"] == "label":
+    if verdict_source(row["rule"]) in ("label", "judge"):  # which no grader made
         return "label"
     if row["response"] is not None:
         return "text"

@@ -6,11 +6,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/doubtful.html.md"""
 
 # %% auto #0
 __all__ = ['MIN_OTHERS', 'DOUBT_COLUMNS', 'numbers_of', 'peer_signals', 'doubt_table', 'read_doubt', 'by_doubt', 'write_doubtful',
-           'doubt_counts', 'doubted_sets', 'noise_facts']
+           'doubt_counts', 'doubted_sets', 'noise_facts', 'verdict_mixture']
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #f153f903
+# %% ../../nbs/45_sets/13_doubtful.ipynb #32527b01
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ import pandas as pd
 
 from ..data.files import read_rows, write_jsonl
 from ..data.messages import Refused
-from ..grade.doubt import SIGNALS, common_numbers, doubt_score, said_numbers, signals_of
-from ..grade.steps import MAX_TEXT, numbers_in, plain_text
+from ..data.records import Query, verdict_source
+from .doubt import SIGNALS, common_numbers, doubt_score, said_numbers, signals_of
 from .noise import noise_table, wrong_shares
-from ..store.pool import pool_counts
+from .steps import MAX_TEXT, numbers_in, plain_text
+from ..store.pool import pool_counts, read_narrow
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #e350c35d
+# %% ../../nbs/45_sets/13_doubtful.ipynb #f7cb9c1e
 MIN_OTHERS = 4  # Other correct responses of a query before they are compared
 
 
@@ -48,7 +49,7 @@ def peer_signals(
     missing = any(5 * c >= 4 * (n - 1) for x, c in counts.items() if x not in numbers)
     return {name for name, on in (("lone_number", lone), ("missing_number", missing)) if on}
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #0fb4d15f
+# %% ../../nbs/45_sets/13_doubtful.ipynb #9d3ce5f8
 def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, answer
     "Signals of the correct responses of one query."
     numbers = [numbers_of(text, query) for text, query, _ in rows]
@@ -56,7 +57,7 @@ def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, ans
     peers = [peer_signals(some, shared, len(rows)) for some in numbers]
     return [signals_of(*row) | more for row, more in zip(rows, peers, strict=True)]
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #0d9a5313
+# %% ../../nbs/45_sets/13_doubtful.ipynb #dc7f14eb
 def doubt_table(
     rows: pd.DataFrame,  # query_id, query, response, ans: correct responses, as TRAIN_COLUMNS
     counts: pd.DataFrame | None = None,  # query_id -> n_trials, n_correct
@@ -83,7 +84,7 @@ def doubt_table(
     names = [", ".join(n for n in SIGNALS if n in s) if s else "" for s in found]
     return rows.assign(doubt=scores, signals=pd.Series(names, rows.index, dtype="str"))
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #9ddf85a0
+# %% ../../nbs/45_sets/13_doubtful.ipynb #34cf74c9
 def _guessed(
     rows: pd.DataFrame, counts: pd.DataFrame | None, false_rate: float | None
 ) -> np.ndarray:
@@ -92,7 +93,7 @@ def _guessed(
     share = wrong_shares(counts, false_rate)
     return (rows["query_id"].map(share).astype(float) > 0.5).to_numpy()
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #285661d6
+# %% ../../nbs/45_sets/13_doubtful.ipynb #c23e4b29
 DOUBT_COLUMNS = ("query_id", "source_id", "trial", "doubt", "signals")
 
 
@@ -112,7 +113,7 @@ def read_doubt(
         )
     return value
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #306e5773
+# %% ../../nbs/45_sets/13_doubtful.ipynb #851bcc0d
 def by_doubt(
     scored: pd.DataFrame,  # From `doubt_table`
     doubt: str | float,  # As from `read_doubt`
@@ -132,7 +133,7 @@ def by_doubt(
         )
     return kept.drop(columns=["doubt", "signals"]).reset_index(drop=True), gone
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #7d5cfadc
+# %% ../../nbs/45_sets/13_doubtful.ipynb #ddbe86bc
 def write_doubtful(
     folder: str | Path,  # Of a train set
     gone: pd.DataFrame | None,  # From `by_doubt`
@@ -150,7 +151,7 @@ def doubt_counts(
     "Rows that went, by signal; one row may have several."
     return dict(sorted(Counter(n for s in gone["signals"] for n in s.split(", ") if n).items()))
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #bd366438
+# %% ../../nbs/45_sets/13_doubtful.ipynb #1e0b98da
 def doubted_sets(
     sets: Mapping[str, pd.DataFrame],  # Name to train set
     pool: str | Path,  # Folder that they were cut from
@@ -175,7 +176,7 @@ def doubted_sets(
             }
     return kept, gone, cards
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #26c082f5
+# %% ../../nbs/45_sets/13_doubtful.ipynb #38c8040e
 def _counts_of(counts: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     own = counts[counts["source_id"].isin(frame["source_id"].unique())]
     return own.groupby("query_id", observed=True)[["n_trials", "n_correct"]].sum()
@@ -189,3 +190,23 @@ def noise_facts(
     "Expected share of wrong rows by level, for a card."
     table = noise_table(rows, counts, false_rate).round(4)
     return {level: [line.share, line.low, line.high] for level, line in table.iterrows()}
+
+# %% ../../nbs/45_sets/13_doubtful.ipynb #fd9767e6
+def verdict_mixture(
+    rows: pd.DataFrame,  # query_id, source_id, trial: rows of a set
+    pool: str | Path,  # Folder that it was cut from
+    queries: Sequence[Query],
+) -> dict[str, int]:  # Source of the verdict to rows; empty without votes and judges
+    "Rows of a set by who decided that they are right."
+    known = read_narrow(pool, ["rule"])
+    voted = {q.query_id for q in queries if verdict_source("", q) == "vote"}
+    if not voted and not any(verdict_source(r) == "judge" for r in known["rule"].unique()):
+        return {}
+    on = ["query_id", "source_id", "trial"]
+    known = known[known["query_id"].isin(set(rows["query_id"]))].astype({n: "str" for n in on[:2]})
+    rules = rows[on].astype({n: "str" for n in on[:2]}).merge(known[[*on, "rule"]], on=on)
+    who = [
+        "vote" if source == "rule" and q in voted else source
+        for q, source in zip(rules["query_id"], map(verdict_source, rules["rule"]), strict=True)
+    ]
+    return dict(sorted(Counter(who).items()))

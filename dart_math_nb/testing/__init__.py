@@ -14,5 +14,6 @@ from .. import front_door
 _NAMES = {
     "fake_server": "null_server serve FaultProxy",
     "tiny_models": "char_tokenizer tiny_llama worked_sums",
+    "chats": "CHATML chat_tokenizer random_chats",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

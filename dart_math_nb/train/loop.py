@@ -32,12 +32,13 @@ from dart_math_nb.train.model import (
     pick_dtype,
     set_end,
 )
+from .outlook import check_left_out
 from .plan import plan_run
 from .result import TrainResult, load_result, log_frame, save_result, summarize
-from .rows import read_train_sets
+from .rows import read_train_sets, run_end
 from .threads import run_threads, threads_line, trial_pass, with_threads
 from .token_cache import cached_tokens
-from .tokens import TokenSet, end_id, token_hash
+from .tokens import TokenSet, token_hash
 from dart_math_nb.train.trainer import (
     PackTrainer,
     ProgressBar,
@@ -70,7 +71,7 @@ def pick_collate(
     attn: str,  # Attention of the run, as transformers knows it
 ) -> Callable:  # Samples -> batch
     "How the samples of a forward pass are laid out."
-    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, end_id(tokenizer, cfg.eos))
+    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, run_end(cfg, tokenizer))
     pad_id = next(i for i in pads if i is not None)
     if cfg.packing == "none":
         return partial(collate_padded, pad_id=pad_id)
@@ -86,11 +87,11 @@ def start_model(
     tokenizer: Any,  # Hugging Face tokenizer
 ) -> tuple[Any, dict]:  # Model ready to be trained; what was proved
     "The model of a run. Raises ValueError when it does not fit tokens or recipe."
-    if start and (cfg.new_tokens or cfg.rope != "keep"):
+    if start and (cfg.new_tokens or cfg.visible_tokens or cfg.rope != "keep"):
         raise ValueError("new_tokens and rope are for a model that is loaded; got one in memory")
     model = start[0] if start else load_model(cfg, tokenizer)
     proof = check_model(model, tokens, cfg)
-    set_end(model, end_id(tokenizer, cfg.eos))
+    set_end(model, run_end(cfg, tokenizer))
     return add_adapters(model, cfg), proof
 
 # %% ../../nbs/50_train/90_loop.ipynb #2b9e9c63
@@ -121,6 +122,7 @@ def begin_run(
 ) -> tuple[TokenSet, np.ndarray | None, Path]:  # Tokens, train set of each, folder of the run
     "Read the data and enter the folder. Raises ValueError when it was made with something else."
     tokens, set_of = run_tokens(cfg, rows, tokenizer, reading)
+    check_left_out(tokens, cfg.max_left_out)
     run = enter(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
     if reading.sources and first:
         reading.save(cfg.out)

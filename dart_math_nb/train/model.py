@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/model.html.md"""
 
 # %% auto #0
 __all__ = ['pick_dtype', 'attentions_for', 'load_part', 'load_tokenizer', 'n_positions', 'stretch_positions', 'mean_rows',
-           'load_model', 'load_start', 'set_end', 'add_adapters', 'check_model']
+           'load_model', 'load_start', 'set_end', 'add_adapters', 'prove_run', 'check_model']
 
 # %% ../../nbs/50_train/65_model.ipynb #dc743c90
 import math
@@ -14,14 +14,16 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..data.messages import need, refusing
+from ..data.gate import LIMITS, read_text
+from ..data.messages import Refused, need, refusing
 from .config import TrainCfg
 from .kernels import available_attentions, pick_attention
 from .proof import prove_attention
-from .tokens import TokenSet, end_id
+from .rows import run_end
+from .tokens import TokenSet
 
 # %% ../../nbs/50_train/65_model.ipynb #76f6606d
 def pick_dtype(
@@ -63,10 +65,16 @@ def load_tokenizer(
 ) -> Any:  # Hugging Face tokenizer
     "The tokenizer of a run. Raises ValueError when it cannot be loaded or has no end token."
     tokenizer = load_part(AutoTokenizer, cfg)
+    have = tokenizer.get_vocab()
+    if known := [t for t in (*cfg.new_tokens, *cfg.visible_tokens) if t in have]:
+        raise Refused(f"{cfg.model}: {known} are tokens already; need new ones, or none")
     tokenizer.add_special_tokens({"additional_special_tokens": list(cfg.new_tokens)})
-    end_id(tokenizer, cfg.eos)
-    if cfg.eos is not None:
-        tokenizer.eos_token = cfg.eos
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in cfg.visible_tokens])
+    if cfg.chat_template:
+        tokenizer.chat_template = read_text(cfg.chat_template, LIMITS.settings)
+    end = tokenizer.convert_ids_to_tokens(run_end(cfg, tokenizer))
+    if cfg.template != "chat" or "eos_token" not in str(tokenizer.get_chat_template()):
+        tokenizer.eos_token = end
     return tokenizer
 
 # %% ../../nbs/50_train/65_model.ipynb #b937cbc0
@@ -125,8 +133,8 @@ def load_model(
     if cfg.rope == "linear":
         stretch_positions(config, cfg.max_len or cfg.room)
     model = load_part(AutoModelForCausalLM, cfg, config=config, dtype=torch.float32)
-    if cfg.new_tokens:
-        new = tokenizer.convert_tokens_to_ids(list(cfg.new_tokens))
+    if added := (*cfg.new_tokens, *cfg.visible_tokens):
+        new = tokenizer.convert_tokens_to_ids(list(added))
         mean_rows(model, min(new), max(new) + 1)
     return model
 
@@ -167,6 +175,18 @@ def add_adapters(
         torch.manual_seed(cfg.seed)
         return peft.get_peft_model(model, lora)
 
+# %% ../../nbs/50_train/65_model.ipynb #869fc263
+def prove_run(
+    config: Any,  # Of the model
+    seq_lens: Any,  # Tokens of each sample, [n_samples]
+    cfg: TrainCfg,
+) -> dict:  # What was proved: attn, small, passed_over
+    "The attention of a run. Raises ValueError when none is right for its model and samples."
+    longest, padded = int(seq_lens.max()), cfg.packing == "none"
+    n_row = longest if padded else (cfg.packs_per_forward or cfg.batch_size) * cfg.room
+    reach = {"n_longest": longest, "n_row": n_row}
+    return prove_attention(config, attentions_for(cfg), padded, cfg.compile, **reach)
+
 # %% ../../nbs/50_train/65_model.ipynb #c5bdc9b1
 def check_model(
     model: Any,  # Causal language model of transformers
@@ -185,9 +205,6 @@ def check_model(
             f"{cfg.model}: {n_max} positions, longest sample {longest}; "
             "lower max_len, or stretch them with rope='linear'"
         )
-    padded = cfg.packing == "none"
-    n_row = longest if padded else (cfg.packs_per_forward or cfg.batch_size) * cfg.room
-    names, reach = attentions_for(cfg), {"n_longest": longest, "n_row": n_row}
-    proof = prove_attention(model.config, names, padded, cfg.compile, **reach)
+    proof = prove_run(model.config, tokens.seq_lens, cfg)
     model.set_attn_implementation(proof["attn"])
     return proof

@@ -153,7 +153,8 @@ def prove_attention(
             found = prove_small(model, attn, collate, *case)
             return {"attn": attn, "small": facts | found, "passed_over": passed_over}
         except Exception as e:  # A refusal, or whatever the architecture raises
-            passed_over[attn] = one_line(e)
+            kind = "" if isinstance(e, ValueError) else f"{type(e).__name__}: "
+            passed_over[attn] = kind + one_line(e)
     raise ValueError(refusal(type(config).__name__, passed_over, padded))
 
 # %% ../../nbs/50_train/33_proof.ipynb #f5f48106

@@ -130,7 +130,7 @@ def data_facts(
         "hash": token_hash(tokens),
         "samples": len(tokens),
         "tokens": len(tokens.input_ids),
-        "label_tokens": len(tokens.input_ids) - int(tokens.n_prompt.sum()),
+        "label_tokens": tokens.n_labels,
         "left_out": tokens.left_out,
         "merged": tokens.n_merged,
     }

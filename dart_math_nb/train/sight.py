@@ -33,8 +33,9 @@ class Call:
 
 
 def _write_down(
-    calls: list, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **told
+    calls: list, module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask=None, **told
 ) -> tuple[Tensor, None]:
+    mask = attention_mask
     if mask is not None and mask.dtype != torch.bool:
         mask = mask > torch.finfo(mask.dtype).min / 2
     causal = told.get("is_causal")
@@ -49,14 +50,14 @@ def _write_down(
 def watch(
     model: Any,  # Causal language model of transformers
     batch: dict,  # From a collator, or just input_ids
-) -> list[Call]:  # One per attention, in order
-    "What the layers tell their attention. Raises ValueError when it cannot be replaced."
+) -> list[Call]:  # One per attention, in order; none when a model has attention of its own
+    "What the layers tell their attention."
     calls, had = [], model.config._attn_implementation
     AttentionInterface.register("dart_sight", partial(_write_down, calls))
     AttentionMaskInterface.register("dart_sight", eager_mask)
     model.set_attn_implementation("dart_sight")
     if model.config._attn_implementation != "dart_sight":
-        raise ValueError(f"{type(model).__name__} has an attention of its own")
+        return []
     with torch.no_grad():
         model(**{k: v for k, v in batch.items() if k != "labels"})
     model.set_attn_implementation(had)
