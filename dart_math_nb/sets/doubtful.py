@@ -21,8 +21,8 @@ from ..data.messages import Refused
 from ..data.progress import Progress
 from ..data.records import Query, verdict_source
 from .doubt import SIGNALS, common_numbers, doubt_score, said_numbers, signals_of
-from .steps import MAX_TEXT, numbers_in, plain_text
 from .noise import noise_table, wrong_shares
+from .steps import MAX_TEXT, numbers_in, plain_text
 from ..store.pool import pool_counts, read_narrow
 
 # %% ../../nbs/45_sets/13_doubtful.ipynb #82537a19
