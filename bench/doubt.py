@@ -18,8 +18,8 @@ from parts import run_parts
 from dart_math_nb.data.files import read_rows
 from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import make_query, short_hash
-from dart_math_nb.grade.doubt import SIGNALS, doubt_score, signals_of
 from dart_math_nb.grade.verdict import grade_response
+from dart_math_nb.sets.doubt import SIGNALS, doubt_score, signals_of
 from dart_math_nb.sets.doubtful import numbers_of, peer_signals
 
 OUT = Path(__file__).parent / "results" / "doubt.json"
@@ -182,17 +182,13 @@ def weights() -> dict:
 
 
 def curve(clean: pd.Series, planted: pd.Series) -> list:
-    "False alarms and finds for each threshold."
-    marks = sorted({*clean, *planted})
-    return [
-        [
-            round(float(m), 2),
-            round(float((clean >= m).mean()), 4),
-            round(float((planted >= m).mean()), 4),
-        ]
-        for m in marks
-        if m > 0
-    ]
+    "Threshold, false alarms and finds, without points that would lie on one another."
+    marks, out = sorted({*clean, *planted}, reverse=True), []
+    for m in marks:
+        a, b = float((clean >= m).mean()), float((planted >= m).mean())
+        if m > 0 and a <= 0.3 and (not out or a - out[-1][1] >= 0.002 or b - out[-1][2] >= 0.01):
+            out.append([round(float(m), 2), round(a, 4), round(b, 4)])
+    return out[::-1]
 
 
 def at_share(clean: pd.Series, planted: pd.Series, share: float) -> dict:

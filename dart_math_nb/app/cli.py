@@ -34,6 +34,10 @@ STAGES = {  # Name -> module and function in this room, line of help
     "batch read": ("batch.read_results",        "Grade the results of a batch API into the pool of a run; may be repeated."),
     "status":     ("pool.status",               "How far a run is: draws per second, share of quotas reached, time left, failures."),
     "grade":      ("grade.grade",               "Grade a file of model responses: a verdict per row, accuracy, counts by reason and level."),
+    "label":      ("labels.label",              "References for queries from the votes of their draws, with a calibrated confidence; unsure ones get none."),
+    "suspects":   ("labels.suspects",           "References that the draws speak against, or that cannot be read; most evidence first."),
+    "judge write": ("judge.write_judge",        "Write questions to a model judge about the answers of a run, controls among them."),
+    "judge read": ("judge.read_judge",          "Verdicts of a model judge, after its controls; with --write they hold in the pool of the run."),
     "show":       ("show.show",                 "Look into a run or a pool: its queries, what became of them, and all their responses."),
     "bias":       ("bias.bias",                 "Which queries train sets are about: coverage and responses per level and fail rate, with intervals."),
     "import":     ("exchange.import_responses", "Bring responses of others to the queries of a run into its pool, graded; resumable."),
@@ -55,11 +59,12 @@ STAGES = {  # Name -> module and function in this room, line of help
 GROUPS = {  # First word of several stages -> help
     "batch": "Files of requests for batch APIs, and their results.",
     "difficulty": "Records of how hard queries are.",
+    "judge": "A model that says whether two answers are the same, and its controls.",
     "sandbox": "Programs that a model wrote, behind walls.",
 }
 TOPICS = {  # Of the overview -> stages and groups, in the order of a project
     "start": "demo run benchmarks",
-    "responses": "temperature plan sample batch difficulty status grade import show",
+    "responses": "temperature plan sample batch difficulty status grade import label suspects judge show",
     "pools": "check regrade compact push pull",
     "train sets": "curate mix export bias",
     "models": "train evaluate report",

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/printing.html.md"""
 
 # %% auto #0
 __all__ = ['SHARES', 'whole_number', 'print_frame', 'print_table', 'tell', 'telling', 'cards_table', 'removed_lines',
-           'left_out_lines', 'recut_lines', 'print_cards', 'cut_and_print']
+           'left_out_lines', 'recut_lines', 'doubt_lines', 'print_cards', 'cut_and_print']
 
 # %% ../../nbs/70_app/08_printing.ipynb #80b0ecfe
 import os
@@ -129,6 +129,24 @@ def recut_lines(
         if hashes.get(n, card["content_sha256"]) != card["content_sha256"]
     ]
 
+# %% ../../nbs/70_app/08_printing.ipynb #b64b871a
+def doubt_lines(
+    cards: Mapping[str, Mapping],  # Name to card
+) -> list[str]:
+    "What was doubtful in sets, in words."
+    lines = []
+    for name, card in cards.items():
+        if (n := card.get("n_doubtful")) is not None and card["doubt"] != "order":
+            parts = ", ".join(f"{k} {v:,}" for k, v in card["doubtful"].items())
+            lines.append(f"{name}: {n:,} rows left out as doubtful{f' ({parts})' if parts else ''}")
+        if noise := card.get("noise"):
+            shares = ", ".join(f"{k} {v[0]:.1%} ({v[1]:.1%}-{v[2]:.1%})" for k, v in noise.items())
+            rate = card["false_rate"]
+            lines.append(
+                f"{name}: expected wrong rows by level, if {rate:.2%} of wrong ones are called correct: {shares}"
+            )
+    return lines
+
 # %% ../../nbs/70_app/08_printing.ipynb #0d2986ec
 def print_cards(
     run: str | Path,  # Run folder
@@ -140,6 +158,7 @@ def print_cards(
     lines = recut_lines(before, {n: cards[n] for n in sets})
     lines += removed_lines(read_overlaps(run), {n: cards[n].get("n_avoided", 0) for n in sets})
     lines += left_out_lines({n: cards[n] for n in sets})
+    lines += doubt_lines({n: cards[n] for n in sets})
     print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
     print_table(cards_table({n: cards[n] for n in sets}), RunFolder(run).path("train_set"))
     return sets

@@ -82,6 +82,8 @@ def cut_options(
     embedder: str = None,  # Of the decontamination: model of sentence-transformers that finds paraphrases
     alike: float = 0.9,  # Cosine from which a paraphrase is left out
     choose: str = None,  # Of all correct responses in the pool: first, or diverse (that differ most)
+    doubt: str = None,  # order: least doubtful rows first; a score, such as 4: more doubtful rows go
+    false_rate: float = None,  # Share of wrong responses called correct: expected wrong rows on the card
     seed: int = 0,  # Of the choice of rows when sets are cut to a size
     partial: bool = False,  # Take what the pool holds where draws are missing
     **kwargs,
@@ -89,8 +91,9 @@ def cut_options(
     "How sets are cut, apart from the rest."
     thought_limit(reasoning)  # refused before any work
     how = {"reasoning": reasoning, "distinct": dedupe}
-    test = {"overlap_near": near, "embedder": embedder, "alike": alike}
-    how["sieve"] = read_sieve(leave_out, tokenizer, choose, **test)
+    more = {"overlap_near": near, "embedder": embedder, "alike": alike}
+    more |= {"doubt": doubt, "false_rate": false_rate}
+    how["sieve"] = read_sieve(leave_out, tokenizer, choose, **more)
     return how | {"seed": seed, "partial": partial}, kwargs
 
 # %% ../../nbs/70_app/40_sets.ipynb #9af6cb52

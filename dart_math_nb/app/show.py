@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/show.html.md"""
 
 # %% auto #0
 __all__ = ['pick', 'head', 'whole', 'rate_text', 'list_frame', 'mark_columns', 'json_line', 'print_list', 'standing_lines',
-           'response_frame', 'print_query', 'show']
+           'response_frame', 'print_query', 'print_audit', 'audit_frame', 'print_all', 'show']
 
 # %% ../../nbs/70_app/62_show.ipynb #61c2dcdb
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fastcore.meta import delegates
 
 from .flags import Many
 from .printing import print_frame
-from ..data.messages import printable, scrub
+from ..data.messages import Refused, printable, scrub
 from ..data.reading import shown_value
 
 # %% ../../nbs/70_app/62_show.ipynb #a1beb7a9
@@ -204,6 +204,63 @@ def print_query(look, row, full: bool) -> None:
     else:
         print_frame(response_frame(responses))
 
+# %% ../../nbs/70_app/62_show.ipynb #aef8c019
+def print_audit(
+    look,  # `Look`
+    table: pd.DataFrame,  # Queries picked
+    n: int,  # Responses listed at most; 0 lists all
+    json: bool,  # A line of JSON for each
+    false_rate: float | None = None,  # Share of wrong responses that are called correct
+) -> pd.DataFrame:  # From `audit_table`
+    "Print the accepted responses that should be read first."
+    from dart_math_nb.report.audit import audit_table
+    from dart_math_nb.report.look import look_lines
+
+    found = audit_table(look, table["query_id"], false_rate)
+    some = found.head(n) if n else found
+    if json:
+        print("\n".join(map(json_line, some.to_dict("records"))))
+        return found
+    doubtful = int(found["doubt"].gt(0).sum())
+    print(
+        "\n".join(
+            [*look_lines(look), f"{doubtful:,} of {len(found):,} accepted responses have a signal"]
+        )
+    )
+    if len(some):
+        print_frame(audit_frame(some))
+    return found
+
+# %% ../../nbs/70_app/62_show.ipynb #879e5e54
+def audit_frame(
+    found: pd.DataFrame,  # From `audit_table`
+) -> pd.DataFrame:  # A line per response
+    "What the queue shows of each response."
+    shown = {"query": found["query_id"].str[:8], "trial": found["trial"], "level": found["level"]}
+    shown |= {"pass rate": [f"{100 * r:.0f}%" if r == r else "-" for r in found["pass_rate"]]}
+    frame = pd.DataFrame(shown | {"doubt": found["doubt"], "wrong": found["wrong"]})
+    frame["sets"] = _left([", ".join(s) or "-" for s in found["sets"]])
+    frame["signals"] = _left([head(s) or "-" for s in found["signals"]])
+    return frame.assign(response=_left([head(r) or "-" for r in found["response"].fillna("")]))
+
+# %% ../../nbs/70_app/62_show.ipynb #a90ec5b2
+def print_all(
+    look,  # `Look`
+    table: pd.DataFrame,  # Queries picked
+    names: Sequence[str],  # Of the marks that picked them
+    n: int,  # Lines at most; 0 for all
+    json: bool,
+    doubtful: bool,  # Accepted responses instead of queries
+    false_rate: float | None,  # With `doubtful`
+) -> pd.DataFrame:  # The queries, or the responses
+    "Print queries, or the audit queue. Raises Refused for a rate without the queue."
+    if doubtful:
+        return print_audit(look, table, n, json, false_rate)
+    if false_rate is not None:
+        raise Refused("--false-rate without --doubtful; need both, or neither")
+    print_list(look, table, names, n, json)
+    return table
+
 # %% ../../nbs/70_app/62_show.ipynb #d1ac1513
 @delegates(pick)
 def show(
@@ -211,6 +268,8 @@ def show(
     *,
     query: str = None,  # One query and all its responses: its id, the start of it, or a part of its text
     full: bool = False,  # With --query: whole texts
+    doubtful: bool = False,  # Accepted responses instead, those to read first at the top
+    false_rate: float = None,  # With --doubtful: share of wrong responses that are called correct
     n: int = 20,  # Queries listed at most; 0 lists all
     json: bool = False,  # A line of JSON for each query, or for each response with --query
     **kwargs,
@@ -220,8 +279,7 @@ def show(
 
     look, table, names = pick(run, **kwargs)
     if query is None:
-        print_list(look, table, names, n, json)
-        return table
+        return print_all(look, table, names, n, json, doubtful, false_rate)
     picked = set(table["query_id"])
     one = find_query([q for q in look.queries if q.query_id in picked], query)
     responses = response_table(look, one.query_id)

@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/30_sandbox/box.html.md"""
 # %% auto #0
 __all__ = ['BORN_S', 'LocalSession', 'LocalSandbox']
 
-# %% ../../nbs/30_sandbox/34_box.ipynb #9db07279
+# %% ../../nbs/30_sandbox/34_box.ipynb #2dfd17d9
 import os
 import socket
 import subprocess
@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 
+from ..data.messages import Refused
 from .launch import PACKAGES, start_warm
 from .peer import Peer, connection_pair, open_peer, send_frame
 from .protocol import Limits, Outcome
@@ -72,7 +73,7 @@ def _stop(state: dict) -> None:
             process.kill()
             process.wait()
 
-# %% ../../nbs/30_sandbox/34_box.ipynb #32ed4131
+# %% ../../nbs/30_sandbox/34_box.ipynb #91124c51
 class LocalSandbox:
     "Runs programs on this machine, behind bubblewrap. Raises Refused where that cannot be."
 
@@ -84,7 +85,7 @@ class LocalSandbox:
     ):
         self.limits, self.packages = limits or Limits(), tuple(packages)
         self.slots = threading.BoundedSemaphore(n_at_once or os.cpu_count() or 1)
-        self.lock, self.state, self.sessions = threading.Lock(), {}, weakref.WeakSet()
+        self.lock, self.state, self.sessions = threading.RLock(), {}, weakref.WeakSet()
         self._close = weakref.finalize(self, _stop, self.state)
         self._start()
 
@@ -110,13 +111,14 @@ def _close_all(self: LocalSandbox) -> None:
 
 LocalSandbox.close = _close_all
 
-# %% ../../nbs/30_sandbox/34_box.ipynb #e63f30a3
+# %% ../../nbs/30_sandbox/34_box.ipynb #9fa47c55
 BORN_S = 60.0  # Seconds that a child may take to be born, on a busy machine
 
 
 def _start(self: LocalSandbox) -> None:
     process, connection = start_warm(self.limits, self.packages)
     self.state |= {"process": process, "connection": connection, "owner": os.getpid()}
+    self._rehearse()
 
 
 def _warm(self: LocalSandbox) -> socket.socket:
@@ -133,7 +135,7 @@ def _warm(self: LocalSandbox) -> socket.socket:
 
 LocalSandbox._start, LocalSandbox._warm = _start, _warm
 
-# %% ../../nbs/30_sandbox/34_box.ipynb #17b0b52d
+# %% ../../nbs/30_sandbox/34_box.ipynb #05054163
 def _child(self: LocalSandbox, seed: int) -> Peer:
     here, there = connection_pair()
     with self.lock, there:
@@ -149,7 +151,7 @@ def _child(self: LocalSandbox, seed: int) -> Peer:
     send_frame(peer.connection, {"seed": seed})
     return peer
 
-
+# %% ../../nbs/30_sandbox/34_box.ipynb #a79be56a
 def _judged(self: LocalSandbox, outcome: Outcome) -> Outcome:
     "A program that died with its sandbox did not die by itself."
     process = self.state.get("process")
@@ -158,4 +160,13 @@ def _judged(self: LocalSandbox, outcome: Outcome) -> Outcome:
     return outcome
 
 
-LocalSandbox._child, LocalSandbox._judged = _child, _judged
+def _rehearse(self: LocalSandbox) -> None:
+    "Let one child be born and end. Raises Refused with the reason when it cannot be."
+    try:
+        self._child(0).end()
+    except (OSError, EOFError, ValueError) as e:
+        self.close()
+        raise Refused(f"the sandbox does not start: {e}") from None
+
+
+LocalSandbox._child, LocalSandbox._judged, LocalSandbox._rehearse = _child, _judged, _rehearse

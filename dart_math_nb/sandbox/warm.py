@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/30_sandbox/warm.html.md"""
 __all__ = ['CHANNEL', 'read_exactly', 'read_frame', 'write_frame', 'only_descriptors', 'own_files', 'set_limits',
            'give_up_rights', 'live', 'fix_addresses', 'warm_up', 'guard_null', 'serve']
 
-# %% ../../nbs/30_sandbox/28_warm.ipynb #765f96cc
+# %% ../../nbs/30_sandbox/28_warm.ipynb #6b2d5e5f
 import ctypes
 import gc
 import importlib
@@ -16,24 +16,22 @@ import json
 import os
 import resource
 import signal
-import socket
 import struct
 import sys
 
 from .filter import install_filter, seccomp_filter
 from .runner import Program
-from .world import World, enter
+from .world import World, enter, fix_random
 
-# %% ../../nbs/30_sandbox/28_warm.ipynb #cf3a4595
+# %% ../../nbs/30_sandbox/28_warm.ipynb #e4593a3e
 def read_exactly(fd: int, n: int) -> bytes:
     "n bytes of a descriptor. Raises EOFError when it ends before."
-    data = b""
-    while len(data) < n:
-        piece = os.read(fd, min(n - len(data), 1 << 20))
-        if not piece:
-            raise EOFError(f"{len(data)} of {n} bytes")
-        data += piece
-    return data
+    data, got = bytearray(n), 0
+    while got < n:
+        if not (more := os.readv(fd, [memoryview(data)[got:]])):
+            raise EOFError(f"{got} of {n} bytes")
+        got += more
+    return bytes(data)
 
 
 def read_frame(fd: int) -> dict:
@@ -159,16 +157,40 @@ def warm_up() -> None:
         str(sympy.simplify((x**2 - 1) / (x - 1)).subs(x, 2) + sympy.sqrt(8) + sympy.Rational(1, 3))
         sympy.factor(x**2 - 1), sympy.sqrt(2).evalf()
 
-# %% ../../nbs/30_sandbox/28_warm.ipynb #0ed97f2e
-def _children(control: socket.socket, limits: dict, libc: ctypes.CDLL, program: bytes) -> None:
+# %% ../../nbs/30_sandbox/28_warm.ipynb #9fabdf7c
+class _Message(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_void_p),
+        ("name_len", ctypes.c_uint),
+        ("pieces", ctypes.c_void_p),
+        ("n_pieces", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_len", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    ]
+
+
+def _letter_box() -> tuple:
+    "A message with room for one byte and one descriptor; the descriptor; all that must stay alive."
+    control, byte = (ctypes.c_char * 24)(), ctypes.c_char()
+    piece = (ctypes.c_size_t * 2)(ctypes.addressof(byte), 1)
+    message = _Message(None, 0, ctypes.addressof(piece), 1, ctypes.addressof(control), 24, 0)
+    return message, ctypes.c_int.from_buffer(control, 16), (control, byte, piece)
+
+# %% ../../nbs/30_sandbox/28_warm.ipynb #1fccbd30
+def _children(fd: int, limits: dict, libc: ctypes.CDLL, program: bytes) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    message, connection, _alive = _letter_box()
+    bare, where = ctypes.PyDLL(None), ctypes.byref(message)
+    gc.collect()
+    gc.freeze()
     while True:
-        data, fds, _, _ = socket.recv_fds(control, 1, 1)
-        if not data:
+        message.control_len = 24
+        if bare.recvmsg(fd, where, 0) <= 0:
             return
-        if os.fork() == 0:
-            live(fds[0], limits, libc, program)
-        os.close(fds[0])
+        if bare.fork() == 0:
+            live(connection.value, limits, libc, program)
+        bare.close(connection)
 
 # %% ../../nbs/30_sandbox/28_warm.ipynb #a27ee87d
 _READ_ONLY = 0x20 | 0x1000 | 1 | 2  # Change a bound mount: read-only, no set-user-id
@@ -179,7 +201,7 @@ def guard_null(libc: ctypes.CDLL) -> None:
     if libc.mount(None, b"/dev/null", None, _READ_ONLY, None):
         raise OSError(ctypes.get_errno(), "/dev/null cannot be made read-only")
 
-# %% ../../nbs/30_sandbox/28_warm.ipynb #b7a4bde7
+# %% ../../nbs/30_sandbox/28_warm.ipynb #da4f0ae8
 def serve(
     fd: int,  # Of the control connection
     config: str,  # JSON: `modules` to load, `limits`
@@ -189,13 +211,12 @@ def serve(
     fix_addresses(libc)
     guard_null(libc)
     config, program = json.loads(config), seccomp_filter(os.uname().machine)
+    fix_random(World(0))
     for name in config["modules"]:
         importlib.import_module(name)
     warm_up()
     os.environ.clear()
-    gc.collect()
-    gc.freeze()
     gc.disable()
     write_frame(fd, {"ready": True})
     limits = config["limits"] | read_frame(fd)
-    _children(socket.socket(fileno=fd), limits, libc, program)
+    _children(fd, limits, libc, program)

@@ -6,11 +6,11 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/doubtful.html.md"""
 
 # %% auto #0
 __all__ = ['MIN_OTHERS', 'DOUBT_COLUMNS', 'numbers_of', 'peer_signals', 'doubt_table', 'read_doubt', 'by_doubt', 'write_doubtful',
-           'doubt_counts', 'doubted_sets', 'noise_facts']
+           'doubt_counts', 'doubted_sets', 'noise_facts', 'verdict_mixture']
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #f153f903
+# %% ../../nbs/45_sets/13_doubtful.ipynb #b01fdf2d
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,14 @@ import pandas as pd
 
 from ..data.files import read_rows, write_jsonl
 from ..data.messages import Refused
-from ..grade.doubt import SIGNALS, common_numbers, doubt_score, said_numbers, signals_of
-from ..grade.steps import MAX_TEXT, numbers_in, plain_text
+from ..data.progress import Progress
+from ..data.records import Query, verdict_source
+from .doubt import SIGNALS, common_numbers, doubt_score, said_numbers, signals_of
 from .noise import noise_table, wrong_shares
-from ..store.pool import pool_counts
+from .steps import MAX_TEXT, numbers_in, plain_text
+from ..store.pool import pool_counts, read_narrow
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #e350c35d
+# %% ../../nbs/45_sets/13_doubtful.ipynb #82537a19
 MIN_OTHERS = 4  # Other correct responses of a query before they are compared
 
 
@@ -48,7 +50,11 @@ def peer_signals(
     missing = any(5 * c >= 4 * (n - 1) for x, c in counts.items() if x not in numbers)
     return {name for name, on in (("lone_number", lone), ("missing_number", missing)) if on}
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #0fb4d15f
+# %% ../../nbs/45_sets/13_doubtful.ipynb #10370752
+def _or_none(column: pd.Series) -> list:
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
 def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, answer
     "Signals of the correct responses of one query."
     numbers = [numbers_of(text, query) for text, query, _ in rows]
@@ -56,7 +62,7 @@ def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, ans
     peers = [peer_signals(some, shared, len(rows)) for some in numbers]
     return [signals_of(*row) | more for row, more in zip(rows, peers, strict=True)]
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #0d9a5313
+# %% ../../nbs/45_sets/13_doubtful.ipynb #fb03b0a8
 def doubt_table(
     rows: pd.DataFrame,  # query_id, query, response, ans: correct responses, as TRAIN_COLUMNS
     counts: pd.DataFrame | None = None,  # query_id -> n_trials, n_correct
@@ -64,26 +70,24 @@ def doubt_table(
     | None = None,  # Share of wrong responses that are called correct; with counts
 ) -> pd.DataFrame:  # The rows with doubt (missing without text) and signals (names, by commas)
     "Score each row of a set."
-    texts = rows["response"].astype(object).where(rows["response"].notna(), None).tolist()
+    texts, answers, queries = (_or_none(rows[name]) for name in ("response", "ans", "query"))
     places, found = rows.groupby("query_id", sort=False, observed=True).indices, [None] * len(rows)
-    queries, answers = (
-        rows["query"].tolist(),
-        rows["ans"].astype(object).where(rows["ans"].notna(), None).tolist(),
-    )
-    for at in places.values():
-        at = [i for i in at if texts[i] is not None]
-        own = [(texts[i], queries[i] or "", answers[i]) for i in at]
-        for i, signals in zip(at, _query_signals(own), strict=True):
-            found[i] = signals
+    with Progress("doubt", len(rows), "rows", shown=None) as progress:
+        for at in places.values():
+            at = [i for i in at if texts[i] is not None]
+            own = [(texts[i], queries[i] or "", answers[i]) for i in at]
+            for i, signals in zip(at, _query_signals(own), strict=True):
+                found[i] = signals
+            progress.update(len(at))
     guessed = _guessed(rows, counts, false_rate)
     found = [
-        s if s is None else s | {"guess"} if g else s for s, g in zip(found, guessed, strict=True)
+        s if s is None or not g else s | {"guess"} for s, g in zip(found, guessed, strict=True)
     ]
     scores = [np.nan if s is None else doubt_score(s) for s in found]
-    names = [", ".join(n for n in SIGNALS if n in s) if s else "" for s in found]
+    names = [", ".join(n for n in SIGNALS if n in (s or ())) for s in found]
     return rows.assign(doubt=scores, signals=pd.Series(names, rows.index, dtype="str"))
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #9ddf85a0
+# %% ../../nbs/45_sets/13_doubtful.ipynb #2de74f3b
 def _guessed(
     rows: pd.DataFrame, counts: pd.DataFrame | None, false_rate: float | None
 ) -> np.ndarray:
@@ -92,7 +96,7 @@ def _guessed(
     share = wrong_shares(counts, false_rate)
     return (rows["query_id"].map(share).astype(float) > 0.5).to_numpy()
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #285661d6
+# %% ../../nbs/45_sets/13_doubtful.ipynb #672b9df2
 DOUBT_COLUMNS = ("query_id", "source_id", "trial", "doubt", "signals")
 
 
@@ -112,7 +116,7 @@ def read_doubt(
         )
     return value
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #306e5773
+# %% ../../nbs/45_sets/13_doubtful.ipynb #a862078f
 def by_doubt(
     scored: pd.DataFrame,  # From `doubt_table`
     doubt: str | float,  # As from `read_doubt`
@@ -132,7 +136,7 @@ def by_doubt(
         )
     return kept.drop(columns=["doubt", "signals"]).reset_index(drop=True), gone
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #7d5cfadc
+# %% ../../nbs/45_sets/13_doubtful.ipynb #ea485ac2
 def write_doubtful(
     folder: str | Path,  # Of a train set
     gone: pd.DataFrame | None,  # From `by_doubt`
@@ -150,7 +154,7 @@ def doubt_counts(
     "Rows that went, by signal; one row may have several."
     return dict(sorted(Counter(n for s in gone["signals"] for n in s.split(", ") if n).items()))
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #bd366438
+# %% ../../nbs/45_sets/13_doubtful.ipynb #430ac1bd
 def doubted_sets(
     sets: Mapping[str, pd.DataFrame],  # Name to train set
     pool: str | Path,  # Folder that they were cut from
@@ -175,7 +179,7 @@ def doubted_sets(
             }
     return kept, gone, cards
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #26c082f5
+# %% ../../nbs/45_sets/13_doubtful.ipynb #844ed88d
 def _counts_of(counts: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     own = counts[counts["source_id"].isin(frame["source_id"].unique())]
     return own.groupby("query_id", observed=True)[["n_trials", "n_correct"]].sum()
@@ -189,3 +193,23 @@ def noise_facts(
     "Expected share of wrong rows by level, for a card."
     table = noise_table(rows, counts, false_rate).round(4)
     return {level: [line.share, line.low, line.high] for level, line in table.iterrows()}
+
+# %% ../../nbs/45_sets/13_doubtful.ipynb #df16491f
+def verdict_mixture(
+    rows: pd.DataFrame,  # query_id, source_id, trial: rows of a set
+    pool: str | Path,  # Folder that it was cut from
+    queries: Sequence[Query],
+) -> dict[str, int]:  # Source of the verdict to rows; empty without votes and judges
+    "Rows of a set by who decided that they are right."
+    known = read_narrow(pool, ["rule"])
+    voted = {q.query_id for q in queries if verdict_source("", q) == "vote"}
+    if not voted and not any(verdict_source(r) == "judge" for r in known["rule"].unique()):
+        return {}
+    on = ["query_id", "source_id", "trial"]
+    known = known[known["query_id"].isin(set(rows["query_id"]))].astype({n: "str" for n in on[:2]})
+    rules = rows[on].astype({n: "str" for n in on[:2]}).merge(known[[*on, "rule"]], on=on)
+    who = [
+        "vote" if source == "rule" and q in voted else source
+        for q, source in zip(rules["query_id"], map(verdict_source, rules["rule"]), strict=True)
+    ]
+    return dict(sorted(Counter(who).items()))

@@ -18,6 +18,7 @@ import pandas as pd
 from ..data.files import write_parquet
 from ..data.messages import Refused
 from ..data.records import KEY
+from .doubtful import read_doubt
 from .lengths import open_tokenizer
 from .near import near_in_groups
 from .paraphrase import ALIKE
@@ -36,24 +37,27 @@ class Sieve:
     overlap_near: float | None = None  # Of the decontamination: share of pairs of tokens in common
     embedder: str | None = None  # Of the decontamination: model that finds paraphrases
     alike: float = ALIKE  # Cosine at which they are found
+    doubt: str | float | None = None  # Order rows by doubt, or the highest score that stays
+    false_rate: float | None = None  # Share of wrong responses that are called correct
 
     def __post_init__(self):
         check_choice(self.choose)
+        object.__setattr__(self, "doubt", read_doubt(self.doubt))
         if not 0 < self.alike <= 1:
             raise Refused(f"--alike {self.alike}; need a cosine above 0, at most 1")
         if self.tokenizer is not None and not {"shorter", "longer"} & set(self.rules):
             what = "without a rule about lengths"
             raise Refused(f"--tokenizer {self.tokenizer} {what}; need longer=N or shorter=N")
 
-
+# %% ../../nbs/45_sets/13_sieve.ipynb #ce2a31be
 def read_sieve(
     leave_out: list[str] | None = None,  # Rules, such as "near" or "longer=2048"
     tokenizer: str | None = None,  # Of the student
     choose: str | None = None,  # first, diverse
-    **decontamination,  # overlap_near, embedder, alike
+    **more,  # overlap_near, embedder, alike, doubt, false_rate
 ) -> Sieve:
     "What a command asks for. Raises Refused."
-    return Sieve(read_rules(leave_out or ()), tokenizer, choose, **decontamination)
+    return Sieve(read_rules(leave_out or ()), tokenizer, choose, **more)
 
 # %% ../../nbs/45_sets/13_sieve.ipynb #db656682
 def asked_of(

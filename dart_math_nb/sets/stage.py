@@ -25,6 +25,7 @@ from ..sample.freeze import read_strategy, strategy_config, strategy_from
 from ..sample.strategy import STRATEGIES, StrategyCfg, strategy_names
 from .card import read_card, write_train_sets
 from .cut import cut_strategy, dedupe, source_draws, wrong_set
+from .doubtful import doubted_sets, verdict_mixture, write_doubtful
 from .overlap import decontaminate
 from .paraphrase import paraphrases, side_by_side
 from .quotas import known_quotas
@@ -99,7 +100,7 @@ def cut_sets(
     pool, queries = pool or RunFolder(run).path("pool"), _queries_of(run, pool, queries)
     how = _how(distinct, avoid, partial, sieve) | dict(note)
     sets, cards, wanted = _cut(pool, source_id, queries, strategies, partial, reasoning, sieve)
-    sets, gone = _sieved(*_clean(sets, distinct, avoid, sieve), sieve, wanted, cards, run)
+    sets, gone = _sieved(sets, distinct, avoid, sieve, wanted, cards, run, pool, queries)
     sets, how["equal_seed"] = _equalized(sets, equal, seed, n_rows)
     sets = _write_sets(RunFolder(run), sets, cards, how, gone, pool)
     return write_wrong(run, sets, strategies, pool, queries, source_id, partial, reasoning)
@@ -177,13 +178,18 @@ def without_paraphrases(
 _HALF = ".rules"  # Below train_set
 
 
-def _sieved(sets: Mapping, lost: Mapping, sieve: Sieve, wanted, cards, run) -> tuple[dict, tuple]:
-    "Rows of each set that stay; what it lost to overlap, and what rules took."
+def _sieved(sets, distinct, avoid, sieve: Sieve, wanted, cards, run, pool, queries) -> tuple:
+    "Rows of each set that stay; what it lost to overlap, to rules and to doubt."
+    sets, lost = _clean(sets, distinct, avoid, sieve)
     kept, gone, half = {}, {}, RunFolder(run).path("train_set") / _HALF
     for name, frame in sets.items():
         kept[name], facts, gone[name] = sieved(frame, sieve, wanted[name], half)
         cards[name].update(facts)
-    return kept, (lost, gone)
+    kept, doubted, said = doubted_sets(kept, pool, sieve.doubt, sieve.false_rate)
+    for name, frame in kept.items():
+        mixture = verdict_mixture(frame, pool, queries)
+        cards[name].update(said.get(name, {}), **({"verdicts": mixture} if mixture else {}))
+    return kept, (lost, gone, doubted)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #6403f4f9
 def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, gone, pool) -> Mapping:
@@ -194,6 +200,7 @@ def _write_sets(folder: RunFolder, sets, cards: Mapping, how: dict, gone, pool) 
     for name in sets:
         write_overlaps(folder.path("train_set", name), gone[0].get(name))
         write_left_out(folder.path("train_set", name), gone[1].get(name))
+        write_doubtful(folder.path("train_set", name), gone[2].get(name))
         note_pools(folder.path("train_set", name), [pool])
     shutil.rmtree(folder.path("train_set") / _HALF, ignore_errors=True)
     return sets
