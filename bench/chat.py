@@ -8,6 +8,8 @@ templates  each template with a byte-level tokenizer (of the optional data folde
            prompt already, what the template writes behind the end token, and anything else, which should be nothing.
            `refused` counts rows by reason; a template that is refused as a whole says why.
 pieces     the same with a SentencePiece tokenizer.
+processes  a tiny model on chats and on responses with outputs of tools: largest relative difference of loss and
+           gradient norm over the first five steps, one pass a step against four accumulated and two processes (float32).
 loaded     what one chat row costs, rendered and tokenized.
 
 Writes bench/results/chat.json.
@@ -15,6 +17,7 @@ Writes bench/results/chat.json.
 
 import logging
 import re
+import tempfile
 import time
 from collections import Counter
 from functools import partial
@@ -25,11 +28,15 @@ import numpy as np
 from parts import run_parts
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
+from dart_math_nb.data.files import write_jsonl
 from dart_math_nb.data.load import data_folder
+from dart_math_nb.data.tables import read_frame
 from dart_math_nb.prompts.instruct import template_switches
-from dart_math_nb.testing.chats import random_chats
+from dart_math_nb.testing.chats import CHATML, chat_tokenizer, random_chats
+from dart_math_nb.testing.tiny_models import tiny_llama
 from dart_math_nb.train.chat import Unfit, chat_form
 from dart_math_nb.train.conversations import ChatRules, placed_thought, row_samples
+from dart_math_nb.train.launch import launch
 from dart_math_nb.train.pieces import tokenize_pieces
 
 OUT = Path(__file__).parent / "results" / "chat.json"
@@ -211,6 +218,62 @@ def summary(found: dict) -> dict:
     }
 
 
+RUN = """import sys
+from dart_math_nb.train.loop import train
+from dart_math_nb.train.recipe import make_cfg
+train(make_cfg(dict(item.split("=", 1) for item in sys.argv[1:])), progress=False)
+"""
+
+
+def processes() -> dict:
+    "Loss and gradient norm of the first steps: one pass, accumulation, two processes."
+    found = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        tiny_llama(100, max_position_embeddings=2048).save_pretrained(tmp / "base")
+        chat_tokenizer(CHATML).save_pretrained(tmp / "base")
+        (tmp / "run.py").write_text(RUN)
+        ran = [
+            {"query": f"{a}*7", "response": f"run({a}*7) {a * 7:5d} So {a * 7}."}
+            for a in range(99, 700)
+        ]
+        for row in ran:
+            row["segments"] = f"t11 o6:ok t{len(row['response']) - 17}"
+        write_jsonl(tmp / "tools.jsonl", ran)
+        write_jsonl(tmp / "chats.jsonl", [{"messages": c} for c in random_chats(400, 9)])
+        for name, template in {"chats": "chat", "tools": "plain"}.items():
+            logs = {}
+            for way, (n, passes) in {
+                "one pass": (1, 4),
+                "accumulation": (1, 1),
+                "two processes": (2, 2),
+            }.items():
+                cfg = {"model": tmp / "base", "out": tmp / f"{name} {way}", "template": template}
+                cfg |= {
+                    "train_set": tmp / f"{name}.jsonl",
+                    "room": 1024,
+                    "batch_size": 4,
+                    "n_epochs": 1,
+                }
+                cfg |= {
+                    "packs_per_forward": passes,
+                    "dtype": "float32",
+                    "lr": "1e-4",
+                    "attn": "dart_segments",
+                }
+                launch(tmp / "run.py", [f"{k}={v}" for k, v in cfg.items()], n, timeout=300)
+                logs[way] = read_frame(tmp / f"{name} {way}" / "log.parquet").head(5)
+            one = logs.pop("one pass")
+            found[name] = {
+                way: {
+                    k: float(((log[k] - one[k]).abs() / one[k].abs()).max())
+                    for k in ("loss", "grad_norm")
+                }
+                for way, log in logs.items()
+            } | {"steps": len(one)}
+    return found
+
+
 def loaded() -> dict:
     "Microseconds of one row."
     logging.disable(logging.WARNING)
@@ -233,6 +296,7 @@ def loaded() -> dict:
 
 if __name__ == "__main__":
     parts = {
+        "processes": processes,
         "templates": templates,
         "pieces": partial(templates, "sentencepiece"),
         "loaded": loaded,
