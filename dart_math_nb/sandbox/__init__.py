@@ -10,11 +10,12 @@ __all__ = []
 # %% ../../nbs/30_sandbox/00_front.ipynb #1bbebb3a
 from .. import front_door
 
-# %% ../../nbs/30_sandbox/00_front.ipynb #4679957c
+# %% ../../nbs/30_sandbox/00_front.ipynb #0911e698
 _NAMES = {
     "protocol": "Limits Outcome Sandbox Session near_limit",
     "scripted": "ScriptedSandbox",
     "box": "LocalSandbox",
     "probe": "open_sandbox probe",
+    "remote": "RemoteSandbox",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -137,12 +137,12 @@ def forbidding(settings: Path = Path("/proc/sys")) -> list[str]:
             found.append(f"{name} is {bad}; as root: {cure}")
     return found
 
-# %% ../../nbs/30_sandbox/30_launch.ipynb #665c2e9f
+# %% ../../nbs/30_sandbox/30_launch.ipynb #bd46e43b
 def find_bwrap() -> str:
     "Path of bubblewrap. Raises Refused, naming what is missing."
     if sys.platform != "linux":
         raise Refused(
-            f"the sandbox needs Linux, this is {sys.platform}; use --sandbox URL elsewhere"
+            f"the sandbox needs Linux, this is {sys.platform}; a remote one (RemoteSandbox) works here"
         )
     machine = os.uname().machine
     if machine not in ARCHES:

@@ -19,7 +19,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flex_attention_mask
 from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
 
-from .attention import boundaries, no_mask, refuse, register_segments
+from dart_math_nb.train.attention import (
+    boundaries,
+    check_window,
+    no_mask,
+    refuse,
+    register_segments,
+)
 
 # %% ../../nbs/50_train/30_kernels.ipynb #df3a19c8
 def _kernel_inputs(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
@@ -68,22 +74,22 @@ def varlen_attention(
     query: Tensor,  # [n_rows, n_heads, n_tokens, head_dim]
     key: Tensor,  # [n_rows, n_kv_heads, n_tokens, head_dim]
     value: Tensor,  # [n_rows, n_kv_heads, n_tokens, head_dim]
-    attention_mask: Tensor | None = None,  # Must be None
-    dropout: float = 0.0,  # Must be 0
+    attention_mask: Tensor | None = None,  # From no_mask
     scaling: float | None = None,  # Of scores; None for 1 / sqrt(head_dim)
     cu_seq_lens_q: Tensor | None = None,  # [n_seq + 1] boundaries; None reads position_ids
     max_length_q: int | None = None,  # Longest sequence, or more; None looks
     position_ids: Tensor | None = None,  # [n_rows, n_tokens]
     sliding_window: int | None = None,  # Tokens seen back; None for all
     grouped: bool = True,  # Whether the kernel takes fewer key heads than query heads
-    **kwargs,  # Others of transformers' arguments
+    **kwargs,  # Others of transformers' arguments; dropout must be 0
 ) -> tuple[Tensor, None]:  # [n_rows, n_tokens, n_heads, head_dim], no weights
     "FlashAttention of PyTorch within each sequence of a pack."
     from torch.nn.attention.varlen import varlen_attn
 
-    extra = {"attention dropout": dropout} if dropout else {}
-    refuse("dart_varlen", module, query, key, attention_mask, kwargs | extra)
+    kwargs["attention dropout"] = kwargs.pop("dropout", 0.0) or None
+    refuse("dart_varlen", module, query, key, attention_mask, kwargs)
     ends = boundaries(query, cu_seq_lens_q, position_ids).to(query.device, torch.int32)
+    check_window("dart_varlen", attention_mask, sliding_window, ends)
     longest = max_length_q or int(ends.diff().max())
     q, k, v, options = share_heads(*_kernel_inputs(query, key, value), grouped)
     options |= {"scale": scaling, "window_size": window_size(sliding_window)}
