@@ -1,13 +1,13 @@
 """Chats as train rows: ids and labels beside what `apply_chat_template` gives, for every chat template that TRL ships.
 
-templates  each template with a byte-level and a SentencePiece tokenizer (the optional data folder; its control tokens
-           are added to both) and 200 conversations at random, a quarter with a system message, with thoughts, with
+templates  each template with a byte-level tokenizer (of the optional data folder; its control tokens are added) and 200 conversations at random, a quarter with a system message, with thoughts, with
            tools. `equal_ids`: samples whose ids are those of apply_chat_template of the same turns. `asked`: learned
            runs before which stand exactly the ids of the prompt (add_generation_prompt). `equal_masks`: samples whose
            labels are the template's own marks, where it has marks. `twin`: for templates without marks, beside TRL's
            marked copy, where it writes the same text; what the copy marks beyond is told by kind: what stands in the
            prompt already, what the template writes behind the end token, and anything else, which should be nothing.
            `refused` counts rows by reason; a template that is refused as a whole says why.
+pieces     the same with a SentencePiece tokenizer.
 loaded     what one chat row costs, rendered and tokenized.
 
 Writes bench/results/chat.json.
@@ -17,6 +17,7 @@ import logging
 import re
 import time
 from collections import Counter
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -187,29 +188,25 @@ def one_template(file: Path, kind: str, n: int) -> dict:
     return facts | {k: v for k, v in sorted(told.items()) if v}
 
 
-def templates(n: int = 200) -> dict:
-    "All templates, both tokenizers."
+def templates(kind: str = "bytes", n: int = 200) -> dict:
+    "All templates with one tokenizer."
     logging.disable(logging.WARNING)
     found = {}
     for file in sorted(FOLDER.glob("*.jinja")):
-        found[file.stem] = {
-            kind: one_template(file, kind, n) for kind in ("bytes", "sentencepiece")
-        }
+        found[file.stem] = one_template(file, kind, n)
         print(file.stem, found[file.stem], flush=True)
     return {"conversations": n, "summary": summary(found), "templates": found}
 
 
 def summary(found: dict) -> dict:
     "Sums over templates."
-    each = [t for both in found.values() for t in both.values()]
-    read = [t for t in each if "end" in t]
-    total = Counter()
-    for t in read:
-        total.update({k: v for k, v in t.items() if isinstance(v, int) and not isinstance(v, bool)})
+    read, total = {k: v for k, v in found.items() if "end" in v}, Counter()
+    for facts in read.values():
+        total.update({k: v for k, v in facts.items() if type(v) is int})
     return {
         "templates": len(found),
-        "whole templates refused": sorted({k for k, v in found.items() if "end" not in v["bytes"]}),
-        "templates with rows": sum("rows" in both["bytes"] for both in found.values()),
+        "refused as a whole": sorted(found.keys() - read.keys()),
+        "with rows": sum("samples" in facts for facts in read.values()),
         **dict(sorted(total.items())),
     }
 
@@ -235,4 +232,9 @@ def loaded() -> dict:
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, {"templates": templates, "loaded": loaded}, OUT)
+    parts = {
+        "templates": templates,
+        "pieces": partial(templates, "sentencepiece"),
+        "loaded": loaded,
+    }
+    run_parts(__doc__, parts, OUT)
