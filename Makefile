@@ -1,4 +1,4 @@
-# make demo and make test need Python 3.11 to 3.13 and nothing else.
+# make demo needs Python 3.11 to 3.13 and nothing else; make test needs bubblewrap as well, on Linux.
 PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin

@@ -1,13 +1,15 @@
 """Chats as train rows: ids and labels beside what `apply_chat_template` gives, for every chat template that TRL ships.
 
-templates  each template with a byte-level and a SentencePiece tokenizer (the optional data folder; its control tokens
-           are added to both) and 200 conversations at random, a quarter with a system message, with thoughts, with
+templates  each template with a byte-level tokenizer (of the optional data folder; its control tokens are added) and 200 conversations at random, a quarter with a system message, with thoughts, with
            tools. `equal_ids`: samples whose ids are those of apply_chat_template of the same turns. `asked`: learned
            runs before which stand exactly the ids of the prompt (add_generation_prompt). `equal_masks`: samples whose
            labels are the template's own marks, where it has marks. `twin`: for templates without marks, beside TRL's
            marked copy, where it writes the same text; what the copy marks beyond is told by kind: what stands in the
            prompt already, what the template writes behind the end token, and anything else, which should be nothing.
            `refused` counts rows by reason; a template that is refused as a whole says why.
+pieces     the same with a SentencePiece tokenizer.
+processes  a tiny model on chats and on responses with outputs of tools: largest relative difference of loss and
+           gradient norm over the first five steps, one pass a step against four accumulated and two processes (float32).
 loaded     what one chat row costs, rendered and tokenized.
 
 Writes bench/results/chat.json.
@@ -15,8 +17,10 @@ Writes bench/results/chat.json.
 
 import logging
 import re
+import tempfile
 import time
 from collections import Counter
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,11 +28,15 @@ import numpy as np
 from parts import run_parts
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
+from dart_math_nb.data.files import write_jsonl
 from dart_math_nb.data.load import data_folder
+from dart_math_nb.data.tables import read_frame
 from dart_math_nb.prompts.instruct import template_switches
-from dart_math_nb.testing.chats import random_chats
+from dart_math_nb.testing.chats import CHATML, chat_tokenizer, random_chats
+from dart_math_nb.testing.tiny_models import tiny_llama
 from dart_math_nb.train.chat import Unfit, chat_form
 from dart_math_nb.train.conversations import ChatRules, placed_thought, row_samples
+from dart_math_nb.train.launch import launch
 from dart_math_nb.train.pieces import tokenize_pieces
 
 OUT = Path(__file__).parent / "results" / "chat.json"
@@ -187,31 +195,83 @@ def one_template(file: Path, kind: str, n: int) -> dict:
     return facts | {k: v for k, v in sorted(told.items()) if v}
 
 
-def templates(n: int = 200) -> dict:
-    "All templates, both tokenizers."
+def templates(kind: str = "bytes", n: int = 200) -> dict:
+    "All templates with one tokenizer."
     logging.disable(logging.WARNING)
     found = {}
     for file in sorted(FOLDER.glob("*.jinja")):
-        found[file.stem] = {
-            kind: one_template(file, kind, n) for kind in ("bytes", "sentencepiece")
-        }
+        found[file.stem] = one_template(file, kind, n)
         print(file.stem, found[file.stem], flush=True)
     return {"conversations": n, "summary": summary(found), "templates": found}
 
 
 def summary(found: dict) -> dict:
     "Sums over templates."
-    each = [t for both in found.values() for t in both.values()]
-    read = [t for t in each if "end" in t]
-    total = Counter()
-    for t in read:
-        total.update({k: v for k, v in t.items() if isinstance(v, int) and not isinstance(v, bool)})
+    read, total = {k: v for k, v in found.items() if "end" in v}, Counter()
+    for facts in read.values():
+        total.update({k: v for k, v in facts.items() if type(v) is int})
     return {
         "templates": len(found),
-        "whole templates refused": sorted({k for k, v in found.items() if "end" not in v["bytes"]}),
-        "templates with rows": sum("rows" in both["bytes"] for both in found.values()),
+        "refused as a whole": sorted(found.keys() - read.keys()),
+        "with rows": sum("samples" in facts for facts in read.values()),
         **dict(sorted(total.items())),
     }
+
+
+RUN = """import sys
+from dart_math_nb.train.loop import train
+from dart_math_nb.train.recipe import make_cfg
+train(make_cfg(dict(item.split("=", 1) for item in sys.argv[1:])), progress=False)
+"""
+
+
+def processes() -> dict:
+    "Loss and gradient norm of the first steps: one pass, accumulation, two processes."
+    found = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        tiny_llama(100, max_position_embeddings=2048).save_pretrained(tmp / "base")
+        chat_tokenizer(CHATML).save_pretrained(tmp / "base")
+        (tmp / "run.py").write_text(RUN)
+        ran = [
+            {"query": f"{a}*7", "response": f"run({a}*7) {a * 7:5d} So {a * 7}."}
+            for a in range(99, 700)
+        ]
+        for row in ran:
+            row["segments"] = f"t11 o6:ok t{len(row['response']) - 17}"
+        write_jsonl(tmp / "tools.jsonl", ran)
+        write_jsonl(tmp / "chats.jsonl", [{"messages": c} for c in random_chats(400, 9)])
+        for name, template in {"chats": "chat", "tools": "plain"}.items():
+            logs = {}
+            for way, (n, passes) in {
+                "one pass": (1, 4),
+                "accumulation": (1, 1),
+                "two processes": (2, 2),
+            }.items():
+                cfg = {"model": tmp / "base", "out": tmp / f"{name} {way}", "template": template}
+                cfg |= {
+                    "train_set": tmp / f"{name}.jsonl",
+                    "room": 1024,
+                    "batch_size": 4,
+                    "n_epochs": 1,
+                }
+                cfg |= {
+                    "packs_per_forward": passes,
+                    "dtype": "float32",
+                    "lr": "1e-4",
+                    "attn": "dart_segments",
+                }
+                launch(tmp / "run.py", [f"{k}={v}" for k, v in cfg.items()], n, timeout=300)
+                logs[way] = read_frame(tmp / f"{name} {way}" / "log.parquet").head(5)
+            one = logs.pop("one pass")
+            found[name] = {
+                way: {
+                    k: float(((log[k] - one[k]).abs() / one[k].abs()).max())
+                    for k in ("loss", "grad_norm")
+                }
+                for way, log in logs.items()
+            } | {"steps": len(one)}
+    return found
 
 
 def loaded() -> dict:
@@ -235,4 +295,10 @@ def loaded() -> dict:
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, {"templates": templates, "loaded": loaded}, OUT)
+    parts = {
+        "processes": processes,
+        "templates": templates,
+        "pieces": partial(templates, "sentencepiece"),
+        "loaded": loaded,
+    }
+    run_parts(__doc__, parts, OUT)

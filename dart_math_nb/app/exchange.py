@@ -113,10 +113,12 @@ def print_imported(
 def export_flags(
     n_pairs: int = None,  # Pairs of a query at most, nearest lengths first; all when absent
     reuse_responses: bool = False,  # A response may stand in several pairs of its query
+    max_gap: float = None,  # Largest difference of the two lengths, as a share of the longer
     **kwargs,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     "What is asked of pairs, and of prompts."
-    return {"n_pairs": n_pairs, "reuse_responses": reuse_responses}, prompt_flags(**kwargs)
+    pairs = {"n_pairs": n_pairs, "reuse_responses": reuse_responses, "max_gap": max_gap}
+    return pairs, prompt_flags(**kwargs)
 
 
 def check_flags(
@@ -208,7 +210,8 @@ def export_pair_file(source, out, form, system, keep, wrong, thought_in, pairs, 
         raise Refused(f"{source}: {what}")
     if wrong:
         raise Refused(f"--wrong: --form {form} has wrong responses already; need it without")
-    cfg = PairCfg(form, pairs["n_pairs"], pairs["reuse_responses"], system, thought_in)
+    how = (pairs["n_pairs"], pairs["reuse_responses"], system, thought_in, pairs["max_gap"])
+    cfg = PairCfg(form, *how)
     made = export_pairs(source, out, cfg, keep, wanted)
     for line in made.lines():
         tell(line)

@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/judge.html.md"""
 __all__ = ['OF', 'judge_pairs', 'write_judge', 'save_questions', 'read_judge', 'judge_asked', 'judge_replies', 'judged_table',
            'print_judged', 'write_judged']
 
-# %% ../../nbs/70_app/47_judge.ipynb #840f8772
+# %% ../../nbs/70_app/47_judge.ipynb #e6d14443
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,14 +26,14 @@ from ..store.rows import VERDICT, write_verdicts
 from ..store.run import pool_of
 from ..store.shards import lock_all
 
-# %% ../../nbs/70_app/47_judge.ipynb #13234f28
+# %% ../../nbs/70_app/47_judge.ipynb #ce216b87
 OF = {  # Word -> what it takes
     "doubtful": "with an answer, and not right by a rule",
     "unparsable": "with an answer that no parser reads",
     "all": "with an answer",
 }
 
-# %% ../../nbs/70_app/47_judge.ipynb #98ce3688
+# %% ../../nbs/70_app/47_judge.ipynb #aa57a03b
 def judge_pairs(
     run: str,  # Run folder
     of: str = "doubtful",  # One of OF
@@ -60,7 +60,7 @@ def judge_pairs(
     place = [numbers[p] for p in zip(frame["query_id"], frame["ans"], strict=True)]
     return pairs, frame.assign(pair=place)
 
-# %% ../../nbs/70_app/47_judge.ipynb #c335325e
+# %% ../../nbs/70_app/47_judge.ipynb #49a83264
 def write_judge(
     run: str,  # Run folder whose draws are judged
     *,
@@ -86,7 +86,7 @@ def write_judge(
     print_table(table, folder / "queries.jsonl")
     return table
 
-# %% ../../nbs/70_app/47_judge.ipynb #fb44f455
+# %% ../../nbs/70_app/47_judge.ipynb #5b4b2bcf
 def save_questions(folder: Path, asked: list) -> None:
     "Write the queries, and what each of them asks."
     texts = {q.query.query_id: q.query for q in asked}
@@ -95,7 +95,7 @@ def save_questions(folder: Path, asked: list) -> None:
     rows = ({k: v for k, v in r.items() if k != "query"} for r in lines)
     write_jsonl(folder / "questions.jsonl", rows)
 
-# %% ../../nbs/70_app/47_judge.ipynb #a29f5033
+# %% ../../nbs/70_app/47_judge.ipynb #f2334c14
 def read_judge(
     folder: str,  # Of the questions
     *,
@@ -121,7 +121,7 @@ def read_judge(
         print(f"{write_judged(how['run'], draws, verdicts):,} verdicts written")
     return print_judged(table, pool_of(how["run"]))
 
-# %% ../../nbs/70_app/47_judge.ipynb #66c6efd7
+# %% ../../nbs/70_app/47_judge.ipynb #8fd32869
 def judge_asked(
     folder: str | Path,  # Of the questions
 ) -> list:  # `Question`
@@ -146,7 +146,7 @@ def judge_replies(
             found.setdefault(query_id, []).append(text if isinstance(text, str) else "")
     return found
 
-# %% ../../nbs/70_app/47_judge.ipynb #6ae417a2
+# %% ../../nbs/70_app/47_judge.ipynb #66fc59dd
 def judged_table(
     draws: pd.DataFrame,  # From `judge_pairs`
     verdicts: list,  # From `judge_verdicts`, of each pair

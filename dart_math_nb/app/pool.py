@@ -31,6 +31,7 @@ def status(
     run: str,  # Run folder, or folder of a pool
 ) -> pd.DataFrame:  # A row per shard, and one for all when there are several
     "How far a run is: draws per second, share of quotas reached, time left, failures."
+    from dart_math_nb.sample.programs import program_counts, program_words
     from dart_math_nb.sample.recorder import server_table
     from dart_math_nb.sample.status import status_table
 
@@ -40,6 +41,8 @@ def status(
         print_frame(asked)
     for leases in _leases(run):
         print_frame(leases)
+    if words := program_words(program_counts(run)):
+        print(words)
     print_table(table.drop(columns=zero).round(3), run)
     tell_graders(run)
     return table

@@ -36,6 +36,7 @@ from ..data.query_sets import LoadedSets
 from ..data.reading import Reading
 from ..data.records import Query, Source, short_hash
 from ..data.source import parse_source, source_facts
+from ..data.tool_turns import PYTHON_TOOL
 from ..engines.dice import SimulatedEngine
 from dart_math_nb.engines.make import (
     KINDS,
@@ -254,8 +255,11 @@ def named_source(
 def server_options(
     options: Mapping[str, Any],  # Of the engine
     asking: Asking,
+    tools: bool = False,  # To reason with programs
 ) -> dict[str, Any]:
     "Options of an engine whose server writes the prompt. Raises Refused."
+    if tools:
+        options = {**options, "body": {**options.get("body", {}), "tools": [PYTHON_TOOL]}}
     said = {"system": system_message(asking, chat=True)}
     said["chat_template_kwargs"] = dict(asking.template_kwargs)
     said = {name: value for name, value in said.items() if value}
@@ -288,10 +292,10 @@ def attach_model(
     if how.template not in ("auto", "chat"):
         get_template(how.template)  # an unknown one is known before a model is loaded
     by_server = server_writes(kind, how.template, model, options, tools)
-    options = server_options(options, asking) if by_server else dict(options)
+    options = server_options(options, asking, tools) if by_server else dict(options)
     engine, bare = open_model(kind, model, **options), model is None and how.template == "auto"
     if by_server or bare:
-        prompts = asked_prompts(queries, bare_frame(asking, by_server))
+        prompts = asked_prompts(queries, bare_frame(asking, by_server, tools))
     else:
         told = (model or kind, getattr(engine, "tokenizer", None))
         prompts = find_prompts(how.template, *told, queries, n_shots, asking, tools)

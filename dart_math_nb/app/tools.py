@@ -18,6 +18,7 @@ from typing import Any
 from .flags import Many, TwoInts
 from ..data.messages import Refused, check_names
 from ..data.records import Source
+from ..engines.calls import CallEngine
 from ..engines.make import read_options
 from ..engines.protocol import Engine
 from ..engines.tools import ToolEngine
@@ -104,7 +105,8 @@ def with_tools(
     form = tools.form(source.template)
     options = json.loads(source.options or "{}") | {"tools": tool_facts(form, sandbox)}
     text = json.dumps(options, sort_keys=True)
-    return ToolEngine(engine, sandbox, form), replace(source, options=text)
+    kind = CallEngine if getattr(engine, "chat", False) else ToolEngine
+    return kind(engine, sandbox, form), replace(source, options=text)
 
 # %% ../../nbs/70_app/09_tools.ipynb #c8522909
 def open_tools(

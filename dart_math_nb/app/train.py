@@ -125,6 +125,7 @@ def show_plan(
     "Print what a training would take. Raises ValueError where it would."
     from dart_math_nb.train import outlook
     from dart_math_nb.train.loop import run_tokens
+    from dart_math_nb.train.masks import masked_text
     from dart_math_nb.train.model import load_tokenizer
     from dart_math_nb.train.rows import read_train_rows
 
@@ -136,8 +137,8 @@ def show_plan(
         print(outlook.level_line(by_level))
     middle = int(tokens.seq_lens.argsort()[len(tokens) // 2])
     print(*outlook.length_lines(tokens.seq_lens, cfg.room), sep="\n")
-    print("a sample, what is learned between >>> and <<<:")
-    print(outlook.marked_sample(tokenizer, tokens[middle]))
+    print("a sample, what is learned between ⟦ and ⟧:")
+    print(masked_text(tokenizer, tokens[middle]))
     print(*plan_lines(cfg, tokens, set_of), sep="\n")
     print(*model_lines(cfg, tokens), sep="\n")
     outlook.check_left_out(tokens, cfg.max_left_out)

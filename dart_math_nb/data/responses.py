@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/10_data/responses.html.md"""
 
 # %% auto #0
 __all__ = ['SHOWN', 'read_ending', 'response_fields', 'Item', 'items_of', 'read_responses', 'look_at', 'QueryBook', 'query_of',
-           'queries_in', 'stored_responses', 'training_rows']
+           'queries_in', 'stored_responses', 'item_turns', 'training_rows']
 
 # %% ../../nbs/10_data/70_responses.ipynb #688f77a6
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ from .reading import BadRow, Reading, Row, SourceRead, usable
 from .records import Query, fold_space, make_query
 from .segments import split_segments
 from .source import Place, parse_source, set_name, source_rows
-from .turns import answers_of, is_conversation
+from .turns import answers_of, is_conversation, row_turns
 
 # %% ../../nbs/10_data/70_responses.ipynb #98209704
 _CUT = ("length", "max_tokens", "max_length", "model_length", "max_output_tokens", "incomplete")
@@ -299,6 +299,26 @@ def stored_responses(
         )
     return stored
 
+# %% ../../nbs/10_data/70_responses.ipynb #170803e7
+def item_turns(
+    fields: Fields,  # Of the file
+    item: Item,
+) -> list[dict] | None:  # None for a pair of texts
+    "The conversation that a response ends. Raises BadRow for an empty turn."
+    asked, answered = (get_field(item.row, name) for name in (fields.query, fields.response))
+    if item.position is not None and isinstance(answered, list | tuple):
+        answered = answered[item.position] if item.position < len(answered) else None
+    row = {"query": asked, "response": answered, "system": item.row.get("system")}
+    if fields.query == fields.response:
+        row = {"messages": answered, "system": row["system"]}
+    return row_turns(row, "query", "response")
+
+
+def _learnable(fields: Fields, item: Item) -> None:
+    if all(text is None for text in answers_of(get_field(item.row, fields.response))):
+        raise BadRow("null response", f"null in field {fields.response!r}; need text to learn")
+    item_turns(fields, item)
+
 # %% ../../nbs/10_data/70_responses.ipynb #e155af76
 def training_rows(
     source: str | Path | Place,  # File, folder, or data set of the hub
@@ -316,9 +336,6 @@ def training_rows(
     found = replace(found, ref_ans=None, level=None, model=None, meta=())
     for item in read_responses(source, found, reading=reading, check=partial(_learnable, found)):
         if item.response is not None:  # others of its row are there; it is counted
-            yield {**item.row, query_field: item.query, response_field: item.response}
-
-
-def _learnable(fields: Fields, item: Item) -> None:
-    if all(text is None for text in answers_of(get_field(item.row, fields.response))):
-        raise BadRow("null response", f"null in field {fields.response!r}; need text to learn")
+            turns = item_turns(found, item)
+            more = {} if turns is None else {"messages": turns}
+            yield {**item.row, query_field: item.query, response_field: item.response, **more}

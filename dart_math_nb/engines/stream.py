@@ -62,27 +62,40 @@ def events(
     value = json_value(b"[" + b",".join(found) + b"]", where)
     return value if len(value) == len(found) else [json_value(one, where) for one in found]
 
+# %% ../../nbs/35_engines/28_stream.ipynb #0602ce3a
+def _add_calls(calls: dict[int, dict], pieces: Sequence[Mapping]) -> None:
+    for piece in pieces:
+        new = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        call, function = (
+            calls.setdefault(int(piece.get("index") or 0), new),
+            piece.get("function") or {},
+        )
+        call["id"] = piece.get("id") or call["id"]
+        for name in ("name", "arguments"):
+            call["function"][name] += function.get(name) or ""
+
 # %% ../../nbs/35_engines/28_stream.ipynb #614d8962
 def merge_events(
     events: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:  # In the form of a whole reply; empty where no event speaks of a choice
     "One reply from its events. Raises TypeError or LookupError for what are none."
-    text, end, usage = {}, None, None
+    text, end, usage, calls = {}, None, None, {}
     for event in events:
         if event.get("error") or event.get("object") == "error":
             return dict(event)
         usage = event.get("usage") or usage
-        for choice in event.get("choices") or ():
-            if choice.get("index", 0) != 0:
-                continue
+        for choice in (c for c in event.get("choices") or () if c.get("index", 0) == 0):
             if choice.get("error"):
                 return {"error": choice["error"]}
             end = choice.get("finish_reason") or end
             for name, part in {**(choice.get("delta") or {}), "text": choice.get("text")}.items():
                 if isinstance(part, str):
                     text.setdefault(name, []).append(part)
+                elif name == "tool_calls" and part:
+                    _add_calls(calls, part)
     if events and not any("choices" in event for event in events):
         return {}
     whole = {name: "".join(parts) for name, parts in text.items()}
+    whole |= {"tool_calls": [calls[i] for i in sorted(calls)]} if calls else {}
     choice = {"message": whole, "text": whole.pop("text", ""), "finish_reason": end}
     return {"choices": [choice], "usage": usage}

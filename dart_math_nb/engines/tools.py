@@ -105,6 +105,8 @@ def completion(self: Talk) -> Completion:
 class ToolEngine:
     "Draws with programs from another engine."
 
+    talk_kind = Talk
+
     def __init__(
         self,
         engine: Engine,  # That draws the turns
@@ -138,7 +140,7 @@ async def draw(
 ) -> Completion:
     """Draw one response with its programs; cancelling the task ends the one that runs.
     Raises HostFailed when a program could not run to its end, and what the engine raises."""
-    key, talk = (draw.query_id, draw.trial, draw.seed), Talk(self.form, draw, params)
+    key, talk = (draw.query_id, draw.trial, draw.seed), self.talk_kind(self.form, draw, params)
     heard, session = self.heard.pop(key, []), self.sandbox.session(draw.seed)
     try:
         while not talk.end:

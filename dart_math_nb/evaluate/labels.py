@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/labels.html.md"""
 __all__ = ['MIN_BLOCK', 'vote_table', 'Calibration', 'right_majorities', 'calibrate', 'confidence_of', 'label_queries',
            'labelled_queries', 'calibration_error', 'error_limit', 'coverage_curve']
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #2e821a2a
+# %% ../../nbs/55_evaluate/22_labels.ipynb #45615c51
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from ..data.messages import Refused
 from ..data.records import Query
 from .metrics import check_draws, wilson
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #c4ba6078
+# %% ../../nbs/55_evaluate/22_labels.ipynb #ebac499a
 def vote_table(
     frame: pd.DataFrame,  # Draws with query_id, ans, key (None abstains), error, perhaps source_id
 ) -> pd.DataFrame:  # query_id -> key, ans, n_votes, n_second, n_heard, n_draws, n_sources, margin
@@ -44,7 +44,7 @@ def vote_table(
     table["ans"] = _writings(heard, table["key"])
     return table.assign(margin=(table["n_votes"] - table["n_second"]) / table["n_draws"])
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #ed3747d5
+# %% ../../nbs/55_evaluate/22_labels.ipynb #babe8b62
 def _writings(heard: pd.DataFrame, keys: pd.Series) -> pd.Series:
     "How most voters of the leader wrote it."
     own = heard[heard["key"] == heard["query_id"].map(keys)]
@@ -52,7 +52,7 @@ def _writings(heard: pd.DataFrame, keys: pd.Series) -> pd.Series:
     counts = counts.sort_values(["query_id", "n", "ans"], ascending=[True, False, True])
     return counts.drop_duplicates("query_id").set_index("query_id")["ans"].astype(object)
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #aa494629
+# %% ../../nbs/55_evaluate/22_labels.ipynb #eb8b1399
 MIN_BLOCK = 30  # Queries of a step of the calibration
 
 
@@ -77,7 +77,7 @@ def right_majorities(
     own = frame[frame["key"].notna() & (frame["key"] == frame["query_id"].map(table["key"]))]
     return own.groupby("query_id", observed=True)["correct"].mean().ge(0.5)
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #41aafde4
+# %% ../../nbs/55_evaluate/22_labels.ipynb #0cf22d2c
 def calibrate(
     table: pd.DataFrame,  # From `vote_table`, of queries with references
     frame: pd.DataFrame,  # Their draws, graded
@@ -103,7 +103,7 @@ def calibrate(
     steps = (levels[blocks], confidence, low, high)
     return Calibration(*(tuple(np.round(v, 6).tolist()) for v in steps), **more)
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #22b0f417
+# %% ../../nbs/55_evaluate/22_labels.ipynb #0e1b90f8
 def _blocks(rising: np.ndarray, n: np.ndarray) -> list[int]:
     "Where steps begin, each of MIN_BLOCK queries or more."
     starts, size = [0], 0
@@ -113,7 +113,7 @@ def _blocks(rising: np.ndarray, n: np.ndarray) -> list[int]:
         size += int(n[i])
     return starts
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #b1da1960
+# %% ../../nbs/55_evaluate/22_labels.ipynb #8c7f59f9
 def confidence_of(
     table: pd.DataFrame,  # From `vote_table`
     rule: Calibration,
@@ -132,7 +132,7 @@ def confidence_of(
     found = {c: np.array(getattr(rule, c))[step] for c in ("confidence", "low", "high")}
     return pd.DataFrame(found, table.index).where(table["key"].notna())
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #353bce48
+# %% ../../nbs/55_evaluate/22_labels.ipynb #5cc40f0c
 def label_queries(
     table: pd.DataFrame,  # From `vote_table`
     rule: Calibration,
@@ -155,7 +155,7 @@ def label_queries(
     label = table["ans"].astype(object).where((why == "") & table["key"].notna(), None)
     return table.assign(label=label, why=why)
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #8e3153f6
+# %% ../../nbs/55_evaluate/22_labels.ipynb #a00210d6
 def labelled_queries(
     queries: Sequence[Query],
     labels: pd.DataFrame,  # From `label_queries`
@@ -179,7 +179,7 @@ def labelled_queries(
         if q.query_id in given
     ]
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #4c258825
+# %% ../../nbs/55_evaluate/22_labels.ipynb #02575460
 def calibration_error(
     confidence: np.ndarray,  # Of labels
     right: np.ndarray,  # Bools
@@ -206,7 +206,7 @@ def error_limit(
         )
     )
 
-# %% ../../nbs/55_evaluate/22_labels.ipynb #66cf78b4
+# %% ../../nbs/55_evaluate/22_labels.ipynb #5edb70db
 def coverage_curve(
     confidence: np.ndarray,  # Of labels
     right: np.ndarray,  # Bools

@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/55_evaluate/suspects.html.md""
 __all__ = ['N_WRONG', 'REASONS', 'source_weights', 'against_references', 'structural_reasons', 'suspects', 'fixes_of',
            'with_fixes']
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #21c9bf70
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #a0de034a
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from .metrics import check_draws
 from ..grade.key import answer_key
 from ..grade.references import reference_kind
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #6cd4357d
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #600af00e
 N_WRONG = 10  # Wrong answers of a query that a source may give
 
 
@@ -33,7 +33,7 @@ def source_weights(
     share = (by.sum().astype(float) + 1) / (by.size() + 2)
     return (np.log(share / (1 - share)) + np.log(N_WRONG)).clip(lower=0)
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #45ff7987
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #23017490
 def against_references(
     frame: pd.DataFrame,  # Draws with query_id, source_id, trial, ans, key, correct, error
     queries: Iterable[Query],
@@ -54,13 +54,13 @@ def against_references(
 
 _AGAINST = "query_id score key vote n_votes n_ref n_draws n_sources stable".split()
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #38247654
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #708f2627
 def _halves(frame: pd.DataFrame) -> pd.Series:
     "Odd and even sources, or draws where there is one source."
     sources = {s: i for i, s in enumerate(sorted(frame["source_id"].unique()))}
     return (frame["source_id"].map(sources).astype(int) if len(sources) > 1 else frame["trial"]) % 2
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #0d26aa86
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #4dc4b756
 def _against(query_id: str, part: pd.DataFrame, mean: float) -> tuple | None:
     other = part[part["key"].notna() & ~part["agrees"]]
     if not len(other):
@@ -75,12 +75,12 @@ def _against(query_id: str, part: pd.DataFrame, mean: float) -> tuple | None:
     counts = (len(own), int(part["agrees"].sum()), len(part), part["source_id"].nunique())
     return (query_id, float(score) if mean else 0.0, lead, vote, *counts, all(leads))
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #f182bf83
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #6be82e6c
 def _leads(part: pd.DataFrame, key: str) -> bool:
     counts = part["key"].mask(part["agrees"], "").dropna().value_counts()
     return len(counts) > 0 and counts.get(key, 0) == counts.max()
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #f3588ffe
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #dc83c311
 REASONS = {
     "votes": "most of the weight of the sources is on one other answer",
     "unreadable": "no parser reads the reference",
@@ -104,7 +104,7 @@ def structural_reasons(
             found[q.query_id] = [*dict.fromkeys([*found.get(q.query_id, []), *bad, *two])]
     return found
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #ef468c48
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #f2d9a654
 def suspects(
     frame: pd.DataFrame | None,  # Draws as for `against_references`; None looks at references alone
     queries: Sequence[Query],
@@ -131,7 +131,7 @@ def suspects(
 
 _EVIDENCE = ["score", "vote", "n_votes", "n_ref", "n_draws", "n_sources", "stable"]
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #78bb8421
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #b6030f52
 def fixes_of(
     table: pd.DataFrame,  # From `suspects`
 ) -> list[dict]:  # Lines to decide: query_id, ref_ans, fix, decided (False), why, evidence
@@ -144,7 +144,7 @@ def fixes_of(
         lines.append(about | {"why": r["why"]} | evidence)
     return lines
 
-# %% ../../nbs/55_evaluate/24_suspects.ipynb #7616dbb5
+# %% ../../nbs/55_evaluate/24_suspects.ipynb #a3eb08a7
 def with_fixes(
     queries: Sequence[Query],
     fixes: Iterable[Mapping],  # Lines: query_id, ref_ans, fix, decided

@@ -117,10 +117,13 @@ BARE = Template("", delimiter="")  # No frame at all
 def bare_frame(
     asking: Asking,
     chat: bool,  # Does a server frame it?
+    tools: bool = False,  # To reason with programs
 ) -> Template:
     "What a query becomes where no template is applied here. Raises Refused as `in_frame`."
     if not chat:
         return in_frame(BARE, asking)
+    if tools and asking.instruction is None:
+        asking = replace(asking, instruction="tools")
     named = replace(BARE, name="chat", source="chat template of the server")
     return instructed(named, behind_query(asking, chat=True))
 

@@ -33,6 +33,7 @@ from .html import Section, write_report
 from .lengths import length_section, read_lengths, rule_section
 from .look import read_look
 from .outcome import headline, removed_section, result_sections
+from .programs import program_section
 from dart_math_nb.report.responses import (
     coverage_section,
     difficulty_frame,
@@ -140,9 +141,8 @@ def run_sections(
             out += pool_sections(run, queries, rates_from)
         if sets := shown(read_sets(run)):
             out.insert(min(1, len(out)), coverage_section(sets, queries))
-        out += filter(
-            None, [*curated_sections(run), removed_section(run, asked), server_section(run)]
-        )
+        more = [*curated_sections(run), removed_section(run, asked), server_section(run)]
+        out += filter(None, [*more, program_section(run)])
     models, unfinished = read_evals(run)
     out += accuracy_sections(shown(models), unfinished) if models else []
     out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})

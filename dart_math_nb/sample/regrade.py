@@ -39,9 +39,10 @@ def _tolerances(query: Query) -> dict:
     return {k: query.meta[k] for k in ("abs_tol", "rel_tol") if k in query.meta}
 
 
-def _way(row: dict) -> str:
+def _way(row: dict, judged: bool) -> str:
     "How a stored response can be graded again."
-    if verdict_source(row["rule"]) in ("label", "judge"):  # which no grader made
+    source = verdict_source(row["rule"])
+    if source == "label" or source == "judge" and not judged:  # which no grader made
         return "label"
     if row["response"] is not None:
         return "text"
@@ -49,15 +50,16 @@ def _way(row: dict) -> str:
 
 
 def _rows_again(
-    pool: Path, queries: dict[str, Query], first: bool, counts: Counter, waiting: bool
+    pool: Path, queries: dict[str, Query], first: bool, counts: Counter, how: tuple
 ) -> Iterator[dict]:
     "Rows that are graded again, each draw once; the others are counted."
+    waiting, judged = how
     seen, where = set(), pc.field("error") == WAITS if waiting else None
     for table in iter_pool(pool, _COLUMNS, queries, where, first=first):
         for row in table.to_pylist():
             if (key := tuple(row[k] for k in KEY)) not in seen:
                 seen.add(key)
-                counts[way := _way(row)] += 1
+                counts[way := _way(row, judged)] += 1
                 if way in ("text", "answer"):
                     yield row
 
@@ -94,15 +96,14 @@ def regrade(
     queries: Sequence[Query],  # Whose responses are graded again, with their references of now
     n_procs: int | None = None,  # Processes; None is one per core where that helps
     waiting: bool = False,  # Only those that nobody has graded yet
-) -> (
-    Counter
-):  # text, answer, label, nothing: responses by what was done; right, wrong, other: changes
+    judged: bool = False,  # Those of a judge as well, who has seen another reference
+) -> Counter:  # text, answer, label, nothing: by what was done; right, wrong, other: changes
     """Grade stored responses again.
     Raises ValueError when another run has the pool open."""
     pool, by_id, counts = Path(pool), {q.query_id: q for q in queries}, Counter()
     with lock_all(pool):
         bad, changed = _damaged(pool), []
-        rows = _rows_again(pool, by_id, bool(bad), counts, waiting)
+        rows = _rows_again(pool, by_id, bool(bad), counts, (waiting, judged))
         for row, verdict in _verdicts(rows, by_id, n_procs):
             new = {name: getattr(verdict, name) for name in VERDICT}
             if bad or new != {name: row[name] for name in VERDICT}:
@@ -171,7 +172,9 @@ def settle_queries(
             raise ValueError(f"{run / KEPT}: holds other queries; use another folder")
         changed, done = graded_otherwise(now, known), None
         if changed and (run / "pool").is_dir():
-            done = regrade(run / "pool", changed, n_procs) + Counter(queries=len(changed))
+            done = regrade(run / "pool", changed, n_procs, judged=True) + Counter(
+                queries=len(changed)
+            )
         keep_list(run, now)
     return done
 

@@ -56,7 +56,8 @@ def train_types(
     numbers = not len(level) or pd.api.types.is_numeric_dtype(level) and (level % 1 == 0).all()
     types = {name: "str" for name in TRAIN_COLUMNS} | {"level": "Int64" if numbers else "str"}
     types |= {"trial": "int64", "n_tokens": "int64"} | dict.fromkeys(more, "str")
-    return frame[[*TRAIN_COLUMNS, *more]].astype(types).reset_index(drop=True)
+    found = frame[[*TRAIN_COLUMNS, *more]].astype(types).reset_index(drop=True)
+    return found.assign(**{n: found[n].str.replace(".near", "") for n in more})
 
 # %% ../../nbs/45_sets/10_cut.ipynb #b6123bb5
 _PICKED = (*KEY, "response", "reasoning", "segments", "ans", "n_tokens")

@@ -7,7 +7,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/doubt.html.md"""
 # %% auto #0
 __all__ = ['SIGNALS', 'common_numbers', 'said_numbers', 'unseen_numbers', 'answer_value', 'doubt_score', 'signals_of']
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #a711977d
+# %% ../../nbs/45_sets/03_doubt.ipynb #e62f4829
 import re
 from collections.abc import Collection, Iterable
 from fractions import Fraction
@@ -19,7 +19,7 @@ from ..grade.read.parse import parse_answer
 from ..grade.read.words import spell_out
 from .steps import MAX_TEXT, numbers_in, plain_text, steps_of
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #0ba7db0b
+# %% ../../nbs/45_sets/03_doubt.ipynb #b76a8061
 _HALF = {"dozen": 12, "twice": 2, "double": 2, "triple": 3, "half": Fraction(1, 2)}
 _HALF |= {"quarter": Fraction(1, 4), "third": Fraction(1, 3)}
 _COMMON = frozenset(map(Fraction, (*range(13), 24, 28, 30, 31, 52, 60, 100, 365, 1000)))
@@ -29,7 +29,7 @@ _WORD = re.compile(r"[a-z]+")
 _SENTENCE = re.compile(r"(?<=[.?!\n])\s")
 _SHARE = re.compile(r"(?<![\w.])(\d{1,9})/([1-9]\d{0,8})(?![\w.])")
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #a4389721
+# %% ../../nbs/45_sets/03_doubt.ipynb #5a8788a0
 def common_numbers() -> frozenset[Fraction]:
     "Numbers that need no origin."
     return _COMMON
@@ -44,7 +44,7 @@ def said_numbers(
     words = [Fraction(_HALF[w]) for w in _WORD.findall(query.lower()) if w in _HALF]
     return [*numbers_in(plain), *shares, *words]
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #4ed83a59
+# %% ../../nbs/45_sets/03_doubt.ipynb #516860fa
 _LATEST = 12  # Numbers that a new one may be made of
 
 
@@ -75,7 +75,7 @@ def unseen_numbers(
         latest.append(x)
     return lost
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #a5b5d844
+# %% ../../nbs/45_sets/03_doubt.ipynb #8602f60c
 _BOX = re.compile(r"\\boxed\s?\{([^{}]{1,60})\}")
 
 
@@ -102,7 +102,7 @@ def _answer_signals(response: str, query: str, ans: str | None) -> Iterable[str]
     if any(s.verdict == "false" for s in steps):
         yield "false_step"
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #609ad222
+# %% ../../nbs/45_sets/03_doubt.ipynb #526f9cba
 _NUMBERED = re.compile(r"^[ \t]*(?:Step |#{1,4} ?(?:Step )?)?(\d{1,2})[.:)]", re.MULTILINE)
 _PAIRS = ((r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ("(", ")"))
 
@@ -115,7 +115,7 @@ def _form_signals(response: str) -> Iterable[str]:
     if any(response.count(a) != response.count(b) for a, b in _PAIRS):
         yield "open_bracket"
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #82514bc6
+# %% ../../nbs/45_sets/03_doubt.ipynb #e9109895
 SIGNALS = {  # Name -> what it says, weight
     "false_step": ("a calculation in the text is false", 4.8),
     "open_bracket": ("a bracket does not close", 1.5),
@@ -137,7 +137,7 @@ def doubt_score(
     "Evidence against the reasoning of a response. Raises KeyError for a name that is none."
     return round(sum(SIGNALS[name][1] for name in set(signals)), 3)
 
-# %% ../../nbs/45_sets/03_doubt.ipynb #0e7fef8a
+# %% ../../nbs/45_sets/03_doubt.ipynb #394fb087
 def signals_of(
     response: str,  # Model text, thought included
     query: str,  # Problem text; "" when it is not known

@@ -8,7 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/45_sets/doubtful.html.md"""
 __all__ = ['MIN_OTHERS', 'DOUBT_COLUMNS', 'numbers_of', 'peer_signals', 'doubt_table', 'read_doubt', 'by_doubt', 'write_doubtful',
            'doubt_counts', 'doubted_sets', 'noise_facts', 'verdict_mixture']
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #32527b01
+# %% ../../nbs/45_sets/13_doubtful.ipynb #b01fdf2d
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +18,14 @@ import pandas as pd
 
 from ..data.files import read_rows, write_jsonl
 from ..data.messages import Refused
+from ..data.progress import Progress
 from ..data.records import Query, verdict_source
 from .doubt import SIGNALS, common_numbers, doubt_score, said_numbers, signals_of
 from .noise import noise_table, wrong_shares
 from .steps import MAX_TEXT, numbers_in, plain_text
 from ..store.pool import pool_counts, read_narrow
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #f7cb9c1e
+# %% ../../nbs/45_sets/13_doubtful.ipynb #82537a19
 MIN_OTHERS = 4  # Other correct responses of a query before they are compared
 
 
@@ -49,7 +50,11 @@ def peer_signals(
     missing = any(5 * c >= 4 * (n - 1) for x, c in counts.items() if x not in numbers)
     return {name for name, on in (("lone_number", lone), ("missing_number", missing)) if on}
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #9d3ce5f8
+# %% ../../nbs/45_sets/13_doubtful.ipynb #10370752
+def _or_none(column: pd.Series) -> list:
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
 def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, answer
     "Signals of the correct responses of one query."
     numbers = [numbers_of(text, query) for text, query, _ in rows]
@@ -57,7 +62,7 @@ def _query_signals(rows: list[tuple]) -> list[frozenset]:  # Of text, query, ans
     peers = [peer_signals(some, shared, len(rows)) for some in numbers]
     return [signals_of(*row) | more for row, more in zip(rows, peers, strict=True)]
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #dc7f14eb
+# %% ../../nbs/45_sets/13_doubtful.ipynb #fb03b0a8
 def doubt_table(
     rows: pd.DataFrame,  # query_id, query, response, ans: correct responses, as TRAIN_COLUMNS
     counts: pd.DataFrame | None = None,  # query_id -> n_trials, n_correct
@@ -65,26 +70,24 @@ def doubt_table(
     | None = None,  # Share of wrong responses that are called correct; with counts
 ) -> pd.DataFrame:  # The rows with doubt (missing without text) and signals (names, by commas)
     "Score each row of a set."
-    texts = rows["response"].astype(object).where(rows["response"].notna(), None).tolist()
+    texts, answers, queries = (_or_none(rows[name]) for name in ("response", "ans", "query"))
     places, found = rows.groupby("query_id", sort=False, observed=True).indices, [None] * len(rows)
-    queries, answers = (
-        rows["query"].tolist(),
-        rows["ans"].astype(object).where(rows["ans"].notna(), None).tolist(),
-    )
-    for at in places.values():
-        at = [i for i in at if texts[i] is not None]
-        own = [(texts[i], queries[i] or "", answers[i]) for i in at]
-        for i, signals in zip(at, _query_signals(own), strict=True):
-            found[i] = signals
+    with Progress("doubt", len(rows), "rows", shown=None) as progress:
+        for at in places.values():
+            at = [i for i in at if texts[i] is not None]
+            own = [(texts[i], queries[i] or "", answers[i]) for i in at]
+            for i, signals in zip(at, _query_signals(own), strict=True):
+                found[i] = signals
+            progress.update(len(at))
     guessed = _guessed(rows, counts, false_rate)
     found = [
-        s if s is None else s | {"guess"} if g else s for s, g in zip(found, guessed, strict=True)
+        s if s is None or not g else s | {"guess"} for s, g in zip(found, guessed, strict=True)
     ]
     scores = [np.nan if s is None else doubt_score(s) for s in found]
-    names = [", ".join(n for n in SIGNALS if n in s) if s else "" for s in found]
+    names = [", ".join(n for n in SIGNALS if n in (s or ())) for s in found]
     return rows.assign(doubt=scores, signals=pd.Series(names, rows.index, dtype="str"))
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #34cf74c9
+# %% ../../nbs/45_sets/13_doubtful.ipynb #2de74f3b
 def _guessed(
     rows: pd.DataFrame, counts: pd.DataFrame | None, false_rate: float | None
 ) -> np.ndarray:
@@ -93,7 +96,7 @@ def _guessed(
     share = wrong_shares(counts, false_rate)
     return (rows["query_id"].map(share).astype(float) > 0.5).to_numpy()
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #c23e4b29
+# %% ../../nbs/45_sets/13_doubtful.ipynb #672b9df2
 DOUBT_COLUMNS = ("query_id", "source_id", "trial", "doubt", "signals")
 
 
@@ -113,7 +116,7 @@ def read_doubt(
         )
     return value
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #851bcc0d
+# %% ../../nbs/45_sets/13_doubtful.ipynb #a862078f
 def by_doubt(
     scored: pd.DataFrame,  # From `doubt_table`
     doubt: str | float,  # As from `read_doubt`
@@ -133,7 +136,7 @@ def by_doubt(
         )
     return kept.drop(columns=["doubt", "signals"]).reset_index(drop=True), gone
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #ddbe86bc
+# %% ../../nbs/45_sets/13_doubtful.ipynb #ea485ac2
 def write_doubtful(
     folder: str | Path,  # Of a train set
     gone: pd.DataFrame | None,  # From `by_doubt`
@@ -151,7 +154,7 @@ def doubt_counts(
     "Rows that went, by signal; one row may have several."
     return dict(sorted(Counter(n for s in gone["signals"] for n in s.split(", ") if n).items()))
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #1e0b98da
+# %% ../../nbs/45_sets/13_doubtful.ipynb #430ac1bd
 def doubted_sets(
     sets: Mapping[str, pd.DataFrame],  # Name to train set
     pool: str | Path,  # Folder that they were cut from
@@ -176,7 +179,7 @@ def doubted_sets(
             }
     return kept, gone, cards
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #38c8040e
+# %% ../../nbs/45_sets/13_doubtful.ipynb #844ed88d
 def _counts_of(counts: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     own = counts[counts["source_id"].isin(frame["source_id"].unique())]
     return own.groupby("query_id", observed=True)[["n_trials", "n_correct"]].sum()
@@ -191,7 +194,7 @@ def noise_facts(
     table = noise_table(rows, counts, false_rate).round(4)
     return {level: [line.share, line.low, line.high] for level, line in table.iterrows()}
 
-# %% ../../nbs/45_sets/13_doubtful.ipynb #fd9767e6
+# %% ../../nbs/45_sets/13_doubtful.ipynb #df16491f
 def verdict_mixture(
     rows: pd.DataFrame,  # query_id, source_id, trial: rows of a set
     pool: str | Path,  # Folder that it was cut from

@@ -66,6 +66,7 @@ class PairCfg:
     reuse: bool = False  # May a response stand in several pairs of its query?
     system: str = ""  # System message; none when empty
     thought_in: str = "text"  # text, between marks, or field: reasoning_content of a message
+    max_gap: float | None = None  # Largest difference of lengths, as a share of the longer
 
     def __post_init__(self):
         if self.form not in PAIR_FORMS:
@@ -76,6 +77,8 @@ class PairCfg:
             raise Refused(f"form {self.form!r} has no field for reasoning; need pairs, or text")
         if self.n is not None and self.n < 1:
             raise Refused(f"n-pairs {self.n}; need at least 1, or none for all")
+        if self.max_gap is not None and not 0 <= self.max_gap < 1:
+            raise Refused(f"max-gap {self.max_gap}; need a share from 0 to below 1")
 
 
 PAIR_FORMS = ("pairs", "pairs-text")
@@ -87,6 +90,9 @@ def _of_query(right: pd.DataFrame, wrong: pd.DataFrame, cfg: PairCfg, tokens: bo
     same = np.equal.outer(right["source_id"].to_numpy(object), wrong["source_id"].to_numpy(object))
     allowed = same.astype(bool) & ~np.equal.outer(a, b).astype(bool)
     lens = (lengths(right, tokens), lengths(wrong, tokens))
+    if cfg.max_gap is not None:
+        gap = np.abs(np.subtract.outer(*lens))
+        allowed &= gap <= cfg.max_gap * np.maximum.outer(*lens)
     return sorted(match(*lens, cfg.n, cfg.reuse, allowed))
 
 
@@ -201,7 +207,7 @@ def export_pairs(
         raise Refused(f"{folder}: no pair; {what} of the same source")
     made = _counted(out, pairs, right, card)
     write_rows(out, formed_pairs(pairs, cfg, keep))
-    how = {n: getattr(cfg, n) for n in ("form", "system", "thought_in", "n", "reuse")}
+    how = {n: getattr(cfg, n) for n in ("form", "system", "thought_in", "n", "reuse", "max_gap")}
     told = {n: v for n, v in vars(made).items() if n != "path"}
     place = out / "card.json" if out.is_dir() else out.with_name(f"{out.name}.card.json")
     write_json(place, card | {"rows_written": len(pairs), "pairs": how | told})

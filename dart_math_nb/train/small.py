@@ -185,6 +185,9 @@ def small_scores(
     if rope := changes.get("rope_parameters"):
         n_pairs = (changes.get("head_dim") or HEAD_DIM) // 2
         found["rope_parameters"] = small_rope(rope, n_longest, n_pairs)
+        kinds = {r.get("rope_type") for r in (rope, *rope.values()) if isinstance(r, dict)}
+        if "dynamic" in kinds and (changes.get("max_position_embeddings") or 0) < n_longest:
+            found["max_position_embeddings"] = SAMPLE["original_max_position_embeddings"]
     return found
 
 # %% ../../nbs/50_train/31_small.ipynb #d5d12c3f
