@@ -22,7 +22,7 @@ KINDS = {  # Name -> weight, program; {} is the task
     "wrong": (8, "print(1 + {})"),
     "raises": (6, "print(({}) / zero)"),
     "fork": (3, "import os\nos.fork()\nprint({})"),
-    "network": (3, "import socket\nsocket.create_connection(('10.0.0.1', 80))\nprint({})"),
+    "network": (3, "import socket\nsocket.create_connection(('127.0.0.1', 80))\nprint({})"),
     "outside": (3, "open('/etc/hostname', 'w').write('mine')\nprint({})"),
     "endless": (2, "while True:\n    x = {}"),
     "flood": (2, "while True:\n    print({})"),
