@@ -8,6 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/30_sandbox/peer.html.md"""
 __all__ = ['frame', 'stirring', 'send_frame', 'read_message', 'Peer', 'queued', 'end', 'connection_pair', 'open_peer']
 
 # %% ../../nbs/30_sandbox/29_peer.ipynb #b7f436d1
+import contextlib
 import json
 import os
 import select
@@ -68,10 +69,13 @@ class Peer:
     pid: int  # As this side numbers it
     fd: int  # Descriptor of the process
     connection: socket.socket
+    spent_s: float = 0.0  # CPU time when it was last asked for
 
     def cpu_s(self) -> float:
-        "CPU time of all its threads, seconds."
-        return time.clock_gettime((~self.pid << 3) | 2)  # CPUCLOCK_SCHED of that process
+        "CPU time of all its threads, seconds; what was last known when it is gone."
+        with contextlib.suppress(OSError):
+            self.spent_s = time.clock_gettime((~self.pid << 3) | 2)  # CPUCLOCK_SCHED of it
+        return self.spent_s
 
     def peak_mb(self) -> float:
         "Most memory that it ever held, MiB; 0 when it is gone."
@@ -98,14 +102,20 @@ def _status(self: Peer, field: str) -> float:
 
 
 def queued(self: Peer) -> tuple[float, bool]:
-    "Seconds that it ran or waited for a processor, and does it sleep now?"
-    with open(f"/proc/{self.pid}/schedstat") as f:
-        ran, waited, _ = f.read().split()
-    with open(f"/proc/{self.pid}/stat") as f:
-        state = f.read().rpartition(")")[2].split()[0]
+    "Seconds that it ran or waited for a processor, and does it sleep now? None of it when it is gone."
+    try:
+        with open(f"/proc/{self.pid}/schedstat") as f:
+            ran, waited, _ = f.read().split()
+        with open(f"/proc/{self.pid}/stat") as f:
+            state = f.read().rpartition(")")[2].split()[0]
+    except (OSError, ValueError):
+        return 0.0, False
     return (int(ran) + int(waited)) / 1e9, state == "S"
 
 
+Peer._status, Peer.queued = _status, queued
+
+# %% ../../nbs/30_sandbox/29_peer.ipynb #149b322d
 def end(self: Peer) -> None:
     "Kill it, wait until it is gone, and forget it. May be called twice."
     if self.fd >= 0:
@@ -116,7 +126,7 @@ def end(self: Peer) -> None:
         self.fd = -1
 
 
-Peer._status, Peer.queued, Peer.end = _status, queued, end
+Peer.end = end
 
 # %% ../../nbs/30_sandbox/29_peer.ipynb #11b98795
 def connection_pair() -> tuple[socket.socket, socket.socket]:

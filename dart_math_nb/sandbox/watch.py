@@ -87,7 +87,7 @@ def _exchange(peer: Peer, asked: bytes, since: tuple, limits: Limits) -> dict | 
                 return "died"
             if (message := read_message(told, most)) is not None:
                 return message
-        elif peer.fd in heard:
+        elif peer.fd in heard and not stirring(line):  # no last word came meanwhile
             return "died"
         step = min(2 * step, 0.05)
 
