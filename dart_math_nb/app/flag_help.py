@@ -25,18 +25,21 @@ TOPICS = {  # Heading -> flags, in this order
     "how problems are read": "query-field ref-field response-field label-field model-field level-field meta-field config split revision data-folder unverified on-bad",
     "what is known of difficulty": "beta pass-rates spread tokens-per-draw tokens-per-second",
     "what is stated of a check": "alpha power delta level-delta max-draws per-batch every-level",
-    "who answers": "engine provider model responses base-url option template n-shots system-message instruction instruction-in chat-template-kwargs split-thought",
+    "who answers": "engine dialect provider model responses base-url option template n-shots system-message instruction instruction-in chat-template-kwargs split-thought",
     "how it answers": "temperature top-p max-tokens max-in-flight n-draws seed seeds retries timeout",
     "programs": "tools max-calls tool-output tool-limit answer-from-output",
     "how many responses": "strategy k budget utility gamma weight worth-per price-per-mtok max-trials n-pilot rounding no-cover distinct min-yield give-up agree k-wrong fail-rates-from fail-rates-source foreign prior",
     "what is compared": "target by halve error",
-    "which rows": "reasoning n-pairs reuse-responses pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted doubtful doubt false-rate known least decided of form no-swap n-controls",
-    "how it goes on": "until start-at plan cut no-grade lease shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick tripwire rounds overdraw missing max-requests",
+    "which rows": "reasoning leave-out tokenizer choose embedder alike shares no-fill n-pairs max-gap reuse-responses pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted doubtful doubt false-rate known least decided of form no-swap n-controls",
+    "how it goes on": "until start-at plan max-left-out size answers write cut no-grade lease shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick tripwire rounds overdraw missing max-requests",
     "what is shown beside": "paper no-paper lm-eval parquet",
     "what a program may use": "cpu-s memory-mb",
     "further": "set use help",
 }
-WORDS = {  # Last word of a flag -> what stands for its value
+WORDS = {  # A flag, or its last word -> what stands for its value
+    "leave-out": "RULE",
+    "max-left-out": "SHARE",
+    "shares": "SHARE",
     "field": "FIELD",
     "folder": "FOLDER",
     "out": "FOLDER",
@@ -88,7 +91,8 @@ def value_word(
 ) -> str:
     "What stands for the value of a flag."
     numbers = {int: "N", float: "X"}
-    return numbers.get(kind) or WORDS.get(flag.strip("-").split("-")[-1], "NAME")
+    name = flag.strip("-")
+    return numbers.get(kind) or WORDS.get(name) or WORDS.get(name.split("-")[-1], "NAME")
 
 
 def plain_help(
