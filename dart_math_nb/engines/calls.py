@@ -103,12 +103,11 @@ def answer(
     notes: str,  # How the programs ended
 ) -> None:
     "Put an output behind the turn, and its results behind the calls."
-    self.pieces.append(Segment("text", f"\n{self.form.output_open}"))
-    self.pieces.append(Segment("output", f"\n{text}\n{self.form.output_close}\n", notes))
+    self.put_output(text, notes)
     for call in self.waiting:
         said = text if call is self.waiting[-1] else "See the result of the last call."
         self.said.append({"role": "tool", "tool_call_id": call["id"], "content": said})
-    self.waiting, self.n_calls = (), self.n_calls + 1
+    self.waiting = ()
 
 # %% ../../nbs/35_engines/60_calls.ipynb #8e7cda8a
 class CallEngine(ToolEngine):

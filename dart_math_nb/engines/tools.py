@@ -80,18 +80,23 @@ def hear(self: Talk, said: Completion) -> list[str]:  # Programs to run
 
 # %% ../../nbs/35_engines/58_tools.ipynb #237ae781
 @patch
+def put_output(self: Talk, text: str, notes: str) -> None:
+    "Write an output, and count it."
+    self.pieces.append(Segment("text", f"\n{self.form.output_open}"))
+    self.pieces.append(Segment("output", f"\n{text}\n{self.form.output_close}\n", notes))
+    self.n_calls += 1
+
+
+@patch
 def answer(
     self: Talk,
     text: str,  # What the model reads
     notes: str,  # How the programs ended
 ) -> None:
     "Put an output behind the turn."
-    form, last = self.form, self.pieces[-1]
-    if form.strip:
-        self.pieces[-1] = last._replace(text=last.text.rstrip())
-    self.pieces.append(Segment("text", f"\n{form.output_open}"))
-    self.pieces.append(Segment("output", f"\n{text}\n{form.output_close}\n", notes))
-    self.n_calls += 1
+    if self.form.strip:
+        self.pieces[-1] = self.pieces[-1]._replace(text=self.pieces[-1].text.rstrip())
+    self.put_output(text, notes)
 
 
 @patch
