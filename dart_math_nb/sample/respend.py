@@ -24,7 +24,7 @@ from .standing import graded_prefix
 from .strategy import StrategyCfg
 from .worth import Budget, Level, draw_worth, go_cells, query_lot
 
-# %% ../../nbs/40_sample/74_respend.ipynb #8a75e96b
+# %% ../../nbs/40_sample/74_respend.ipynb #69855c05
 @dataclass(frozen=True)
 class Prefixes:
     "What is known of each query after each number of its draws."
@@ -35,7 +35,7 @@ class Prefixes:
     known: np.ndarray  # [n] draws that were made
     lot: np.ndarray  # [n] in [0, 1): who comes first where not all can
 
-    def correct(self, n: np.ndarray) -> np.ndarray:
+    def correct(self, n: np.ndarray) -> np.ndarray:  # [n]
         "Correct ones among the first n draws of each query."
         return self.c[np.arange(len(n)), n]
 
@@ -116,7 +116,7 @@ def largest(
     more = np.isin(np.arange(len(low.n)), fits)
     return Spent(np.where(more, high.n, low.n), np.where(more, high.quota, low.quota))
 
-# %% ../../nbs/40_sample/74_respend.ipynb #e2b228ed
+# %% ../../nbs/40_sample/74_respend.ipynb #8040be1c
 def vrt_of(known: Prefixes, k: int) -> Spent:
     "The same number of draws of each query."
     return Spent(np.full(len(known.c), k), np.full(len(known.c), known.c.shape[1] - 1))
@@ -127,7 +127,7 @@ def uniform_of(known: Prefixes, hopeless: int, k: int) -> Spent:
     quota = np.full(len(known.c), k)
     return Spent(quota_draws(known, quota, 0, hopeless), quota)
 
-
+# %% ../../nbs/40_sample/74_respend.ipynb #66a7bfd6
 def prop2diff_of(
     known: Prefixes,
     fail: np.ndarray,  # [n] fail rates
@@ -141,7 +141,7 @@ def prop2diff_of(
     quota = np.maximum(quota, 1) if cover else quota
     return Spent(quota_draws(known, quota, n_pilot, hopeless), quota)
 
-# %% ../../nbs/40_sample/74_respend.ipynb #04b57b47
+# %% ../../nbs/40_sample/74_respend.ipynb #d34209b3
 def _down_to(known: Prefixes, s: StrategyCfg) -> np.ndarray:
     "Draws of each query at a level."
     limit = known.c.shape[1] - 1
@@ -156,7 +156,7 @@ def _down_to(known: Prefixes, s: StrategyCfg) -> np.ndarray:
             n[mine[out]], mine = m, mine[~out]
     return n
 
-
+# %% ../../nbs/40_sample/74_respend.ipynb #b9e84b9c
 def _raised(known: Prefixes, s: StrategyCfg, n: np.ndarray, amount: float) -> np.ndarray:
     "Draws of each query once those of least worth are taken off."
     rows = []
