@@ -50,7 +50,7 @@ def stand_in() -> None:
     sys.modules["fastcore"] = whole
 
 
-DATA = ("pandas", "pyarrow", "scipy", "mpmath")
+DATA = ("pandas", "pyarrow", "scipy", "mpmath", "accelerate")
 NEEDS = {"gpu_sample.py": DATA, "gpu_evidence.py": DATA}  # Beside torch, transformers and numpy
 
 
