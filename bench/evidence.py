@@ -1,14 +1,18 @@
 """What difficulty-aware sampling buys at equal cost, in the miniature: students of many rules, budgets and seeds.
 
-python bench/evidence.py run [--seeds 0 1] [--budgets 6 12 20] [--rules ...] [--variants ...] [--minutes 55]
+python bench/evidence.py run [--study main] [--seeds 0 1] [--budgets 6 12 20] [--rules ...] [--minutes 55]
+python bench/evidence.py run --study sensitivity
+python bench/evidence.py plan [--study ...]
 python bench/evidence.py table
 
 A cell is one student: a seed (queries, draws, training), a budget in raw draws a query, a rule that spends it, and
 a variant of the world. A pilot takes half of a budget at most; a rule that a budget does not fit has no student. All
 students of a variant see the same number of tokens, in the same number of steps; rows are repeated. `run` works on
 cells that are not in bench/results/evidence.jsonl yet, most wanted first, two at a time with one thread each, and
-begins no cell after so many minutes; a cell done twice gives the same numbers. Pools lie in a folder (`--work`) and
-are drawn again when they are gone. `table` writes means and paired contrasts with their intervals over seeds to
+begins no cell after so many minutes; a cell done twice gives the same numbers. A cell that fails is a line that says
+why, and is tried again by the next start. Pools lie in a folder (`--work`) and are drawn again when they are gone.
+`--study sensitivity` changes one thing of the world or of the rules at a time, with the rules that it changes alone;
+`plan` lists what a study lacks. `table` writes means and paired contrasts with their intervals over seeds to
 bench/results/evidence.json. `run --tiny` tries everything small and keeps nothing.
 """
 
@@ -18,6 +22,7 @@ import json
 import os
 import platform
 import random
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -178,9 +183,19 @@ def greedy(drawn: Drawn, amount: int) -> Spent:
 
 
 def reshaped(drawn: Drawn, amount: int, variant: Variant) -> Spent:
-    "VRT's draws, cut to the quotas that Prop2Diff with a stop has at this budget."
+    "VRT's draws, cut to the shape of Prop2Diff with a stop and to as many rows, those of hard queries lacking."
     made = largest(drawn, amount, partial(prop2diff, drawn, variant, STOP))
-    return Spent(largest(drawn, amount, partial(vrt, drawn)).n, made.quota)
+    n = largest(drawn, amount, partial(vrt, drawn)).n
+    size = np.minimum(made.quota, drawn.correct(made.n)).sum()
+
+    def of_k(k: int) -> np.ndarray:
+        return np.minimum(quotas(drawn, variant, k), drawn.correct(n))
+
+    k = next(k for k in range(1, LIMIT * LIMIT) if of_k(k + 1).sum() > size)
+    low, high = of_k(k), of_k(k + 1)
+    order = np.argsort(drawn.lot)
+    fits = order[low.sum() + (high - low)[order].cumsum() <= size]
+    return Spent(n, np.where(np.isin(np.arange(len(n)), fits), high, low))
 
 
 def allocated(drawn: Drawn, amount: int, gamma: float, n_pilot: int = 4) -> Spent:
@@ -359,15 +374,35 @@ def one_cell(work: str, cell: dict, sizes: dict) -> dict:
     return cell | about | made | {"seconds": round(time.perf_counter() - start)}
 
 
+def tried(work: str, cell: dict, sizes: dict) -> dict:
+    "A cell, or why it failed."
+    try:
+        return one_cell(work, cell, sizes)
+    except Exception as e:  # whatever it is, the other cells go on
+        return cell | {"failed": f"{type(e).__name__}: {e}"}
+
+
+def code_of() -> str:
+    "The commit whose code runs; `none` outside a repository."
+    git = ["git", "-C", str(RESULTS.parent)]
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        return "none"
+    code = [":/dart_math_nb", ":/bench/*.py"]
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code]).returncode
+    return head.stdout.strip() + (" and changes" if changed else "")
+
+
 def kept() -> list[dict]:
-    "Cells that are done."
+    "Cells that were tried, the last line of each."
     file = RESULTS / "evidence.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return list({tuple(r[c] for c in CELL): r for r in rows}.values())
 
 
-def keep(row: dict) -> None:
+def keep(row: dict, code: str) -> None:
     "Add a cell to the file."
-    about = {"date": date.today().isoformat(), "python": platform.python_version()}
+    about = {"date": date.today().isoformat(), "python": platform.python_version(), "code": code}
     with open(RESULTS / "evidence.jsonl", "a") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         f.write(json.dumps(row | about | {"machine": platform.machine()}) + "\n")
@@ -376,24 +411,57 @@ def keep(row: dict) -> None:
 CELL = ("variant", "budget", "rule", "seed")
 
 
+STUDIES = ("main", "sensitivity")
+MAIN = ("VRT", "budget", "Uniform", "Prop2Diff, stop", "VRT, reshaped", "Prop2Diff")
+COMPARED = ("VRT", "Prop2Diff, stop", "budget")  # In a world that differs
+ALONE = ("Prop2Diff, stop",)  # Where nothing else differs; VRT is that of the main world
+CHANGED = {  # Variant -> the rules that it changes; most wanted first
+    "no cover": ALONE,
+    "difficulty of levels": ALONE,
+    "pilot of 4": ALONE,
+    "pilot of 16": ALONE,
+    "2 % false": COMPARED,
+    "three epochs": COMPARED,
+    "stronger teacher": COMPARED,
+    "weaker teacher": COMPARED,
+    "stronger base": COMPARED,
+    "1 % false": COMPARED,
+    "0.5 % false": COMPARED,
+}
+
+
+def studied(args: argparse.Namespace) -> list[tuple]:
+    "Cells of a study, most wanted first."
+    if args.study == "sensitivity":
+        seeds, budgets = args.seeds or range(3), args.budgets or [20]
+        chosen = [(v, CHANGED[v]) for v in args.variants or CHANGED]
+        return [(v, b, r, s) for v, rs in chosen for b in budgets for s in seeds for r in rs]
+    seeds, budgets = args.seeds or range(5), args.budgets or [20, 6, 12]
+    variants, rs = args.variants or ["main"], args.rules or MAIN
+    return [(v, b, r, s) for v in variants for s in seeds for b in budgets for r in rs]
+
+
 def wanted(args: argparse.Namespace) -> list[dict]:
-    "Cells to do, most wanted first: all rules of a seed and a budget before the next."
-    done = set() if args.tiny else {tuple(r[c] for c in CELL) for r in kept()}
-    every = [
-        dict(zip(CELL, (variant, budget, rule, seed), strict=True))
-        for variant in args.variants
-        for seed in args.seeds
-        for budget in args.budgets
-        for rule in args.rules
-    ]
-    return [c for c in every if tuple(c.values()) not in done]
+    "Cells of a study that are not done."
+    done = {tuple(r[c] for c in CELL) for r in kept() if "failed" not in r}
+    return [dict(zip(CELL, c, strict=True)) for c in studied(args) if args.tiny or c not in done]
+
+
+def plan(args: argparse.Namespace) -> None:
+    "List the cells that a study lacks."
+    cells = wanted(args)
+    for variant in dict.fromkeys(c["variant"] for c in cells):
+        mine = [c for c in cells if c["variant"] == variant]
+        many = {n: list(dict.fromkeys(c[n] for c in mine)) for n in ("budget", "seed", "rule")}
+        print(f"{variant}: {len(mine)} cells", json.dumps(many))
+    print(f"{len(cells)} cells to do")
 
 
 def run(args: argparse.Namespace) -> None:
     "Work on cells until none is left, or the time is up."
     sizes, end = TINY if args.tiny else FULL, time.monotonic() + 60 * args.minutes
-    cells = wanted(args)
-    print(f"{len(cells)} cells to do", flush=True)
+    cells, args.code = wanted(args), code_of()
+    print(f"{len(cells)} cells to do, code {args.code}", flush=True)
     with ProcessPoolExecutor(args.workers, get_context("spawn")) as workers:
         pools = {}
         for c in cells:
@@ -406,10 +474,10 @@ def run(args: argparse.Namespace) -> None:
             name = pool_name(c["seed"], VARIANTS[c["variant"]], sizes)
             if name in pools:
                 draw_all(workers, args, pools, sizes)
-            jobs[workers.submit(one_cell, args.work, c, sizes)] = c
+            jobs[workers.submit(tried, args.work, c, sizes)] = c
             if len(jobs) >= args.workers:
-                collect(jobs, args.tiny, 1)
-        collect(jobs, args.tiny, len(jobs))
+                collect(jobs, args, 1)
+        collect(jobs, args, len(jobs))
 
 
 def draw_all(workers: ProcessPoolExecutor, args, pools: dict, sizes: dict) -> None:
@@ -420,14 +488,14 @@ def draw_all(workers: ProcessPoolExecutor, args, pools: dict, sizes: dict) -> No
         print("pool", job.result().name, flush=True)
 
 
-def collect(jobs: dict, tiny: bool, n: int) -> None:
+def collect(jobs: dict, args: argparse.Namespace, n: int) -> None:
     "Keep the next n students that are done."
     for job in as_completed(list(jobs)):
         row = job.result()
         del jobs[job]
         print(row, flush=True)
-        if not tiny:
-            keep(row)
+        if not args.tiny:
+            keep(row, args.code)
         if (n := n - 1) <= 0:
             return
 
@@ -440,7 +508,7 @@ def interval(x: np.ndarray) -> list[float]:
 
 def table(args: argparse.Namespace) -> None:
     "Means of each cell, and its contrast to VRT and to the budget of the same seed."
-    frame, found = pd.DataFrame([r for r in kept() if "unfit" not in r]), []
+    frame, found = pd.DataFrame([r for r in kept() if "accuracy" in r]), []
     for (variant, budget), part in frame.groupby(["variant", "budget"], sort=False):
         wide = part.pivot(index="seed", columns="rule", values="accuracy")
         for rule in [r for r in RULES if r in wide]:
@@ -472,18 +540,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     stages = parser.add_subparsers(required=True)
-    work = stages.add_parser("run", help="train students of cells that are not done")
-    work.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    work.add_argument("--budgets", type=int, nargs="+", default=[6, 12, 20], help="draws a query")
-    work.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
-    work.add_argument("--variants", nargs="+", default=["main"], choices=list(VARIANTS))
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--study", default="main", choices=STUDIES)
+    which.add_argument(
+        "--seeds", type=int, nargs="+", help="those of the study, when none is named"
+    )
+    which.add_argument("--budgets", type=int, nargs="+", help="draws a query; the same")
+    which.add_argument("--rules", nargs="+", choices=RULES, help="of the main study")
+    which.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="those of the study")
+    which.add_argument("--tiny", action="store_true", help="small, nothing kept")
+    lacks = stages.add_parser("plan", parents=[which], help="list the cells that are not done")
+    lacks.set_defaults(do=plan)
+    about = "train students of cells that are not done"
+    work = stages.add_parser("run", parents=[which], help=about)
     work.add_argument("--minutes", type=float, default=55, help="begin no cell after these")
     work.add_argument("--workers", type=int, default=2)
     work.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "evidence"))
-    work.add_argument("--tiny", action="store_true", help="small, nothing kept")
     work.set_defaults(do=run)
     stages.add_parser("table", help="means and contrasts").set_defaults(do=table)
     args = parser.parse_args()
+    if getattr(args, "study", "main") == "sensitivity":
+        if args.rules:
+            parser.error("--rules: a study of sensitivity has those that a variant changes")
+        if unknown := set(args.variants or ()) - set(CHANGED):
+            parser.error(f"--variants: nothing is changed in {min(unknown)!r}")
     args.do(args)
 
 
