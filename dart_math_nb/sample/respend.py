@@ -80,7 +80,7 @@ class Spent:
     n: np.ndarray  # [queries] draws
     quota: np.ndarray  # [queries] most rows
 
-# %% ../../nbs/40_sample/74_respend.ipynb #2906ae97
+# %% ../../nbs/40_sample/74_respend.ipynb #f2a1046c
 def quota_draws(
     known: Prefixes,
     quota: np.ndarray,  # [n] rows wanted of each query
@@ -94,7 +94,7 @@ def quota_draws(
         n = np.where(known.c[:, hopeless] == 0, np.minimum(n, hopeless), n)
     return np.maximum(n, n_pilot)
 
-
+# %% ../../nbs/40_sample/74_respend.ipynb #22d8459f
 class Unfit(ValueError):
     "A rule needs more than there is to spend."
 
