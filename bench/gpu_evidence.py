@@ -4,11 +4,12 @@ python bench/gpu_evidence.py profile                     # train teacher and bas
 python bench/gpu_evidence.py run [--seeds 0 1 2 3] [--budgets 20] [--rules ...] [--limit 330]
 python bench/gpu_evidence.py table                       # means and paired contrasts so far
 
-The comparison of bench/evidence.py, by its own rules: a student for each seed (queries, draws, training), budget in
-raw draws a query, and rule that spends it; all see the same number of tokens, rows are repeated. The world is the
-package's miniature with harder sums, `--levels`: for each level its terms, products among them, largest number and
-largest factor. Teacher and base are trained here from random weights and fixed seeds, the base on fewer solutions
-and mostly of low levels. Look at `profile` before a run, and choose levels by the teacher's pass rates alone.
+The comparison of bench/evidence.py, by the rules of sample.respend: a student for each seed (queries, draws,
+training), budget in raw draws a query, and rule that spends it; all see the same number of tokens, rows are repeated.
+The world is the package's miniature with harder sums, `--levels`: for each level its terms, products among them,
+largest number and largest factor. Teacher and base are trained here from random weights and fixed seeds, the base on
+fewer solutions and mostly of low levels. Look at `profile` before a run, and choose levels by the teacher's pass
+rates alone.
 
 Draws come from a batched sampler of this script, each from its own random stream, as the package's engine draws. A
 response counts as correct when its last box holds the reference; each pool says how often the package's grader
@@ -32,11 +33,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import bare
-import evidence
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dart_math_nb.data.records import draw_seed, make_query
@@ -50,12 +51,15 @@ from dart_math_nb.demo.tiny import (
 from dart_math_nb.engines.hf import pick_tokens, uniform_stream
 from dart_math_nb.engines.protocol import SampleParams
 from dart_math_nb.grade import grade_response
+from dart_math_nb.sample.respend import Unfit, count_prefixes, respend, spent_rows
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 LEVELS = "3,0,100,9 4,1,100,9 5,2,100,20 6,3,100,30 7,4,100,50"
 TINY_LEVELS = "2,0,50,9 3,0,30,9 4,0,20,9 4,1,20,9 5,2,20,9"  # The miniature's own
 RULES = ["VRT", "budget", "Uniform", "Prop2Diff, stop"]
+EVERY = [*RULES, "Uniform, stop", "Prop2Diff"]
+LIMIT, ENOUGH, PILOT = 64, 20, 8  # Draws of a query; correct ones that end it; before Prop2Diff
 SHAPE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6}
 SHAPE |= {"num_attention_heads": 8, "initializer_range": 0.03}
 SMALL = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
@@ -81,7 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=("profile", "run", "table"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--budgets", type=int, nargs="+", default=[20], help="draws a query")
-    parser.add_argument("--rules", nargs="+", default=RULES, choices=evidence.RULES)
+    parser.add_argument("--rules", nargs="+", default=RULES, choices=EVERY)
     parser.add_argument("--levels", help=f"of the world ({LEVELS})")
     parser.add_argument("--temperature", type=float, default=1.4, help="of the teacher's draws")
     parser.add_argument("--limit", type=float, default=330, help="seconds; no cell begins later")
@@ -358,11 +362,11 @@ def draw_pool(teacher, queries: list, seed: int, args: argparse.Namespace) -> pd
     "Draws of each query until enough are correct or the limit, sixteen trials at a time."
     params = SampleParams(args.temperature, max_tokens=MAX_TOKENS)
     right, rows = {q.query_id: 0 for q in queries}, []
-    for start in range(0, evidence.LIMIT, 16):
+    for start in range(0, LIMIT, 16):
         asked = [
             (q, draw_seed(seed, q.query_id, t), t)
             for q in queries
-            if right[q.query_id] < evidence.ENOUGH
+            if right[q.query_id] < ENOUGH
             for t in range(start, start + 16)
         ]
         drawn = draw_many(teacher, asked, params, args.size["at_once"])
@@ -386,15 +390,6 @@ def disagreements(pool: pd.DataFrame, queries: list) -> int:
 
 
 # --- students
-
-
-def set_of(pool: pd.DataFrame, queries: list, spent) -> pd.DataFrame:
-    "The train set of a spending."
-    ids = [q.query_id for q in queries]
-    upto, quota = (dict(zip(ids, x, strict=True)) for x in (spent.n, spent.quota))
-    mine = pool[pool.ok & (pool.trial < pool.query_id.map(upto))].sort_values(["query_id", "trial"])
-    mine = mine[mine.groupby("query_id").cumcount() < mine.query_id.map(quota)]
-    return mine.drop_duplicates(["query_id", "response"]) if spent.distinct else mine
 
 
 def student(base, mine: pd.DataFrame, queries: list, seed: int, args: argparse.Namespace):
@@ -462,41 +457,39 @@ def run(args: argparse.Namespace) -> None:
 def one_seed(seed: int, cells: list, models: dict, about: dict, args: argparse.Namespace) -> None:
     "A pool, and a student of each cell."
     queries = make_queries(args.size["n_queries"], seed, args.levels)
-    known = {q.query_id for q in queries}
-    test = make_queries(args.size["n_test"], seed + 1000, args.levels, known)
+    taken = {q.query_id for q in queries}
+    test = make_queries(args.size["n_test"], seed + 1000, args.levels, taken)
     start = bare.seconds()
     pool = draw_pool(models["teacher"], queries, seed, args)
     told = {"draws": len(pool), "teacher_levels": by_level(pool, queries)}
     told |= {"grader_disagrees": disagreements(pool, queries)}
     told |= {"base": accuracy(models["base"], test, args)["accuracy"]}
     print("pool", seed, told, f"{bare.seconds() - start:.0f} s", flush=True)
-    drawn = evidence.counts(pool, queries)
+    known = count_prefixes(pool, [q.query_id for q in queries], LIMIT)
     for cell in cells:
         if bare.seconds() > args.limit:
             print(cell, f"not begun: {args.limit} s were over")
             return
-        row = one_cell(cell, drawn, pool, queries, test, models, args)
+        row = one_cell(cell, known, pool, queries, test, models, args)
         keep(dict(zip(CELL, cell, strict=True)) | row | about | {"pool": told}, args)
 
 
-def one_cell(cell, drawn, pool, queries, test, models, args) -> dict:
+def one_cell(cell, known, pool, queries, test, models, args) -> dict:
     "A student."
     _, seed, budget, rule = cell
     start = bare.seconds()
-    variant = evidence.Variant(n_pilot=min(evidence.Variant().n_pilot, max(1, budget // 2)))
+    pilot = min(PILOT, max(1, budget // 2))
     try:
-        spent = evidence.spend(rule, drawn, budget * len(queries), variant)
-    except evidence.Unfit as e:
+        spent = respend(known, rule, budget * len(queries), pilot)
+    except Unfit as e:
         return {"unfit": str(e)}
-    if (spent.n > drawn.known).any():
-        return {"unfit": f"{(spent.n > drawn.known).sum()} queries need unknown draws"}
-    mine = set_of(pool, queries, spent)
+    mine = spent_rows(pool, known, spent)
     if mine.empty:
         return {"unfit": "no correct response"}
     model, loss = student(models["base"], mine, queries, seed, args)
     row = accuracy(model, test, args) | {"loss": loss}
     row |= {"draws": int(spent.n.sum()), "rows": len(mine), "queries": int(mine.query_id.nunique())}
-    tokens = drawn.tokens[np.arange(len(spent.n)), spent.n].sum()
+    tokens = known.tokens[np.arange(len(spent.n)), spent.n].sum()
     return row | {"tokens_drawn": int(tokens), "seconds": round(bare.seconds() - start, 1)}
 
 
@@ -511,6 +504,14 @@ def keep(row: dict, args: argparse.Namespace) -> None:
         os.fsync(f.fileno())
 
 
+def interval(x: np.ndarray) -> list:
+    "Mean and half-width of its 95 % interval over seeds, Student's t."
+    mean, n = round(float(x.mean()), 2), len(x)
+    if n < 2:
+        return [mean, None]
+    return [mean, round(float(stats.t.ppf(0.975, n - 1) * x.std(ddof=1) / n**0.5), 2)]
+
+
 def table(args: argparse.Namespace) -> None:
     "Means, and contrasts to VRT within a seed and the same teacher and base."
     frame = pd.DataFrame([r for r in kept(args) if "unfit" not in r])
@@ -523,10 +524,10 @@ def table(args: argparse.Namespace) -> None:
         for rule in dict.fromkeys(part.rule):
             mine = part[part.rule == rule]
             row = {"world": world, "budget": int(budget), "rule": rule, "seeds": len(mine)}
-            row["accuracy"] = evidence.interval(mine.accuracy.to_numpy())
+            row["accuracy"] = interval(mine.accuracy.to_numpy())
             row["levels"] = np.mean(mine.levels.tolist(), 0).round(1).tolist()
             if "VRT" in wide and rule != "VRT" and len(d := (wide[rule] - wide["VRT"]).dropna()):
-                row["less VRT"] = evidence.interval(d.to_numpy())
+                row["less VRT"] = interval(d.to_numpy())
             found.append(row)
             print(json.dumps(row))
     about = {
