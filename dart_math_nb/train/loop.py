@@ -36,6 +36,7 @@ from .outlook import check_left_out
 from .plan import plan_run
 from .result import TrainResult, load_result, log_frame, save_result, summarize
 from .rows import read_train_sets, run_end
+from .spare import loss_in_chunks
 from .threads import run_threads, threads_line, trial_pass, with_threads
 from .token_cache import cached_tokens
 from .tokens import TokenSet, token_hash
@@ -143,7 +144,7 @@ def follow(
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, ProgressBar):
             callback.note += f", {threads_line(found)}"
-    with with_threads(found["threads"]):
+    with with_threads(found["threads"]), loss_in_chunks(trainer.model, cfg.loss_chunk):
         trainer.train(resume_from_checkpoint=last_checkpoint(run))
 
 # %% ../../nbs/50_train/90_loop.ipynb #7dfa7da5
