@@ -34,14 +34,18 @@ class LiveBytes(TorchDispatchMode):
         self.live, self.most, self.known = 0, 0, {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.note((args, kwargs), 0)  # What comes from outside, such as weights
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
-                self.note(tensor.untyped_storage())
+        self.note(out, 1)
         return out
 
-    def note(self, storage: Any) -> None:
-        key, n = storage._cdata, storage.nbytes()
+    def note(self, values: Any, weight: int) -> None:
+        for tensor in tree_iter(values):
+            if isinstance(tensor, Tensor):
+                self.add(tensor.untyped_storage(), weight)
+
+    def add(self, storage: Any, weight: int) -> None:
+        key, n = storage._cdata, weight * storage.nbytes()
         if key in self.known:
             return
 
