@@ -110,6 +110,7 @@ EXTRAS = {
     "ray": "ray",
     "deepspeed": "deepspeed",
     "datasketch": "curate",
+    "py3langid": "curate",
     "sentence_transformers": "embed",
     "flash_attn": "flash-attn",
 }  # Name of the import -> extra of this package
@@ -117,7 +118,6 @@ ALONE = {
     "wandb": "wandb",
     "trackio": "trackio",
     "liger_kernel": "liger-kernel",
-    "py3langid": "py3langid",
 }  # In no extra
 
 # %% ../../nbs/10_data/05_messages.ipynb #82d1b718

@@ -160,6 +160,7 @@ def cut_train_set(
     here = isinstance(pool, pd.DataFrame)
     draws = (_good_rows if here else pick_draws)(pool, keys, correct)
     there = draws.dropna(subset="response" if here else "n_bytes")
+    _check_texts(len(draws) - len(there), len(keys), correct)
     _check_picked(there, keys, "correct" if correct else "wrong")
     frame = draws.merge(info, on="query_id").assign(place=lambda f: f["query_id"].map(place))
     frame = frame.sort_values(["place", "trial", "source_id"])
@@ -172,6 +173,14 @@ def _good_rows(pool: pd.DataFrame, keys: pd.DataFrame, correct: bool) -> pd.Data
     good = pool[(pool["correct"].astype(bool) == correct) & (pool["finish_reason"] != "length")]
     good = good.astype({"query_id": "str", "source_id": "str"}).drop_duplicates(list(KEY))
     return good.merge(keys[on].drop_duplicates().astype(good[on].dtypes.to_dict()), on=on)
+
+
+def _check_texts(n_bare: int, n: int, correct: bool) -> None:
+    if n_bare:
+        kind = "correct" if correct else "wrong"
+        why = "verdicts alone" if correct else "wrong responses as counts (--keep-wrong counts)"
+        what = f"{n_bare:,} of {n:,} {kind} responses of the set have no text"
+        raise Refused(f"{what}: the pool keeps {why}; need one with texts")
 
 
 def _check_picked(draws: pd.DataFrame, keys: pd.DataFrame, kind: str) -> None:
