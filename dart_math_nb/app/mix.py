@@ -8,6 +8,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/70_app/mix.html.md"""
 __all__ = ['open_teachers', 'mix', 'write_mixed']
 
 # %% ../../nbs/70_app/42_mix.ipynb #534bd956
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +17,23 @@ import pandas as pd
 from fastcore.meta import delegates
 
 from .flags import Many, NeededMany, Out, no_k
-from .printing import print_frame, recut_lines, tell
+from .printing import loss_lines, print_frame, recut_lines, tell
 from .queries import kept_queries
+from .sets import clean_options, parted
 from .strategies import stop_of_set, stops_made, strategy_fields, with_stop
 from ..data.messages import Refused
 from ..data.records import Query
 from ..sample.strategy import StrategyCfg
 from ..sets.card import read_card, write_train_set
-from ..sets.teachers import Teacher, mixed_set, open_teacher, read_shares
+from ..sets.losses import Losses, write_losses
+from ..sets.stage import HALF, read_overlaps
+from dart_math_nb.sets.teachers import (
+    Teacher,
+    clean_mixture,
+    mixed_set,
+    open_teacher,
+    read_shares,
+)
 from ..store.known import KEPT
 from ..store.run import RunFolder, pool_of
 from ..store.stale import grading_of, note_pools
@@ -46,6 +56,7 @@ def open_teachers(
 
 # %% ../../nbs/70_app/42_mix.ipynb #bd3248b3
 @delegates(strategy_fields)
+@delegates(clean_options, keep=True, but="choose")
 def mix(
     runs: Annotated[str, {"nargs": "+"}],  # Run folders of the teachers; the first has the queries
     *,
@@ -62,13 +73,17 @@ def mix(
     if k is None:
         raise Refused(no_k(strategy))
     queries = kept_queries(str(RunFolder(runs[0]).path(KEPT)))
+    clean, kwargs = parted(clean_options, kwargs)
+    clean = clean_options(out, **clean)
     parts = read_shares(shares or (), max(len(runs), len(source_id or ())))
     teachers = open_teachers(runs, queries, source_id, partial)
     cfg = StrategyCfg(strategy, k, **strategy_fields(**kwargs))
     made = {f"{run} {n}": g for run in runs for n, g in stops_made(run).items()}
     cfg = with_stop(cfg, kwargs.get("give_up"), stop_of_set(cfg.name, made))
-    frame, card = mixed_set(teachers, queries, cfg, parts, not no_fill, partial)
-    write_mixed(out, f"{cfg.name}-mixed", frame, card, [t.pool for t in teachers])
+    mixed = mixed_set(teachers, queries, cfg, parts, not no_fill, partial)
+    clean["keep_in"] = RunFolder(out).path("train_set") / HALF
+    frame, card, lost = clean_mixture(mixed, teachers, queries, **clean)
+    write_mixed(out, f"{cfg.name}-mixed", frame, card, [t.pool for t in teachers], lost)
     return frame
 
 # %% ../../nbs/70_app/42_mix.ipynb #ac2588be
@@ -78,13 +93,17 @@ def write_mixed(
     frame: pd.DataFrame,  # TRAIN_COLUMNS
     card: dict,  # From `mixed_set`
     pools: Sequence[Path],  # Of the teachers
+    lost: Losses = Losses(),  # noqa: B008  frozen. What it lost
 ) -> None:
     "Write a set and print its teachers."
     graded, folder = grading_of(pools), RunFolder(run).path("train_set", name)
     before = {name: read_card(folder)} if (folder / "card.json").is_file() else {}
     write_train_set(folder, frame, card | ({"graded": graded} if graded else {}))
     note_pools(folder, pools)
-    for line in recut_lines(before, {name: read_card(folder)}):
+    write_losses(folder, lost)
+    shutil.rmtree(folder.parent / HALF, ignore_errors=True)
+    now = {name: read_card(folder)}
+    for line in recut_lines(before, now) + loss_lines(now, read_overlaps(run)):
         tell(line)
     print_frame(pd.DataFrame(card["teachers"]))
     print(folder)

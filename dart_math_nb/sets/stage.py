@@ -28,6 +28,7 @@ from .cut import cut_strategy, source_draws, wrong_set
 from .doubtful import verdict_mixture
 from dart_math_nb.sets.losses import (
     OVERLAP_COLUMNS,
+    asked_facts,
     clean_wrong,
     cleaned,
     needs_counts,
@@ -104,7 +105,7 @@ def cut_sets(
 ) -> dict[str, pd.DataFrame]:  # Name to train set
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
     pool, queries = pool or RunFolder(run).path("pool"), _queries_of(run, pool, queries)
-    how = _how(distinct, avoid, partial, sieve) | dict(note)
+    how = asked_facts(sieve, distinct, avoid) | {"partial": partial} | dict(note)
     sets, cards, wanted = _cut(pool, source_id, queries, strategies, partial, reasoning, sieve)
     keep_in = RunFolder(run).path("train_set") / HALF
     clean = {"distinct": distinct, "avoid": avoid, "keep_in": keep_in}
@@ -120,11 +121,6 @@ def cut_sets(
 def _queries_of(run, pool, queries) -> Sequence[Query]:
     queries = queries or read_saved_queries(RunFolder(run).path(KEPT))
     return queries if pool is None else under_stored_ids(queries, Path(pool).parent, pool)
-
-
-def _how(distinct: bool, avoid: Sequence[Query], partial: bool, sieve: Sieve) -> dict:
-    near = sieve.overlap_near
-    return {"distinct": distinct, "n_avoided": len(avoid), "partial": partial, "near": near}
 
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
 @refusing_damage()
@@ -161,7 +157,11 @@ def _cleaned(
     sets: Mapping, cards: Mapping, wanted: Mapping, pool, queries, sieve: Sieve, clean: Mapping
 ) -> tuple[dict, dict]:
     "Rows of each set that stay, and what each lost; cards get the facts."
-    kept, lost, clean = {}, {}, {"counts": pool_counts(pool) if needs_counts(sieve) else None, **clean}
+    kept, lost, clean = (
+        {},
+        {},
+        {"counts": pool_counts(pool) if needs_counts(sieve) else None, **clean},
+    )
     for name, frame in sets.items():
         kept[name], facts, lost[name] = cleaned(frame, sieve, wanted=wanted[name], **clean)
         cards[name].update(facts)
