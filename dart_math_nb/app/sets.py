@@ -105,12 +105,9 @@ def clean_options(
     thought_limit(reasoning)  # refused before any work
     more = {"overlap_near": near, "embedder": embedder, "alike": alike}
     more |= {"doubt": doubt, "false_rate": false_rate, "n_procs": n_procs}
-    how = {"reasoning": reasoning, "distinct": dedupe}
-    how["sieve"] = read_sieve(leave_out, tokenizer, choose, **more)
-    how["avoid"] = avoid_for(run, decontaminate, on_bad)
-    if embedder and not how["avoid"]:
-        raise Refused("--embedder without --decontaminate; need what queries are compared with")
-    return how
+    sieve = read_sieve(leave_out, tokenizer, choose, **more)
+    avoid = avoid_for(run, decontaminate, on_bad, embedder)
+    return {"reasoning": reasoning, "distinct": dedupe, "sieve": sieve, "avoid": avoid}
 
 # %% ../../nbs/70_app/40_sets.ipynb #d84f7332
 @delegates(strategies_and_rates)
@@ -163,8 +160,11 @@ def avoid_for(
     run: str | Path,  # Run folder
     source: str | None,  # Benchmark, file, folder or data set; None for none
     on_bad: str = "drop",  # drop, stop, or a share of the rows
+    embedder: str | None = None,  # That compares with them
 ) -> list[Query]:
-    "Queries that a set must stay clear of."
+    "Queries that a set must stay clear of. Raises Refused for an embedder without them."
+    if embedder and not source:
+        raise Refused("--embedder without --decontaminate; need what queries are compared with")
     found = avoided_queries(source, reading := telling(on_bad, "decontaminate"))
     if source:
         reading.save(run)

@@ -175,14 +175,6 @@ def _good_rows(pool: pd.DataFrame, keys: pd.DataFrame, correct: bool) -> pd.Data
     return good.merge(keys[on].drop_duplicates().astype(good[on].dtypes.to_dict()), on=on)
 
 
-def _check_texts(n_bare: int, n: int, correct: bool) -> None:
-    if n_bare:
-        kind = "correct" if correct else "wrong"
-        why = "verdicts alone" if correct else "wrong responses as counts (--keep-wrong counts)"
-        what = f"{n_bare:,} of {n:,} {kind} responses of the set have no text"
-        raise Refused(f"{what}: the pool keeps {why}; need one with texts")
-
-
 def _check_picked(draws: pd.DataFrame, keys: pd.DataFrame, kind: str) -> None:
     on = [name for name in KEY if name in keys]
     for what, frame in (("accepted draws", keys), ("pool, sources left out", draws)):
@@ -198,6 +190,14 @@ def _check_picked(draws: pd.DataFrame, keys: pd.DataFrame, kind: str) -> None:
             f"{n} of {len(keys)} accepted draws, as {first}, are not in the pool as {kind}, "
             "complete responses with their text"
         )
+
+# %% ../../nbs/45_sets/10_cut.ipynb #f3b3a5ea
+def _check_texts(n_bare: int, n: int, correct: bool) -> None:
+    if n_bare:
+        kind = "correct" if correct else "wrong"
+        why = "verdicts alone" if correct else "wrong responses as counts (--keep-wrong counts)"
+        what = f"{n_bare:,} of {n:,} {kind} responses of the set have no text"
+        raise Refused(f"{what}: the pool keeps {why}; need one with texts")
 
 # %% ../../nbs/45_sets/10_cut.ipynb #2e26ace7
 def dedupe(

@@ -71,6 +71,22 @@ def _kept(rows, asked, tokenizer: Tokenizer | None, folder) -> np.ndarray:
         write_parquet(path, pd.DataFrame({"taken": _taken(rows, asked, tokenizer)}))
     return pd.read_parquet(path)["taken"].to_numpy()
 
+# %% ../../nbs/45_sets/08_sift.ipynb #235bb9d3
+def _check_texts(frame: pd.DataFrame, asked: Mapping, tokenizer: Tokenizer | None) -> None:
+    "Raise Refused where a rule would read texts that are not there."
+    counted = tokenizer is not None and {"shorter", "longer"}
+    if reading := [n for n in asked if n not in NO_TEXT or n in (counted or ())]:
+        need_texts(frame, f"leave-out {reading[0]}")
+
+
+def _across(frame, asked: Mapping, inner: Mapping, taken: np.ndarray) -> np.ndarray:
+    "The same, after the rules that compare queries."
+    for name in [n for n in asked if n not in inner]:
+        left = np.flatnonzero(taken == 0)
+        found = find_rows(frame.iloc[left], name, asked[name])
+        taken[left[found]] = list(asked).index(name) + 1
+    return taken
+
 # %% ../../nbs/45_sets/08_sift.ipynb #b8b7a928
 class Sifted(NamedTuple):
     "A set after its rules."
@@ -91,18 +107,13 @@ def sift(
 ) -> Sifted:
     "A set without the rows that rules leave out. Raises Refused when nothing is left."
     known, taken = rules(), np.zeros(len(frame), np.int8)
-    if reading := [n for n in asked if n not in NO_TEXT or tokenizer and n != "near-queries"]:
-        need_texts(frame, f"leave-out {reading[0]}")
+    _check_texts(frame, asked, tokenizer)
     inner = {n: v for n, v in asked.items() if not known[n].whole}
     with Progress("rules", len(frame), "rows", shown=progress, brief=True) as bar:
         for at in chunks(frame["query_id"], size) if inner else ():
             taken[at] = _kept(frame.iloc[at], inner, tokenizer, keep_in)
             bar.update(len(at))
-    for name in asked.keys() - inner.keys():
-        left = np.flatnonzero(taken == 0)
-        found = find_rows(frame.iloc[left], name, asked[name])
-        taken[left[found]] = list(asked).index(name) + 1
-    return _sifted(frame, asked, taken, may_empty)
+    return _sifted(frame, asked, _across(frame, asked, inner, taken), may_empty)
 
 # %% ../../nbs/45_sets/08_sift.ipynb #525545fd
 def _sifted(frame, asked: Mapping[str, Any], taken: np.ndarray, may_empty: bool) -> Sifted:

@@ -106,15 +106,10 @@ def cut_sets(
     "Cut and write train sets. Raises ValueError when draws are missing, or a set there differs."
     pool, queries = pool or RunFolder(run).path("pool"), _queries_of(run, pool, queries)
     how = asked_facts(sieve, distinct, avoid) | {"partial": partial} | dict(note)
-    sets, cards, wanted = _cut(pool, source_id, queries, strategies, partial, reasoning, sieve)
-    keep_in = RunFolder(run).path("train_set") / HALF
-    clean = {"distinct": distinct, "avoid": avoid, "keep_in": keep_in}
-    sets, lost = _cleaned(sets, cards, wanted, pool, queries, sieve, clean)
+    *made, wrong = _cut(pool, source_id, queries, strategies, partial, reasoning, sieve)
+    sets, cards, lost = _cleaned(*made, run, pool, queries, sieve, distinct, avoid)
     sets, how["equal_seed"] = _equalized(sets, equal, seed, n_rows)
-    left = [q.query_id for q in queries] if partial else exhausted_queries(Path(pool).parent)
-    asked = {n: s for n, s in strategies.items() if s.k_wrong}
-    wrong = {n: wrong_set(pool, queries, s, source_id, left) for n, s in asked.items()}
-    wrong = _cleaned_wrong(wrong, sets, cards, reasoning, sieve, distinct, keep_in)
+    wrong = _cleaned_wrong(wrong, sets, cards, run, reasoning, sieve, distinct)
     return _write_sets(RunFolder(run), sets, cards, how, lost, wrong, pool)
 
 # %% ../../nbs/45_sets/16_stage.ipynb #058e603c
@@ -125,7 +120,7 @@ def _queries_of(run, pool, queries) -> Sequence[Query]:
 # %% ../../nbs/45_sets/16_stage.ipynb #5d15492b
 @refusing_damage()
 def _cut(pool, source_id, queries, strategies, partial, reasoning, sieve) -> tuple:
-    "Sets, the beginnings of their cards, and the rows of each query that are wanted."
+    "Sets, the beginnings of their cards, the rows of each query that are wanted, wrong responses."
     draws, spare = source_draws(pool, source_id), sieve.choose is not None
     _check_spent(strategies, partial)
     partial = partial or set(draws["source_id"].astype(str)) <= imported_sources(pool)
@@ -139,9 +134,11 @@ def _cut(pool, source_id, queries, strategies, partial, reasoning, sieve) -> tup
         sets[n], n_lost = with_thoughts(frame, reasoning)
         if reasoning != "keep":
             cards[n] |= {"reasoning": str(reasoning), "n_thoughts_left_out": n_lost}
-    return sets, cards, wanted
+    asked = {n: s for n, s in strategies.items() if s.k_wrong}
+    wrong = {n: wrong_set(pool, queries, s, source_id, left) for n, s in asked.items()}
+    return sets, cards, wanted, wrong
 
-
+# %% ../../nbs/45_sets/16_stage.ipynb #49eb64bb
 def _check_spent(strategies: Mapping[str, StrategyCfg], partial: bool) -> None:
     "Raise Refused for a budget that is not spent yet: its set would grow."
     for name, s in strategies.items():
@@ -154,14 +151,21 @@ HALF = ".rules"  # Below train_set
 
 
 def _cleaned(
-    sets: Mapping, cards: Mapping, wanted: Mapping, pool, queries, sieve: Sieve, clean: Mapping
-) -> tuple[dict, dict]:
-    "Rows of each set that stay, and what each lost; cards get the facts."
-    kept, lost, clean = (
-        {},
-        {},
-        {"counts": pool_counts(pool) if needs_counts(sieve) else None, **clean},
-    )
+    sets: Mapping,
+    cards: Mapping,
+    wanted: Mapping,
+    run,
+    pool,
+    queries,
+    sieve: Sieve,
+    distinct,
+    avoid,
+) -> tuple[dict, Mapping, dict]:
+    "Rows of each set that stay, cards with the facts, and what each lost."
+    keep_in = RunFolder(run).path("train_set") / HALF
+    clean = {"distinct": distinct, "avoid": avoid, "keep_in": keep_in}
+    clean["counts"] = pool_counts(pool) if needs_counts(sieve) else None
+    kept, lost = {}, {}
     for name, frame in sets.items():
         kept[name], facts, lost[name] = cleaned(frame, sieve, wanted=wanted[name], **clean)
         cards[name].update(facts)
@@ -169,14 +173,14 @@ def _cleaned(
     for name, frame in kept.items():
         mixture = verdict_mixture(frame, known, queries)
         cards[name].update({"verdicts": mixture} if mixture else {})
-    return kept, lost
+    return kept, cards, lost
 
 # %% ../../nbs/45_sets/16_stage.ipynb #9a95ce5e
 def _cleaned_wrong(
-    wrong: Mapping, sets: Mapping, cards: Mapping, reasoning, sieve: Sieve, distinct: bool, keep_in
+    wrong: Mapping, sets: Mapping, cards: Mapping, run, reasoning, sieve: Sieve, distinct: bool
 ) -> dict[str, tuple]:
     "Wrong responses beside each set, and which of them rules took."
-    found = {}
+    found, keep_in = {}, RunFolder(run).path("train_set") / HALF
     for name, frame in wrong.items():
         there = frame[frame["query_id"].isin(set(sets[name]["query_id"]))].reset_index(drop=True)
         there = with_thoughts(there, reasoning)[0]
