@@ -113,11 +113,12 @@ EXTRAS = {
     "py3langid": "curate",
     "sentence_transformers": "embed",
     "flash_attn": "flash-attn",
+    "liger_kernel": "liger",
+    "triton": "liger",
 }  # Name of the import -> extra of this package
 ALONE = {
     "wandb": "wandb",
     "trackio": "trackio",
-    "liger_kernel": "liger-kernel",
 }  # In no extra
 
 # %% ../../nbs/10_data/05_messages.ipynb #82d1b718
