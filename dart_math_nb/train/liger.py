@@ -52,7 +52,7 @@ def _lesson(model: Any, device: str) -> tuple[float, dict]:
         loss, grads = loss + one, {n: grads.get(n, 0) + g for n, g in more.items()}
     return loss, grads
 
-
+# %% ../../nbs/50_train/36_liger.ipynb #87e1de10
 def prove_liger(
     config: Any,  # Of the model
     device: str = "cuda",  # Where the kernels run

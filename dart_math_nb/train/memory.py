@@ -90,7 +90,7 @@ def _elsewhere() -> saved_tensors_hooks:  # In the CPU's memory, which is not co
 def _forget(p: Tensor) -> None:
     p.grad = None
 
-
+# %% ../../nbs/50_train/73_memory.ipynb #1842d24f
 def fake_pass(
     config: Any,  # Of a model
     cfg: TrainCfg,
@@ -135,7 +135,7 @@ def cut_depth(
     text.num_hidden_layers = n
     return config
 
-
+# %% ../../nbs/50_train/73_memory.ipynb #dfb10054
 def pass_bytes(
     config: Any,  # Of a model
     cfg: TrainCfg,

@@ -112,7 +112,7 @@ def sparing(
         ways["with offload"] = replace(cfg, offload=True)
     return ways
 
-
+# %% ../../nbs/50_train/74_outlook.ipynb #930623f5
 def memory_lines(
     config: Any,  # Of a model
     cfg: TrainCfg,

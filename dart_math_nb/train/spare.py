@@ -40,7 +40,7 @@ def label_places(
     "Which tokens have a label."
     return torch.nonzero(labels != IGNORE_ID).flatten()
 
-
+# %% ../../nbs/50_train/34_spare.ipynb #364fe1a2
 def sum_in_chunks(
     hidden: Tensor,  # [n_rows, n_tokens, n_hidden], what the head would read
     labels: Tensor,  # [n_rows, n_tokens] int64
@@ -69,7 +69,7 @@ def plain_head(
         raise ValueError(f"loss_chunk: the head of {type(model).__name__} is {kind}; need Linear")
     return model, head
 
-
+# %% ../../nbs/50_train/34_spare.ipynb #87d024ec
 @contextmanager
 def loss_in_chunks(
     model: Any,  # Causal language model of transformers
@@ -96,7 +96,7 @@ def loss_in_chunks(
         del head.forward
         model.loss_function = loss
 
-
+# %% ../../nbs/50_train/34_spare.ipynb #c149d4a9
 def chunked_loss(
     head: torch.nn.Linear,
     n: int,  # Tokens at a time
@@ -129,7 +129,7 @@ def offloaded(
     wrapped.offloads = True
     return wrapped
 
-
+# %% ../../nbs/50_train/34_spare.ipynb #699d21e0
 def offload_inputs(
     model: Any,  # With gradient checkpointing
     where: Callable | None = None,  # Context; None for the CPU's memory, page-locked for a GPU
