@@ -24,6 +24,7 @@ from .args import check_extras, training_args
 from .card import push_model
 from .collate import collate_packs, collate_padded
 from .config import TrainCfg, batch_shape, deciding
+from .heldout import HeldOut, held_data, split_sets, write_names
 from dart_math_nb.train.model import (
     add_adapters,
     check_model,
@@ -34,8 +35,16 @@ from dart_math_nb.train.model import (
 )
 from .outlook import check_left_out
 from .plan import plan_run
-from .result import TrainResult, load_result, log_frame, save_result, summarize
-from .rows import read_train_sets, run_end
+from dart_math_nb.train.result import (
+    TrainResult,
+    held_facts,
+    load_result,
+    log_frame,
+    save_result,
+    summarize,
+    with_held,
+)
+from .rows import as_rows, read_train_sets, run_end
 from .threads import run_threads, threads_line, trial_pass, with_threads
 from .token_cache import cached_tokens
 from .tokens import TokenSet, token_hash
@@ -46,6 +55,7 @@ from dart_math_nb.train.trainer import (
     last_checkpoint,
     make_trainer,
 )
+from .watch import Watch
 
 # %% ../../nbs/50_train/90_loop.ipynb #4661f5cb
 def run_tokens(
@@ -53,15 +63,17 @@ def run_tokens(
     rows: Iterable[Mapping] | pd.DataFrame | None,  # None reads cfg.train_set
     tokenizer: Any,  # Hugging Face tokenizer
     reading: Reading | None = None,  # Takes bad rows; None drops them with a warning
-) -> tuple[TokenSet, np.ndarray | None]:  # Tokens; train set of each sample
+) -> tuple[TokenSet, np.ndarray | None, HeldOut | None]:  # Tokens; train set of each sample
     "Tokens of a run. Raises ValueError when weights are given without train sets to weigh."
     if rows is not None and cfg.weights:
         raise ValueError(f"weights={cfg.weights} with rows in memory; need train_set")
-    sets = [] if rows is not None else read_train_sets(cfg, reading)
-    rows = [row for part in sets for row in part] if rows is None else rows
-    tokens = cached_tokens(rows, tokenizer, cfg, cfg.token_cache, cfg.n_workers)
-    set_of = np.repeat(np.arange(len(sets)), [len(part) for part in sets]) if sets else None
-    return tokens, None if set_of is None else set_of[tokens.rows]
+    sets = read_train_sets(cfg, reading) if rows is None else [list(as_rows(rows))]
+    sets, apart, facts = split_sets(sets, cfg, reading)
+    how = (tokenizer, cfg, cfg.token_cache, cfg.n_workers)
+    tokens = cached_tokens([row for part in sets for row in part], *how)
+    set_of = np.repeat(np.arange(len(sets)), [len(part) for part in sets])[tokens.rows]
+    held = apart and held_data(apart, cached_tokens(apart, *how), facts, cfg)
+    return tokens, set_of if rows is None else None, held
 
 # %% ../../nbs/50_train/90_loop.ipynb #2f792bbf
 def pick_collate(
@@ -103,11 +115,14 @@ def finish(
     shape: Mapping,  # From batch_shape
     cfg: TrainCfg,
     proof: Mapping,  # What was shown before the first step
+    held: HeldOut | None = None,
 ) -> TrainResult:
     "Write what was trained, and upload it when the recipe says so."
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # Undo autocast
-    log = log_frame(trainer.state.log_history, plan, tokens.seq_lens)
-    save_result(trainer, tokenizer, log, summarize(cfg, tokens, log, shape, proof), cfg)
+    history = trainer.state.log_history
+    log = with_held(log_frame(history, plan, tokens.seq_lens), history)
+    seen = held_facts(held, history, cfg, sum(map(len, plan)))
+    save_result(trainer, tokenizer, log, summarize(cfg, tokens, log, shape, proof, seen), cfg)
     if cfg.push_to_hub and trainer.is_world_process_zero():
         push_model(cfg.out, cfg.push_to_hub)
     return load_result(cfg.out)
@@ -119,14 +134,20 @@ def begin_run(
     tokenizer: Any,  # Hugging Face tokenizer
     reading: Reading,  # Takes bad rows
     first: bool = True,  # Of several processes, does this one write?
-) -> tuple[TokenSet, np.ndarray | None, Path]:  # Tokens, train set of each, folder of the run
+) -> tuple[TokenSet, np.ndarray | None, HeldOut | None, Path]:  # From run_tokens; folder of the run
     "Read the data and enter the folder. Raises ValueError when it was made with something else."
-    tokens, set_of = run_tokens(cfg, rows, tokenizer, reading)
+    tokens, set_of, held = run_tokens(cfg, rows, tokenizer, reading)
     check_left_out(tokens, cfg.max_left_out)
-    run = enter(Path(cfg.out) / "run", deciding(cfg) | {"data": token_hash(tokens)})
+    decides = deciding(cfg) | {"data": token_hash(tokens)}
+    if held:
+        check_left_out(held.tokens, cfg.max_left_out)
+        decides["held"] = held.facts["hash"]
+    run = enter(Path(cfg.out) / "run", decides)
     if reading.sources and first:
         reading.save(cfg.out)
-    return tokens, set_of, run
+    if held and first:
+        write_names(cfg.out, held)
+    return tokens, set_of, held, run
 
 # %% ../../nbs/50_train/90_loop.ipynb #5734f0d3
 def follow(
@@ -160,7 +181,8 @@ def train(
     args = training_args(cfg, shape["accumulation"])  # Before the model: ZeRO-3 loads it in parts
     tokenizer, reading = start[1] if start else load_tokenizer(cfg), reading or Reading()
     with args.main_process_first(local=False):
-        tokens, set_of, run = begin_run(cfg, rows, tokenizer, reading, args.process_index == 0)
+        begun = begin_run(cfg, rows, tokenizer, reading, args.process_index == 0)
+    tokens, set_of, held, run = begun
     if (Path(cfg.out) / "train.json").exists():
         return load_result(cfg.out)
     model, proof = start_model(cfg, tokens, start, tokenizer)
@@ -168,5 +190,9 @@ def train(
     collate = pick_collate(cfg, shape, tokenizer, proof["attn"])
     trainer = make_trainer(model, tokens, plan, cfg, shape["accumulation"], collate, progress, args)
     trainer.add_callback(first := ProveFirst(tokens, cfg, collate, shape["packs_per_forward"]))
+    if held:
+        n = shape["packs_per_forward"]
+        trainer.add_callback(Watch(trainer, held, tokenizer, cfg, collate, n))
     follow(trainer, cfg, run)
-    return finish(trainer, tokenizer, tokens, plan, shape, cfg, proof | {"real": first.found})
+    proof = proof | {"real": first.found}
+    return finish(trainer, tokenizer, tokens, plan, shape, cfg, proof, held)
