@@ -28,6 +28,7 @@ from dart_math_nb.report.costs import (
     verdict_section,
     with_forms,
 )
+from .curves import curve_section
 from .figures import STRATEGY_NAMES
 from .html import Section, write_report
 from .lengths import length_section, read_lengths, rule_section
@@ -144,6 +145,7 @@ def run_sections(
         more = [*curated_sections(run), removed_section(run, asked), server_section(run)]
         out += filter(None, [*more, program_section(run)])
     models, unfinished = read_evals(run)
+    out += filter(None, [curve_section(run)])
     out += accuracy_sections(shown(models), unfinished) if models else []
     out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})
     if not out:

@@ -124,7 +124,7 @@ def _split(sets: Sequence[Sequence[Mapping]], apart: list[Mapping], cfg: TrainCf
     names = group_names(rows, groups, cfg)
     return [g in chosen for g in groups.tolist()], sorted(names[g] for g in chosen), how
 
-
+# %% ../../nbs/50_train/46_heldout.ipynb #48f75f06
 def hold_out(
     sets: Sequence[Sequence[Mapping]],  # Rows of each train set
     cfg: TrainCfg,
@@ -221,7 +221,7 @@ class HeldOut:
     facts: dict  # queries, rows, hash ...
     names: list[str]  # "text <hash>" of each query
 
-
+# %% ../../nbs/50_train/46_heldout.ipynb #41dd5c13
 def held_data(
     rows: Sequence[Mapping],  # Held out
     tokens: TokenSet,  # Of them
@@ -242,7 +242,7 @@ def held_data(
     }
     return HeldOut(tokens, questions, kept | more, facts["names"])
 
-
+# %% ../../nbs/50_train/46_heldout.ipynb #cf35664d
 def write_names(
     out: str | Path,  # Folder of the model
     held: HeldOut,

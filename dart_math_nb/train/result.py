@@ -117,7 +117,7 @@ def log_frame(
         )
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/50_train/85_result.ipynb #1ccae43b
 def with_held(
     log: pd.DataFrame,  # From log_frame
     history: list[dict],  # The Trainer's log
@@ -136,14 +136,12 @@ def summarize(
     log: pd.DataFrame,  # From log_frame
     batch: Mapping,  # From batch_shape
     proof: Mapping,  # From check_model, perhaps with `real`
-    held: Mapping | None = None,  # From held_facts
 ) -> dict:
     "Content of train.json."
     n_tokens, seconds = int(log.n_tokens.sum()), float(log.seconds.sum())
     return {
         "cfg": asdict(cfg),
         "data": data_facts(tokens),
-        **({"held": dict(held)} if held else {}),
         "batch": dict(batch),
         "steps": len(log),
         "tokens": n_tokens,
@@ -221,7 +219,7 @@ def copy_weights(
     for file in sorted(best.iterdir()):
         shutil.copyfile(file, Path(out) / file.name)
 
-
+# %% ../../nbs/50_train/85_result.ipynb #8e5862f2
 def take_adapter(
     model: Any,  # Of peft
     best: Path,  # Folder that the Trainer wrote

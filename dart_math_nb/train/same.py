@@ -26,7 +26,9 @@ def run_differences(
     "In what two runs differ."
     one, two = load_result(a), load_result(b)
     logs = [r.log.drop(columns=list(TIMES)) for r in (one, two)]
-    facts = [{k: v for k, v in r.summary.get("held", {}).items() if k not in TIMES} for r in (one, two)]
+    facts = [
+        {k: v for k, v in r.summary.get("held", {}).items() if k not in TIMES} for r in (one, two)
+    ]
     found = [] if logs[0].equals(logs[1]) else ["log"]
     found += [f"held {k}" for k in facts[0] if facts[0][k] != facts[1].get(k)]
     names = [sorted(p.name for p in Path(x).glob("*.safetensors")) for x in (a, b)]

@@ -188,7 +188,13 @@ def best_of(
 
     def rank(e: dict) -> tuple:
         loss = e["loss"] if math.isfinite(e["loss"]) else math.inf
-        return (-e["accuracy"], loss) if by == "accuracy" else (-e["step"],) if by == "last" else (loss,)
+        return (
+            (-e["accuracy"], loss)
+            if by == "accuracy"
+            else (-e["step"],)
+            if by == "last"
+            else (loss,)
+        )
 
     return min(seen, key=rank, default=None)
 
@@ -222,7 +228,7 @@ def forget_best(
         if folder.name not in stay:
             shutil.rmtree(folder)
 
-
+# %% ../../nbs/50_train/76_watch.ipynb #9d20e1da
 def keep_best(
     trainer: PackTrainer,
     step: int,  # Of this moment
@@ -270,12 +276,14 @@ class Watch(TrainerCallback):
         n, done = self.cfg.held_every, state.global_step >= state.max_steps
         control.should_evaluate = done or bool(n and state.global_step % n == 0)
 
-    def on_save(self, args, state, control, **kwargs):
-        self.safe = (self.best() or {}).get("step")
-        if state.is_world_process_zero:
-            forget_best(args.output_dir, [self.safe])
-
 # %% ../../nbs/50_train/76_watch.ipynb #66ad1d9b
+@patch
+def on_save(self: Watch, args, state, control, **kwargs):
+    self.safe = (self.best() or {}).get("step")
+    if state.is_world_process_zero:
+        forget_best(args.output_dir, [self.safe])
+
+
 @patch
 def best(self: Watch) -> dict | None:
     "The best evaluation so far."
@@ -292,7 +300,7 @@ def measure(self: Watch) -> dict[str, float]:  # eval_loss, perhaps eval_accurac
         found["eval_accuracy"] = held_accuracy(trainer, *asked)
     return found
 
-
+# %% ../../nbs/50_train/76_watch.ipynb #57c652d5
 @patch
 def look(self: Watch) -> dict[str, float]:
     "Evaluate: measure, write down, keep, perhaps end the run."
