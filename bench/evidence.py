@@ -1,14 +1,18 @@
 """What difficulty-aware sampling buys at equal cost, in the miniature: students of many rules, budgets and seeds.
 
-python bench/evidence.py run [--seeds 0 1] [--budgets 6 12 20] [--rules ...] [--variants ...] [--minutes 55]
+python bench/evidence.py run [--study main] [--seeds 0 1] [--budgets 6 12 20] [--rules ...] [--minutes 55]
+python bench/evidence.py run --study sensitivity
+python bench/evidence.py plan [--study ...]
 python bench/evidence.py table
 
 A cell is one student: a seed (queries, draws, training), a budget in raw draws a query, a rule that spends it, and
 a variant of the world. A pilot takes half of a budget at most; a rule that a budget does not fit has no student. All
 students of a variant see the same number of tokens, in the same number of steps; rows are repeated. `run` works on
 cells that are not in bench/results/evidence.jsonl yet, most wanted first, two at a time with one thread each, and
-begins no cell after so many minutes; a cell done twice gives the same numbers. Pools lie in a folder (`--work`) and
-are drawn again when they are gone. `table` writes means and paired contrasts with their intervals over seeds to
+begins no cell after so many minutes; a cell done twice gives the same numbers. A cell that fails is a line that says
+why, and is tried again by the next start. Pools lie in a folder (`--work`) and are drawn again when they are gone.
+`--study sensitivity` changes one thing of the world or of the rules at a time, with the rules that it changes alone;
+`plan` lists what a study lacks. `table` writes means and paired contrasts with their intervals over seeds to
 bench/results/evidence.json. `run --tiny` tries everything small and keeps nothing.
 """
 
@@ -18,11 +22,12 @@ import json
 import os
 import platform
 import random
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from multiprocessing import get_context
@@ -39,6 +44,20 @@ from dart_math_nb.demo.pipeline import prompt_of, teacher_source, tiny_engine
 from dart_math_nb.demo.tiny import tiny_path, tiny_queries
 from dart_math_nb.evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks
 from dart_math_nb.sample.loop import sample_pool
+from dart_math_nb.sample.respend import (
+    HOPELESS,
+    Prefixes,
+    Spent,
+    Unfit,
+    check_known,
+    count_prefixes,
+    largest,
+    level_draws,
+    prop2diff_of,
+    spent_rows,
+    uniform_of,
+    vrt_of,
+)
 from dart_math_nb.sample.standing import graded_prefix
 from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.sample.worth import query_lot
@@ -50,7 +69,6 @@ from dart_math_nb.train.loop import train
 RESULTS = Path(__file__).parent / "results"
 LIMIT, ENOUGH = 64, 20  # Most draws of a query; correct responses after which a pool draws no more
 rules.LIMIT = LIMIT
-STOP = 24  # Draws without success after which a query ends, "with a stop"
 FULL = {"n_queries": 1500, "n_test": 3000, "tokens": 1_800_000}
 TINY = {"n_queries": 60, "n_test": 50, "tokens": 20_000}
 
@@ -86,62 +104,20 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class Drawn:
-    "A pool: what is known of each query after each number of draws."
+class Drawn(Prefixes):
+    "A pool with its levels, as the rules of bench/budget.py ask for it."
 
-    query_ids: list[str]
-    level: np.ndarray  # Of each query
-    c: np.ndarray  # (queries, LIMIT + 1): correct among the first n draws, as the grader says
-    known: np.ndarray  # Draws that were made
-    tokens: np.ndarray  # (queries, LIMIT + 1): tokens of the first n draws
-    lot: np.ndarray = field(default=None)
+    level: np.ndarray = None  # Of each query
 
     @property
-    def p(self) -> np.ndarray:  # Rules of bench/budget.py ask for its length
+    def p(self) -> np.ndarray:  # They ask for its length
         return self.c[np.arange(len(self.c)), self.known] / np.maximum(self.known, 1)
-
-    def correct(self, n: np.ndarray) -> np.ndarray:
-        return self.c[np.arange(len(n)), n]
-
-
-@dataclass(frozen=True)
-class Spent:
-    "What a rule made of its budget."
-
-    n: np.ndarray  # Draws of each query
-    quota: np.ndarray  # Most rows of each query
-    distinct: bool = False  # Equal texts of a query count once
 
 
 def counts(rows: pd.DataFrame, queries: list) -> Drawn:
     "A pool of graded draws as counts."
-    ids = [q.query_id for q in queries]
-    at = rows.query_id.map({q: i for i, q in enumerate(ids)}).to_numpy()
-    right, size = np.zeros((2, len(ids), LIMIT), int)
-    right[at, rows.trial.to_numpy()] = rows.ok.to_numpy()
-    size[at, rows.trial.to_numpy()] = rows.n_tokens.to_numpy()
-    sums = [np.concatenate([np.zeros((len(ids), 1), int), x.cumsum(1)], 1) for x in (right, size)]
-    known = rows.groupby("query_id").size().reindex(ids, fill_value=0).to_numpy()
-    level = np.array([q.meta["level"] for q in queries])
-    return Drawn(ids, level, sums[0], known, sums[1], np.array([query_lot(q) for q in ids]))
-
-
-class Unfit(ValueError):
-    "A budget is too small for a rule."
-
-
-def largest(drawn: Drawn, amount: int, of_k: Callable[[int], Spent]) -> Spent:
-    "The largest k that fits, and k + 1 for as many queries, in order of their lots, as still fit."
-    k = 1
-    if of_k(1).n.sum() > amount:
-        raise Unfit(f"{amount:,} draws: k = 1 takes {of_k(1).n.sum():,}")
-    while k < LIMIT and of_k(k + 1).n.sum() <= amount:
-        k += 1
-    low, high = of_k(k), of_k(k + 1)
-    order = np.argsort(drawn.lot)
-    fits = order[low.n.sum() + (high.n - low.n)[order].cumsum() <= amount]
-    more = np.isin(np.arange(len(low.n)), fits)
-    return Spent(np.where(more, high.n, low.n), np.where(more, high.quota, low.quota))
+    found = count_prefixes(rows, [q.query_id for q in queries], LIMIT)
+    return Drawn(**vars(found), level=np.array([q.meta["level"] for q in queries]))
 
 
 def fail_counts(drawn: Drawn, variant: Variant) -> np.ndarray:
@@ -152,24 +128,9 @@ def fail_counts(drawn: Drawn, variant: Variant) -> np.ndarray:
     return fail
 
 
-def quotas(drawn: Drawn, variant: Variant, k: int) -> np.ndarray:
-    "Prop2Diff's quotas, rounded down."
-    quota = np.floor(k * fail_counts(drawn, variant) + 1e-9).astype(int)
-    return np.maximum(quota, 1) if variant.cover else quota
-
-
-def prop2diff(drawn: Drawn, variant: Variant, stop: int, k: int) -> Spent:
-    quota = quotas(drawn, variant, k)
-    return Spent(rules.quota_stops(drawn, quota, variant.n_pilot, stop), quota)
-
-
-def uniform(drawn: Drawn, stop: int, k: int) -> Spent:
-    quota = np.full(len(drawn.c), k)
-    return Spent(rules.quota_stops(drawn, quota, 0, stop), quota)
-
-
-def vrt(drawn: Drawn, k: int) -> Spent:
-    return Spent(np.full(len(drawn.c), k), np.full(len(drawn.c), LIMIT))
+def prop2diff(drawn: Drawn, variant: Variant, stop: int) -> Callable[[int], Spent]:
+    fail = fail_counts(drawn, variant)
+    return partial(prop2diff_of, drawn, fail, variant.n_pilot, stop, variant.cover)
 
 
 def greedy(drawn: Drawn, amount: int) -> Spent:
@@ -178,36 +139,43 @@ def greedy(drawn: Drawn, amount: int) -> Spent:
 
 
 def reshaped(drawn: Drawn, amount: int, variant: Variant) -> Spent:
-    "VRT's draws, cut to the quotas that Prop2Diff with a stop has at this budget."
-    made = largest(drawn, amount, partial(prop2diff, drawn, variant, STOP))
-    return Spent(largest(drawn, amount, partial(vrt, drawn)).n, made.quota)
+    "VRT's draws, cut to the shape of Prop2Diff with a stop and to as many rows, those of hard queries lacking."
+    shape = prop2diff(drawn, variant, HOPELESS)
+    made = largest(drawn, amount, shape)
+    n = largest(drawn, amount, partial(vrt_of, drawn)).n
+    size = np.minimum(made.quota, drawn.correct(made.n)).sum()
+
+    def of_k(k: int) -> np.ndarray:
+        return np.minimum(shape(k).quota, drawn.correct(n))
+
+    k = next(k for k in range(1, LIMIT * LIMIT) if of_k(k + 1).sum() > size)
+    low, high = of_k(k), of_k(k + 1)
+    order = np.argsort(drawn.lot)
+    fits = order[low.sum() + (high - low)[order].cumsum() <= size]
+    return Spent(n, np.where(np.isin(np.arange(len(n)), fits), high, low))
 
 
 def allocated(drawn: Drawn, amount: int, gamma: float, n_pilot: int = 4) -> Spent:
     "The package's budget: one level of worth for all queries."
-    n, _ = rules.threshold(drawn, amount, gamma, n_pilot)
+    n, _ = level_draws(drawn, amount, gamma, n_pilot)
     return Spent(n, np.full(len(n), LIMIT))
 
 
 def spend(rule: str, drawn: Drawn, amount: int, variant: Variant) -> Spent:
-    "What a rule makes of a budget."
-    if rule.endswith(", distinct"):
-        return replace(
-            spend(rule.removesuffix(", distinct"), drawn, amount, variant), distinct=True
-        )
+    "What a rule makes of a budget. Raises Unfit; ValueError when the pool lacks draws."
     fit = partial(largest, drawn, amount)
     how = {
-        "VRT": lambda: fit(partial(vrt, drawn)),
+        "VRT": lambda: fit(partial(vrt_of, drawn)),
         "VRT, reshaped": lambda: reshaped(drawn, amount, variant),
-        "Uniform": lambda: fit(partial(uniform, drawn, 0)),
-        "Uniform, stop": lambda: fit(partial(uniform, drawn, STOP)),
-        "Prop2Diff": lambda: fit(partial(prop2diff, drawn, variant, 0)),
-        "Prop2Diff, stop": lambda: fit(partial(prop2diff, drawn, variant, STOP)),
+        "Uniform": lambda: fit(partial(uniform_of, drawn, 0)),
+        "Uniform, stop": lambda: fit(partial(uniform_of, drawn, HOPELESS)),
+        "Prop2Diff": lambda: fit(prop2diff(drawn, variant, 0)),
+        "Prop2Diff, stop": lambda: fit(prop2diff(drawn, variant, HOPELESS)),
         "budget": lambda: allocated(drawn, amount, 1),
         "budget, greedy": lambda: greedy(drawn, amount),
         "budget, gamma 2": lambda: allocated(drawn, amount, 2),
     }
-    return how[rule]()
+    return check_known(drawn, how[rule.removesuffix(", distinct")]())
 
 
 RULES = [
@@ -265,19 +233,15 @@ def read_pool(folder: Path, variant: Variant) -> pd.DataFrame:
     return rows
 
 
-def set_rows(folder: Path, rows: pd.DataFrame, queries: list, spent: Spent) -> pd.DataFrame:
+def set_rows(folder: Path, rows: pd.DataFrame, queries: list, drawn, spent: Spent) -> pd.DataFrame:
     "The train set of a spending, in order of queries and trials."
-    upto, quota = (
-        dict(zip([q.query_id for q in queries], x, strict=True)) for x in (spent.n, spent.quota)
-    )
-    mine = rows[rows.ok & (rows.trial < rows.query_id.map(upto))].sort_values(["query_id", "trial"])
-    mine = mine[mine.groupby("query_id").cumcount() < mine.query_id.map(quota)]
+    mine = spent_rows(rows, drawn, spent)
     key = ["query_id", "trial", "source_id"]
     true = cut_train_set(folder, queries, mine.loc[mine.right, key])
     if not mine.right.all():
         false = cut_train_set(folder, queries, mine.loc[~mine.right, key], correct=False)
         true = pd.concat([true, false], ignore_index=True)
-    return true.drop_duplicates(["query_id", "response"]) if spent.distinct else true
+    return true
 
 
 def repeated(frame: pd.DataFrame, tokens: int, seed: int) -> pd.DataFrame:
@@ -343,9 +307,9 @@ def one_cell(work: str, cell: dict, sizes: dict) -> dict:
         spent = spend(cell["rule"], drawn, cell["budget"] * len(queries), small)
     except Unfit as e:
         return cell | {"unfit": str(e)}
-    if (spent.n > drawn.known).any():
-        raise ValueError(f"{cell}: {(spent.n > drawn.known).sum()} queries need unknown draws")
-    chosen = set_rows(folder, rows, queries, spent)
+    chosen = set_rows(folder, rows, queries, drawn, spent)
+    if cell["rule"].endswith(", distinct"):
+        chosen = chosen.drop_duplicates(["query_id", "response"])
     about = {
         "draws": int(spent.n.sum()),
         "tokens_drawn": int(drawn.tokens[np.arange(len(spent.n)), spent.n].sum()),
@@ -359,15 +323,35 @@ def one_cell(work: str, cell: dict, sizes: dict) -> dict:
     return cell | about | made | {"seconds": round(time.perf_counter() - start)}
 
 
+def tried(work: str, cell: dict, sizes: dict) -> dict:
+    "A cell, or why it failed."
+    try:
+        return one_cell(work, cell, sizes)
+    except Exception as e:  # whatever it is, the other cells go on
+        return cell | {"failed": f"{type(e).__name__}: {e}"}
+
+
+def code_of() -> str:
+    "The commit whose code runs; `none` outside a repository."
+    git = ["git", "-C", str(RESULTS.parent)]
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        return "none"
+    code = [":/dart_math_nb", ":/bench/*.py"]
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code]).returncode
+    return head.stdout.strip() + (" and changes" if changed else "")
+
+
 def kept() -> list[dict]:
-    "Cells that are done."
+    "Cells that were tried, the last line of each."
     file = RESULTS / "evidence.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return list({tuple(r[c] for c in CELL): r for r in rows}.values())
 
 
-def keep(row: dict) -> None:
+def keep(row: dict, code: str) -> None:
     "Add a cell to the file."
-    about = {"date": date.today().isoformat(), "python": platform.python_version()}
+    about = {"date": date.today().isoformat(), "python": platform.python_version(), "code": code}
     with open(RESULTS / "evidence.jsonl", "a") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         f.write(json.dumps(row | about | {"machine": platform.machine()}) + "\n")
@@ -376,24 +360,57 @@ def keep(row: dict) -> None:
 CELL = ("variant", "budget", "rule", "seed")
 
 
+STUDIES = ("main", "sensitivity")
+MAIN = ("VRT", "budget", "Uniform", "Prop2Diff, stop", "VRT, reshaped", "Prop2Diff")
+COMPARED = ("VRT", "Prop2Diff, stop", "budget")  # In a world that differs
+ALONE = ("Prop2Diff, stop",)  # Where nothing else differs; VRT is that of the main world
+CHANGED = {  # Variant -> the rules that it changes; most wanted first
+    "no cover": ALONE,
+    "difficulty of levels": ALONE,
+    "pilot of 4": ALONE,
+    "pilot of 16": ALONE,
+    "2 % false": COMPARED,
+    "three epochs": COMPARED,
+    "stronger teacher": COMPARED,
+    "weaker teacher": COMPARED,
+    "stronger base": COMPARED,
+    "1 % false": COMPARED,
+    "0.5 % false": COMPARED,
+}
+
+
+def studied(args: argparse.Namespace) -> list[tuple]:
+    "Cells of a study, most wanted first."
+    if args.study == "sensitivity":
+        seeds, budgets = args.seeds or range(3), args.budgets or [20]
+        chosen = [(v, CHANGED[v]) for v in args.variants or CHANGED]
+        return [(v, b, r, s) for v, rs in chosen for b in budgets for s in seeds for r in rs]
+    seeds, budgets = args.seeds or range(5), args.budgets or [20, 6, 12]
+    variants, rs = args.variants or ["main"], args.rules or MAIN
+    return [(v, b, r, s) for v in variants for s in seeds for b in budgets for r in rs]
+
+
 def wanted(args: argparse.Namespace) -> list[dict]:
-    "Cells to do, most wanted first: all rules of a seed and a budget before the next."
-    done = set() if args.tiny else {tuple(r[c] for c in CELL) for r in kept()}
-    every = [
-        dict(zip(CELL, (variant, budget, rule, seed), strict=True))
-        for variant in args.variants
-        for seed in args.seeds
-        for budget in args.budgets
-        for rule in args.rules
-    ]
-    return [c for c in every if tuple(c.values()) not in done]
+    "Cells of a study that are not done."
+    done = {tuple(r[c] for c in CELL) for r in kept() if "failed" not in r}
+    return [dict(zip(CELL, c, strict=True)) for c in studied(args) if args.tiny or c not in done]
+
+
+def plan(args: argparse.Namespace) -> None:
+    "List the cells that a study lacks."
+    cells = wanted(args)
+    for variant in dict.fromkeys(c["variant"] for c in cells):
+        mine = [c for c in cells if c["variant"] == variant]
+        many = {n: list(dict.fromkeys(c[n] for c in mine)) for n in ("budget", "seed", "rule")}
+        print(f"{variant}: {len(mine)} cells", json.dumps(many))
+    print(f"{len(cells)} cells to do")
 
 
 def run(args: argparse.Namespace) -> None:
     "Work on cells until none is left, or the time is up."
     sizes, end = TINY if args.tiny else FULL, time.monotonic() + 60 * args.minutes
-    cells = wanted(args)
-    print(f"{len(cells)} cells to do", flush=True)
+    cells, args.code = wanted(args), code_of()
+    print(f"{len(cells)} cells to do, code {args.code}", flush=True)
     with ProcessPoolExecutor(args.workers, get_context("spawn")) as workers:
         pools = {}
         for c in cells:
@@ -406,10 +423,10 @@ def run(args: argparse.Namespace) -> None:
             name = pool_name(c["seed"], VARIANTS[c["variant"]], sizes)
             if name in pools:
                 draw_all(workers, args, pools, sizes)
-            jobs[workers.submit(one_cell, args.work, c, sizes)] = c
+            jobs[workers.submit(tried, args.work, c, sizes)] = c
             if len(jobs) >= args.workers:
-                collect(jobs, args.tiny, 1)
-        collect(jobs, args.tiny, len(jobs))
+                collect(jobs, args, 1)
+        collect(jobs, args, len(jobs))
 
 
 def draw_all(workers: ProcessPoolExecutor, args, pools: dict, sizes: dict) -> None:
@@ -420,14 +437,14 @@ def draw_all(workers: ProcessPoolExecutor, args, pools: dict, sizes: dict) -> No
         print("pool", job.result().name, flush=True)
 
 
-def collect(jobs: dict, tiny: bool, n: int) -> None:
+def collect(jobs: dict, args: argparse.Namespace, n: int) -> None:
     "Keep the next n students that are done."
     for job in as_completed(list(jobs)):
         row = job.result()
         del jobs[job]
         print(row, flush=True)
-        if not tiny:
-            keep(row)
+        if not args.tiny:
+            keep(row, args.code)
         if (n := n - 1) <= 0:
             return
 
@@ -440,7 +457,7 @@ def interval(x: np.ndarray) -> list[float]:
 
 def table(args: argparse.Namespace) -> None:
     "Means of each cell, and its contrast to VRT and to the budget of the same seed."
-    frame, found = pd.DataFrame([r for r in kept() if "unfit" not in r]), []
+    frame, found = pd.DataFrame([r for r in kept() if "accuracy" in r]), []
     for (variant, budget), part in frame.groupby(["variant", "budget"], sort=False):
         wide = part.pivot(index="seed", columns="rule", values="accuracy")
         for rule in [r for r in RULES if r in wide]:
@@ -463,7 +480,13 @@ def table(args: argparse.Namespace) -> None:
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
     }
-    about |= {"sizes": FULL, "limit": LIMIT, "enough": ENOUGH, "stop": STOP, "cells": len(frame)}
+    about |= {
+        "sizes": FULL,
+        "limit": LIMIT,
+        "enough": ENOUGH,
+        "stop": HOPELESS,
+        "cells": len(frame),
+    }
     (RESULTS / "evidence.json").write_text(json.dumps(about | {"rows": found}, indent=1) + "\n")
 
 
@@ -472,18 +495,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     stages = parser.add_subparsers(required=True)
-    work = stages.add_parser("run", help="train students of cells that are not done")
-    work.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    work.add_argument("--budgets", type=int, nargs="+", default=[6, 12, 20], help="draws a query")
-    work.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
-    work.add_argument("--variants", nargs="+", default=["main"], choices=list(VARIANTS))
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--study", default="main", choices=STUDIES)
+    which.add_argument(
+        "--seeds", type=int, nargs="+", help="those of the study, when none is named"
+    )
+    which.add_argument("--budgets", type=int, nargs="+", help="draws a query; the same")
+    which.add_argument("--rules", nargs="+", choices=RULES, help="of the main study")
+    which.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="those of the study")
+    which.add_argument("--tiny", action="store_true", help="small, nothing kept")
+    lacks = stages.add_parser("plan", parents=[which], help="list the cells that are not done")
+    lacks.set_defaults(do=plan)
+    about = "train students of cells that are not done"
+    work = stages.add_parser("run", parents=[which], help=about)
     work.add_argument("--minutes", type=float, default=55, help="begin no cell after these")
     work.add_argument("--workers", type=int, default=2)
     work.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "evidence"))
-    work.add_argument("--tiny", action="store_true", help="small, nothing kept")
     work.set_defaults(do=run)
     stages.add_parser("table", help="means and contrasts").set_defaults(do=table)
     args = parser.parse_args()
+    if getattr(args, "study", "main") == "sensitivity":
+        if args.rules:
+            parser.error("--rules: a study of sensitivity has those that a variant changes")
+        if unknown := set(args.variants or ()) - set(CHANGED):
+            parser.error(f"--variants: nothing is changed in {min(unknown)!r}")
     args.do(args)
 
 

@@ -6,7 +6,7 @@ Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/config.html.md"""
 
 # %% auto #0
 __all__ = ['AT_LEAST', 'CHOICES', 'TRACKERS', 'HELD_KEYS', 'CHAT_KEYS', 'ASIDE', 'NEWER', 'TrainCfg', 'check_cfg', 'check_lists',
-           'check_held', 'check_chat', 'deciding', 'batch_shape', 'batch_line']
+           'check_sharing', 'check_held', 'check_chat', 'deciding', 'batch_shape', 'batch_line']
 
 # %% ../../nbs/50_train/35_config.ipynb #e731c89e
 import math
@@ -63,6 +63,7 @@ class TrainCfg:
     liger: bool = False  # Fused kernels of liger-kernel (GPU)
     compile: bool = False  # torch.compile; rows are then filled to one length (GPU)
     deepspeed: str | None = None  # JSON file with a DeepSpeed configuration
+    fsdp: str | None = None  # JSON file with settings of FSDP2, PyTorch's own sharding
     # What goes on beside it and does not decide the result
     n_workers: int = 1  # Processes that tokenize
     token_cache: str | None = None  # Folder of token files, shared by runs; None keeps none
@@ -81,6 +82,8 @@ class TrainCfg:
     attn: str = "auto"  # Attention: "auto", or one of `kernels.ATTENTIONS`
     dtype: str = "auto"  # Of matrix products: "float32", "bfloat16", or what is fast here
     gradient_checkpointing: bool = False  # Less memory, a third more time
+    offload: bool = False  # What checkpointing keeps waits in the CPU's memory
+    loss_chunk: int = 0  # Tokens whose logits exist at once; 0 for all of a pass
     threads: int | None = None  # Of an operation on the CPU; None for the fastest, by measurement
     save_every: int = 0  # Steps between checkpoints to resume from; 0 for none
 
@@ -94,6 +97,7 @@ AT_LEAST = {
     "n_epochs": 1,
     "max_len": 2,
     "save_every": 0,
+    "loss_chunk": 0,
     "seed": 0,
     "lr": 0,
     "weight_decay": 0,
@@ -141,6 +145,7 @@ def check_cfg(
         raise ValueError(f"max_len={cfg.max_len} is more than room={cfg.room}; need room for it")
     check_chat(cfg)
     check_lists(cfg)
+    check_sharing(cfg)
     check_held(cfg)
 
 # %% ../../nbs/50_train/35_config.ipynb #dda41eb2
@@ -162,6 +167,24 @@ def check_lists(
         raise ValueError(
             f"new_tokens={hidden}: special tokens vanish when a response is decoded, and these "
             "mark a thought; need visible_tokens"
+        )
+
+# %% ../../nbs/50_train/35_config.ipynb #796bf354
+def check_sharing(
+    cfg: TrainCfg,
+) -> None:
+    "Raise ValueError for ways to share or spare memory that do not go together."
+    if cfg.fsdp and cfg.deepspeed:
+        raise ValueError("fsdp with deepspeed; need one of them")
+    if cfg.fsdp and cfg.lora_rank:
+        raise ValueError(
+            "fsdp with lora_rank: adapters are not merged where no process has a whole matrix"
+        )
+    if cfg.offload and not cfg.gradient_checkpointing:
+        raise ValueError("offload without gradient_checkpointing; need both")
+    if cfg.loss_chunk and cfg.liger:
+        raise ValueError(
+            "loss_chunk with liger: its kernels have no logits to divide; need one of them"
         )
 
 # %% ../../nbs/50_train/35_config.ipynb #3331789a
@@ -214,7 +237,10 @@ def check_chat(
 
 # %% ../../nbs/50_train/35_config.ipynb #4b156765
 ASIDE = ("out", "max_left_out", "n_workers", "token_cache", "report_to", "push_to_hub")
-NEWER = (*CHAT_KEYS, "control", "visible_tokens", *HELD_KEYS, "held_out", "held_set")
+NEWER = (
+    *(*CHAT_KEYS, *HELD_KEYS, "held_out", "held_set"),
+    *("control", "visible_tokens", "fsdp", "offload", "loss_chunk"),
+)  # Later fields
 
 
 def deciding(
