@@ -143,7 +143,9 @@ def answers_to(
     settings = GenerationConfig(pad_token_id=pad_id, eos_token_id=ends, **how)
     batch = trainer._prepare_inputs(left_padded([q.prompt_ids for q in questions], pad_id))
     with at_rest(model), writing(model, settings), trainer.accelerator.autocast():
-        out = model.generate(**batch)[:, batch["input_ids"].shape[1] :].tolist()
+        together = trainer.accelerator.num_processes > 1  # In parts, each token needs all of them
+        out = model.generate(**batch, synced_gpus=together)
+    out = out[:, batch["input_ids"].shape[1] :].tolist()
     found = []
     for ids in out:
         n = next((i for i, token in enumerate(ids) if token in ends), None)
