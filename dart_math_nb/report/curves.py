@@ -136,6 +136,17 @@ def plot_answers(
     return ax
 
 # %% ../../nbs/60_report/53_curves.ipynb #f5908175
+def _bars(ax: Axes, rates: Sequence[dict], unit: int) -> None:
+    "Mean and interval of each rate."
+    for i, rate in enumerate(r for r in rates if r["mean"] is not None):
+        at, low, high = (
+            math.nan if rate[k] is None else unit * rate[k] for k in ("mean", "low", "high")
+        )
+        label = None if i else "mean, 95 %"
+        look = {"fmt": "_", "color": "black", "capsize": 3, "ms": 12, "label": label}
+        ax.errorbar(rate["lr"], at, [[at - low], [high - at]], **look)
+
+# %% ../../nbs/60_report/53_curves.ipynb #fbb7c138
 def plot_rates(
     found: Sequence[Training],  # Of one grid
     grid: dict,  # As grid.json has it
@@ -146,18 +157,7 @@ def plot_rates(
     ax = ax or new_axes(5.6, 3.2)
     kept = [(t.lr, unit * t.held["best"][key]) for t in found if t.held["best"][key] is not None]
     ax.plot(*zip(*kept, strict=True), "o", ms=4, alpha=0.6, label="a seed")
-    for i, rate in enumerate(r for r in grid["rates"] if r["mean"] is not None):
-        at, low, high = (unit * (rate[k] or math.nan) for k in ("mean", "low", "high"))
-        ax.errorbar(
-            rate["lr"],
-            at,
-            [[at - low], [high - at]],
-            fmt="_",
-            color="black",
-            capsize=3,
-            ms=12,
-            label=None if i else "mean, 95 %",
-        )
+    _bars(ax, grid["rates"], unit)
     if grid["lr"] is not None:
         ax.axvline(grid["lr"], color="black", lw=0.8, ls=":", label="best")
     what = "held-out queries right, %" if key == "accuracy" else "held-out loss per label token"

@@ -149,9 +149,8 @@ def run_sections(
         more = [*curated_sections(run), removed_section(run, asked), server_section(run)]
         out += filter(None, [*more, program_section(run)])
     models, unfinished = read_evals(run)
-    out += filter(None, [curve_section(run)])
     out += accuracy_sections(shown(models), unfinished) if models else []
-    out += model_sections(run, shown(models))
+    out += [*model_sections(run, shown(models)), *filter(None, [curve_section(run)])]
     out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})
     if not out:
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
