@@ -183,9 +183,19 @@ def greedy(drawn: Drawn, amount: int) -> Spent:
 
 
 def reshaped(drawn: Drawn, amount: int, variant: Variant) -> Spent:
-    "VRT's draws, cut to the quotas that Prop2Diff with a stop has at this budget."
+    "VRT's draws, cut to the shape of Prop2Diff with a stop and to as many rows, those of hard queries lacking."
     made = largest(drawn, amount, partial(prop2diff, drawn, variant, STOP))
-    return Spent(largest(drawn, amount, partial(vrt, drawn)).n, made.quota)
+    n = largest(drawn, amount, partial(vrt, drawn)).n
+    size = np.minimum(made.quota, drawn.correct(made.n)).sum()
+
+    def of_k(k: int) -> np.ndarray:
+        return np.minimum(quotas(drawn, variant, k), drawn.correct(n))
+
+    k = next(k for k in range(1, LIMIT * LIMIT) if of_k(k + 1).sum() > size)
+    low, high = of_k(k), of_k(k + 1)
+    order = np.argsort(drawn.lot)
+    fits = order[low.sum() + (high - low)[order].cumsum() <= size]
+    return Spent(n, np.where(np.isin(np.arange(len(n)), fits), high, low))
 
 
 def allocated(drawn: Drawn, amount: int, gamma: float, n_pilot: int = 4) -> Spent:
