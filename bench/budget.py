@@ -33,16 +33,13 @@ from dart_math_nb.data.records import Source
 from dart_math_nb.engines.dice import simulated_world
 from dart_math_nb.engines.retry import RetryPolicy
 from dart_math_nb.sample.budget import (
-    CLOSE,
-    NEAR,
     fitting_pilot,
-    level_after,
     next_level,
-    stand_of,
 )
 from dart_math_nb.sample.estimate import fit_prior
 from dart_math_nb.sample.freeze import read_strategy
 from dart_math_nb.sample.queue import queue_of
+from dart_math_nb.sample.respend import level_draws, quota_draws
 from dart_math_nb.sample.rounds import read_rounds
 from dart_math_nb.sample.stage import sample_strategy
 from dart_math_nb.sample.state import State, mark, settle
@@ -52,7 +49,6 @@ from dart_math_nb.sample.worth import (
     Budget,
     Level,
     draw_worth,
-    go_cells,
     length_classes,
     relative_cost,
 )
@@ -86,55 +82,6 @@ class World:
         return self.c[np.arange(len(n)), n]
 
 
-def stops(world: World, s: StrategyCfg) -> np.ndarray:
-    "Draws of each query at a level; lots are those of the world."
-    how, n = (s.budget, s.level, LIMIT, LIMIT), np.full(len(world.p), LIMIT)
-    for equal in (False, True):
-        first, end = (
-            np.array([*x, y]) for x, y in zip(go_cells(*how, equal), (LIMIT, 0), strict=True)
-        )
-        mine = np.flatnonzero((world.lot < s.level.part) == equal)
-        for m in range(s.n_pilot, LIMIT):
-            c = np.minimum(world.c[mine, m], len(first) - 1)
-            out = (m < first[c]) | (m >= end[c])
-            n[mine[out]], mine = m, mine[~out]
-    return n
-
-
-def raised(world: World, s: StrategyCfg, n: np.ndarray, amount: float) -> np.ndarray:
-    "Draws of each query once those of least worth are taken off, as `fitting_level` does."
-    rows = []
-    for i, m in enumerate(n):
-        k = np.arange(s.n_pilot, m)
-        worth = np.minimum.accumulate(draw_worth(k, world.c[i, k], s.budget, s.level))
-        rows += [(-w, world.lot[i], i) for w in worth]
-    rows.sort()
-    keep = int(amount) - s.n_pilot * len(n)
-    return s.n_pilot + np.bincount([i for _, _, i in rows[:keep]], minlength=len(n))
-
-
-def threshold(world: World, amount: float, gamma: float, n_pilot: int) -> tuple[np.ndarray, dict]:
-    "Draws of each query under the budget, by the functions of the package, and how it went."
-    s = StrategyCfg("budget", LIMIT, LIMIT, n_pilot, budget=Budget(amount, gamma=gamma))
-    n = np.full(len(world.p), n_pilot)
-    c = world.correct(n)
-    a, b = fit_prior(n - c, n)
-    s, first, rounds = replace(s, level=Level(b, a)), True, 0
-    while amount - n.sum() > NEAR * amount or first:
-        stand = stand_of(n, world.correct(n), np.where(n < LIMIT, 1.0, 0.0))
-        left, before = amount - n.sum(), n.sum()
-        s = replace(s, level=level_after(stand, s, left, left > CLOSE * amount))
-        first, rounds, n = False, rounds + 1, stops(world, s)
-        if rounds == 1:
-            told = {"first_off": n.sum() / (before + s.level.predicted) - 1}
-        if s.level.value == 0:
-            break
-    told |= {"rounds": rounds, "drawn": n.sum() / amount}
-    if n.sum() > amount:
-        n = raised(world, s, n, amount)
-    return n, told | {"counted": n.sum() / amount}
-
-
 def greedy(world: World, amount: float, gamma: float, n_pilot: int, refits: int) -> np.ndarray:
     "Draws of each query when always the query whose next draw is worth most is drawn, one by one."
     budget, n = Budget(amount, gamma=gamma), np.full(len(world.p), n_pilot)
@@ -158,15 +105,6 @@ def greedy(world: World, amount: float, gamma: float, n_pilot: int, refits: int)
     return n
 
 
-def quota_stops(world: World, quota: np.ndarray, n_pilot: int, hopeless: int) -> np.ndarray:
-    "Draws of each query until its quota, the limit, or no success in so many draws."
-    reached = (world.c >= quota[:, None]).argmax(1)
-    n = np.where(world.c[:, -1] >= quota, reached, LIMIT)
-    if hopeless:
-        n = np.where(world.c[:, hopeless] == 0, np.minimum(n, hopeless), n)
-    return np.maximum(n, n_pilot)
-
-
 def exactly(world: World, amount: float, draws_at) -> np.ndarray | None:
     "The largest k that fits, and k + 1 for as many queries as still fit; None when k = 1 does not."
     k = 1
@@ -186,12 +124,12 @@ def fixed_rules(world: World, amount: float) -> dict[str, np.ndarray | None]:
     found = {"VRT": exactly(world, amount, lambda k: np.full(size, k))}
     for stop, name in ((0, ""), (HOPELESS, " with a stop")):
         found[f"Uniform{name}"] = exactly(
-            world, amount, lambda k, stop=stop: quota_stops(world, np.full(size, k), 0, stop)
+            world, amount, lambda k, stop=stop: quota_draws(world, np.full(size, k), 0, stop)
         )
         found[f"Prop2Diff{name}"] = exactly(
             world,
             amount,
-            lambda k, stop=stop: quota_stops(world, np.maximum(1, k * fail).astype(int), 8, stop),
+            lambda k, stop=stop: quota_draws(world, np.maximum(1, k * fail).astype(int), 8, stop),
         )
     return found
 
@@ -227,7 +165,7 @@ def one_budget(name: str, p: np.ndarray, per: int) -> list[dict]:
         world = World(p, seed)
         rules = fixed_rules(world, amount)
         for gamma in (1, 2, 8):
-            rules[f"budget, gamma {gamma}"], told = threshold(world, amount, gamma, 4)
+            rules[f"budget, gamma {gamma}"], told = level_draws(world, amount, gamma, 4)
             went.append(told)
         for gamma in (1, 2):
             rules[f"greedy, gamma {gamma}"] = greedy(world, amount, gamma, 4, 10)
@@ -263,7 +201,8 @@ def pilot() -> dict:
                 if size < per:
                     worlds = [World(p, seed) for seed in range(5)]
                     got = [
-                        gains(w, threshold(w, per * len(p), 1, size)[0])["gamma 1"] for w in worlds
+                        gains(w, level_draws(w, per * len(p), 1, size)[0])["gamma 1"]
+                        for w in worlds
                     ]
                     row[str(size)] = float(np.mean(got))
             rows.append(row)
@@ -294,7 +233,7 @@ def small_budget(p: np.ndarray, per: int) -> list[dict]:
         rules = fixed_rules(world, amount)
         for gamma in (1, 2, 8):
             for size in range(1, min(5, per)):
-                rules[f"gamma {gamma}, pilot {size}"] = threshold(world, amount, gamma, size)[0]
+                rules[f"gamma {gamma}, pilot {size}"] = level_draws(world, amount, gamma, size)[0]
         for rule, n in rules.items():
             if n is not None:
                 found.setdefault(rule, []).append(gains(world, n))
@@ -441,7 +380,7 @@ def forms(world: World, per: int) -> list[dict]:
         )
         for seed in range(ORDERS):
             one = reordered(world, seed)
-            n, told = threshold(one, amount, gamma, size)
+            n, told = level_draws(one, amount, gamma, size)
             hand = greedy(one, amount * told["counted"], gamma, size, 10)
             both.append([gains(one, x)[name] for x in (n, hand)])
             tolds.append(told)

@@ -36,7 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from multiprocessing import get_context
@@ -60,6 +60,20 @@ from dart_math_nb.demo.tiny import TEACHER_TEMPERATURE, tiny_path, tiny_queries
 from dart_math_nb.engines.hf import TransformersEngine
 from dart_math_nb.evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks
 from dart_math_nb.sample.loop import sample_pool
+from dart_math_nb.sample.respend import (
+    HOPELESS,
+    Prefixes,
+    Spent,
+    Unfit,
+    check_known,
+    count_prefixes,
+    largest,
+    level_draws,
+    prop2diff_of,
+    spent_rows,
+    uniform_of,
+    vrt_of,
+)
 from dart_math_nb.sample.standing import graded_prefix
 from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.sample.worth import query_lot
@@ -72,7 +86,6 @@ from dart_math_nb.train.loop import train
 RESULTS = Path(__file__).parent / "results"
 LIMIT, ENOUGH = 64, 20  # Most draws of a query; correct responses after which a pool draws no more
 rules.LIMIT = LIMIT
-STOP = 24  # Draws without success after which a query ends, "with a stop"
 FULL = {"n_queries": 1500, "n_test": 3000, "tokens": 1_800_000, "n_rows": None}
 TINY = {"n_queries": 60, "n_test": 50, "tokens": 20_000, "n_rows": 3_000}
 
@@ -159,62 +172,20 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class Drawn:
-    "A pool: what is known of each query after each number of draws."
+class Drawn(Prefixes):
+    "A pool with its levels, as the rules of bench/budget.py ask for it."
 
-    query_ids: list[str]
-    level: np.ndarray  # Of each query
-    c: np.ndarray  # (queries, LIMIT + 1): correct among the first n draws, as the grader says
-    known: np.ndarray  # Draws that were made
-    tokens: np.ndarray  # (queries, LIMIT + 1): tokens of the first n draws
-    lot: np.ndarray = field(default=None)
+    level: np.ndarray = None  # Of each query
 
     @property
-    def p(self) -> np.ndarray:  # Rules of bench/budget.py ask for its length
+    def p(self) -> np.ndarray:  # They ask for its length
         return self.c[np.arange(len(self.c)), self.known] / np.maximum(self.known, 1)
-
-    def correct(self, n: np.ndarray) -> np.ndarray:
-        return self.c[np.arange(len(n)), n]
-
-
-@dataclass(frozen=True)
-class Spent:
-    "What a rule made of its budget."
-
-    n: np.ndarray  # Draws of each query
-    quota: np.ndarray  # Most rows of each query
-    distinct: bool = False  # Equal texts of a query count once
 
 
 def counts(rows: pd.DataFrame, queries: list) -> Drawn:
     "A pool of graded draws as counts."
-    ids = [q.query_id for q in queries]
-    at = rows.query_id.map({q: i for i, q in enumerate(ids)}).to_numpy()
-    right, size = np.zeros((2, len(ids), LIMIT), int)
-    right[at, rows.trial.to_numpy()] = rows.ok.to_numpy()
-    size[at, rows.trial.to_numpy()] = rows.n_tokens.to_numpy()
-    sums = [np.concatenate([np.zeros((len(ids), 1), int), x.cumsum(1)], 1) for x in (right, size)]
-    known = rows.groupby("query_id").size().reindex(ids, fill_value=0).to_numpy()
-    level = np.array([q.meta["level"] for q in queries])
-    return Drawn(ids, level, sums[0], known, sums[1], np.array([query_lot(q) for q in ids]))
-
-
-class Unfit(ValueError):
-    "A budget is too small for a rule."
-
-
-def largest(drawn: Drawn, amount: int, of_k: Callable[[int], Spent]) -> Spent:
-    "The largest k that fits, and k + 1 for as many queries, in order of their lots, as still fit."
-    k = 1
-    if of_k(1).n.sum() > amount:
-        raise Unfit(f"{amount:,} draws: k = 1 takes {of_k(1).n.sum():,}")
-    while k < LIMIT and of_k(k + 1).n.sum() <= amount:
-        k += 1
-    low, high = of_k(k), of_k(k + 1)
-    order = np.argsort(drawn.lot)
-    fits = order[low.n.sum() + (high.n - low.n)[order].cumsum() <= amount]
-    more = np.isin(np.arange(len(low.n)), fits)
-    return Spent(np.where(more, high.n, low.n), np.where(more, high.quota, low.quota))
+    found = count_prefixes(rows, [q.query_id for q in queries], LIMIT)
+    return Drawn(**vars(found), level=np.array([q.meta["level"] for q in queries]))
 
 
 def fail_counts(drawn: Drawn, variant: Variant) -> np.ndarray:
@@ -225,24 +196,9 @@ def fail_counts(drawn: Drawn, variant: Variant) -> np.ndarray:
     return fail
 
 
-def quotas(drawn: Drawn, variant: Variant, k: int) -> np.ndarray:
-    "Prop2Diff's quotas, rounded down."
-    quota = np.floor(k * fail_counts(drawn, variant) + 1e-9).astype(int)
-    return np.maximum(quota, 1) if variant.cover else quota
-
-
-def prop2diff(drawn: Drawn, variant: Variant, stop: int, k: int) -> Spent:
-    quota = quotas(drawn, variant, k)
-    return Spent(rules.quota_stops(drawn, quota, variant.n_pilot, stop), quota)
-
-
-def uniform(drawn: Drawn, stop: int, k: int) -> Spent:
-    quota = np.full(len(drawn.c), k)
-    return Spent(rules.quota_stops(drawn, quota, 0, stop), quota)
-
-
-def vrt(drawn: Drawn, k: int) -> Spent:
-    return Spent(np.full(len(drawn.c), k), np.full(len(drawn.c), LIMIT))
+def prop2diff(drawn: Drawn, variant: Variant, stop: int) -> Callable[[int], Spent]:
+    fail = fail_counts(drawn, variant)
+    return partial(prop2diff_of, drawn, fail, variant.n_pilot, stop, variant.cover)
 
 
 def greedy(drawn: Drawn, amount: int) -> Spent:
@@ -252,12 +208,13 @@ def greedy(drawn: Drawn, amount: int) -> Spent:
 
 def reshaped(drawn: Drawn, amount: int, variant: Variant) -> Spent:
     "VRT's draws, cut to the shape of Prop2Diff with a stop and to as many rows, those of hard queries lacking."
-    made = largest(drawn, amount, partial(prop2diff, drawn, variant, STOP))
-    n = largest(drawn, amount, partial(vrt, drawn)).n
+    shape = prop2diff(drawn, variant, HOPELESS)
+    made = largest(drawn, amount, shape)
+    n = largest(drawn, amount, partial(vrt_of, drawn)).n
     size = np.minimum(made.quota, drawn.correct(made.n)).sum()
 
     def of_k(k: int) -> np.ndarray:
-        return np.minimum(quotas(drawn, variant, k), drawn.correct(n))
+        return np.minimum(shape(k).quota, drawn.correct(n))
 
     k = next(k for k in range(1, LIMIT * LIMIT) if of_k(k + 1).sum() > size)
     low, high = of_k(k), of_k(k + 1)
@@ -268,29 +225,25 @@ def reshaped(drawn: Drawn, amount: int, variant: Variant) -> Spent:
 
 def allocated(drawn: Drawn, amount: int, gamma: float, n_pilot: int = 4) -> Spent:
     "The package's budget: one level of worth for all queries."
-    n, _ = rules.threshold(drawn, amount, gamma, n_pilot)
+    n, _ = level_draws(drawn, amount, gamma, n_pilot)
     return Spent(n, np.full(len(n), LIMIT))
 
 
 def spend(rule: str, drawn: Drawn, amount: int, variant: Variant) -> Spent:
-    "What a rule makes of a budget."
-    if rule.endswith(", distinct"):
-        return replace(
-            spend(rule.removesuffix(", distinct"), drawn, amount, variant), distinct=True
-        )
+    "What a rule makes of a budget. Raises Unfit; ValueError when the pool lacks draws."
     fit = partial(largest, drawn, amount)
     how = {
-        "VRT": lambda: fit(partial(vrt, drawn)),
+        "VRT": lambda: fit(partial(vrt_of, drawn)),
         "VRT, reshaped": lambda: reshaped(drawn, amount, variant),
-        "Uniform": lambda: fit(partial(uniform, drawn, 0)),
-        "Uniform, stop": lambda: fit(partial(uniform, drawn, STOP)),
-        "Prop2Diff": lambda: fit(partial(prop2diff, drawn, variant, 0)),
-        "Prop2Diff, stop": lambda: fit(partial(prop2diff, drawn, variant, STOP)),
+        "Uniform": lambda: fit(partial(uniform_of, drawn, 0)),
+        "Uniform, stop": lambda: fit(partial(uniform_of, drawn, HOPELESS)),
+        "Prop2Diff": lambda: fit(prop2diff(drawn, variant, 0)),
+        "Prop2Diff, stop": lambda: fit(prop2diff(drawn, variant, HOPELESS)),
         "budget": lambda: allocated(drawn, amount, 1),
         "budget, greedy": lambda: greedy(drawn, amount),
         "budget, gamma 2": lambda: allocated(drawn, amount, 2),
     }
-    return how[rule]()
+    return check_known(drawn, how[rule.removesuffix(", distinct")]())
 
 
 RULES = [
@@ -353,19 +306,15 @@ def read_pool(folder: Path, variant: Variant) -> pd.DataFrame:
     return rows
 
 
-def set_rows(folder: Path, rows: pd.DataFrame, queries: list, spent: Spent) -> pd.DataFrame:
+def set_rows(folder: Path, rows: pd.DataFrame, queries: list, drawn, spent: Spent) -> pd.DataFrame:
     "The train set of a spending, in order of queries and trials."
-    upto, quota = (
-        dict(zip([q.query_id for q in queries], x, strict=True)) for x in (spent.n, spent.quota)
-    )
-    mine = rows[rows.ok & (rows.trial < rows.query_id.map(upto))].sort_values(["query_id", "trial"])
-    mine = mine[mine.groupby("query_id").cumcount() < mine.query_id.map(quota)]
+    mine = spent_rows(rows, drawn, spent)
     key = ["query_id", "trial", "source_id"]
     true = cut_train_set(folder, queries, mine.loc[mine.right, key])
     if not mine.right.all():
         false = cut_train_set(folder, queries, mine.loc[~mine.right, key], correct=False)
         true = pd.concat([true, false], ignore_index=True)
-    return true.drop_duplicates(["query_id", "response"]) if spent.distinct else true
+    return true
 
 
 def repeated(frame: pd.DataFrame, tokens: int, seed: int) -> pd.DataFrame:
@@ -425,9 +374,9 @@ def one_cell(work: str, cell: dict, sizes: dict) -> dict:
         spent = spend(cell["rule"], drawn, cell["budget"] * len(queries), small)
     except Unfit as e:
         return cell | {"unfit": str(e)}
-    if (spent.n > drawn.known).any():
-        raise ValueError(f"{cell}: {(spent.n > drawn.known).sum()} queries need unknown draws")
-    chosen = set_rows(folder, rows, queries, spent)
+    chosen = set_rows(folder, rows, queries, drawn, spent)
+    if cell["rule"].endswith(", distinct"):
+        chosen = chosen.drop_duplicates(["query_id", "response"])
     about = {
         "draws": int(spent.n.sum()),
         "tokens_drawn": int(drawn.tokens[np.arange(len(spent.n)), spent.n].sum()),
@@ -712,7 +661,13 @@ def table(args: argparse.Namespace) -> None:
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
     }
-    about |= {"sizes": FULL, "limit": LIMIT, "enough": ENOUGH, "stop": STOP, "cells": len(frame)}
+    about |= {
+        "sizes": FULL,
+        "limit": LIMIT,
+        "enough": ENOUGH,
+        "stop": HOPELESS,
+        "cells": len(frame),
+    }
     (RESULTS / "evidence.json").write_text(json.dumps(about | {"rows": found}, indent=1) + "\n")
 
 

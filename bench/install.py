@@ -59,6 +59,7 @@ TASKS = {  # Extra -> what is installed first, words of dart-math, then code; ea
 RESOLVED = {
     "vllm": [],
     "flash-attn": [],
+    "liger": [],
     "dev": [],
 }  # Extras of which pip only says what it would take
 

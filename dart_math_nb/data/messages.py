@@ -112,11 +112,12 @@ EXTRAS = {
     "datasketch": "curate",
     "sentence_transformers": "embed",
     "flash_attn": "flash-attn",
+    "liger_kernel": "liger",
+    "triton": "liger",
 }  # Name of the import -> extra of this package
 ALONE = {
     "wandb": "wandb",
     "trackio": "trackio",
-    "liger_kernel": "liger-kernel",
     "py3langid": "py3langid",
 }  # In no extra
 

@@ -79,7 +79,7 @@ def make_cfg(
     return TrainCfg(**parsed)
 
 # %% ../../nbs/50_train/40_recipe.ipynb #e7bc37ec
-SHIPPED = {"model": "dart_math_nb/", "deepspeed": "recipes/"}  # Field -> where its paths begin
+SHIPPED = {"model": "dart_math_nb/", "deepspeed": "recipes/", "fsdp": "recipes/"}  # Field -> head
 
 
 def shipped_file(

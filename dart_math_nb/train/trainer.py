@@ -32,6 +32,7 @@ from .collate import collate_packs
 from .config import TrainCfg, batch_line, batch_shape
 from .model import pick_dtype
 from .proof import longest_samples, prove_real
+from .shards import SureOfShards, shard_on_cpu
 from .tokens import TokenSet
 
 # %% ../../nbs/50_train/75_trainer.ipynb #682de818
@@ -69,7 +70,11 @@ def room_to_save(
 
 # %% ../../nbs/50_train/75_trainer.ipynb #aef453d8
 class PackTrainer(Trainer):
-    "The Trainer, noting how long each step took."
+    "The Trainer, noting how long each step took, and in parts on a CPU too."
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        shard_on_cpu(self)
 
     def _save_checkpoint(self, *args, **kwargs):
         with room_to_save(self.args.output_dir):
@@ -125,6 +130,7 @@ def make_trainer(
     if not trainer.model_accepts_loss_kwargs:
         raise ValueError(f"{type(model).__name__} averages its loss per pass; need a sum")
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(SureOfShards())
     if progress and trainer.is_world_process_zero():
         note = f"steps of at most {batch_line(batch_shape(cfg, args.world_size))}"
         trainer.add_callback(ProgressBar(f"train {Path(cfg.out).name}", note))
