@@ -125,7 +125,7 @@ class World:
 
 WORLDS = {
     "sums": World(tiny_queries, shipped, "tiny", 80, 96),
-    "equations": World(equation_queries, trained, "equations", EQUATION_TOKENS, 144, 1.5),
+    "equations": World(equation_queries, trained, "equations", EQUATION_TOKENS, 128, 1.0),
 }
 TEMPERATURES = {"sums": TEACHER_TEMPERATURE, "equations": EQUATION_TEMPERATURE}
 
@@ -574,13 +574,17 @@ def again(args: argparse.Namespace) -> None:
     print(f"{len(names)} fields, all the same")
 
 
-PROFILE = {"n_queries": 200, "n_draws": 16, "seed": 77}  # Of the pass rates in worlds.json
+PROFILE = {
+    "n_queries": 200,
+    "n_draws": {"teacher": 16, "base": 4},
+    "seed": 77,
+}  # Of the pass rates in worlds.json
 
 
 def profile(work: str, world: str, name: str, temperature: float) -> dict:
     "Pass rates of a model by level and by query."
     quiet()
-    w, n_draws = WORLDS[world], PROFILE["n_draws"]
+    w, n_draws = WORLDS[world], PROFILE["n_draws"][name]
     model = w.checkpoint(work, name)
     queries = w.queries(PROFILE["n_queries"], PROFILE["seed"])
     source = source_of(w, f"{w.prefix}-{name}", model, temperature, PROFILE["seed"])
@@ -616,17 +620,19 @@ def unreduced(response: str) -> bool:
 
 
 def worlds(args: argparse.Namespace) -> None:
-    "Write what the models of each world can do."
-    found = {}
-    for world in WORLDS:
-        found[world] = {}
-        for name in ("teacher", "base"):
-            row = profile(args.work, world, name, TEMPERATURES[world])
+    "Write what the models of worlds can do; other worlds in the file stay."
+    file = RESULTS / "worlds.json"
+    for world in args.worlds or WORLDS:
+        made = {}
+        for name in PROFILE["n_draws"]:
             took = Path(args.work) / f"{world}-{name}.json"
-            found[world][name] = row | (read_json(took) if took.exists() else {})
-            print(world, name, json.dumps(found[world][name]), flush=True)
-    about = {"date": date.today().isoformat(), "machine": platform.machine(), "code": code_of()}
-    write_json(RESULTS / "worlds.json", about | PROFILE | {"worlds": found})
+            made[name] = profile(args.work, world, name, TEMPERATURES[world])
+            made[name] |= read_json(took) if took.exists() else {}
+            print(world, name, json.dumps(made[name]), flush=True)
+        about = {"date": date.today().isoformat(), "machine": platform.machine(), "code": code_of()}
+        found = read_json(file) if file.exists() else {"worlds": {}}
+        found["worlds"][world] = made | about
+        write_json(file, PROFILE | found)
 
 
 def interval(x: np.ndarray) -> list[float]:
@@ -700,6 +706,7 @@ def main() -> None:
     twice.add_argument("--tiny", action="store_true", help="make a small one twice")
     twice.set_defaults(do=again)
     rates = stages.add_parser("worlds", parents=[pools], help="pass rates of teachers and bases")
+    rates.add_argument("--worlds", nargs="+", choices=list(WORLDS), help="all when none is named")
     rates.set_defaults(do=worlds)
     stages.add_parser("table", help="means and contrasts").set_defaults(do=table)
     args = parser.parse_args()

@@ -100,7 +100,6 @@ def distinct_queries(
             return out
     raise ValueError(f"{benchmark}: {n} queries, {len(exclude)} excluded; too few are left")
 
-
 # %% ../../nbs/65_demo/10_tiny.ipynb #5e0a1c04
 MAX_QUERIES = 12_000  # Level 1 has about 3,600 different ones
 
@@ -120,7 +119,6 @@ def tiny_queries(
         return text, str(expression_value(text))
 
     return distinct_queries(make, n, seed, exclude, benchmark)
-
 
 # %% ../../nbs/65_demo/10_tiny.ipynb #6cba9351
 def open_steps(
@@ -187,7 +185,6 @@ def character_tokenizer(
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     "Character tokenizer of the miniature world."
     return character_tokenizer(VOCAB)
-
 
 # %% ../../nbs/65_demo/10_tiny.ipynb #f806dfb0
 def tiny_model(
@@ -257,7 +254,6 @@ def train_new(
     tokenizer.save_pretrained(out)
     return Path(out)
 
-
 # %% ../../nbs/65_demo/10_tiny.ipynb #5e0a1c06
 def make_tiny(
     out: str | Path,  # Folder of the checkpoint
@@ -268,4 +264,3 @@ def make_tiny(
 ) -> Path:  # The folder
     "Train a tiny model of sums from scratch and save it in bf16."
     return train_new(out, worked_rows(n_rows, weights, seed), tiny_tokenizer(), seed, **how)
-
