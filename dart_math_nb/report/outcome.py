@@ -1,4 +1,4 @@
-"""The first sentence of a report compares every student with the base model; the sections behind it hold what `evaluate` shows: domains, several draws, several seeds, the paper's table. And what was removed from train sets, by name.
+"""The first sentence of a report compares every student with the base model; the sections behind it hold what `evaluate` shows: several draws, several seeds, the paper's table. And what was removed from train sets, by name.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/60_report/outcome.html.md"""
 
@@ -83,7 +83,6 @@ def read_results(
 
 # %% ../../nbs/60_report/52_outcome.ipynb #b0b014e6
 RESULTS = {  # Table -> heading, and what it says
-    "domains": ("Accuracy per domain", "Micro weighs queries alike, macro the domains."),
     "fail_rates": (
         "Accuracy by fail rate",
         "Bins by how often a query fails in the record that the evaluation was given; fail_rate is the mean in the bin.",
@@ -141,7 +140,7 @@ def result_sections(
     run: str | Path,  # Run folder
     names: Mapping[str, str],  # Folder of eval/ -> what the model is called here; finished ones
 ) -> list[Section]:
-    "Domains, several draws, seeds and the paper's table, for all models of a run."
+    "Several draws, seeds and the paper's table, for all models of a run."
     found = {n: read_results(Path(run) / "eval" / n, shown) for n, shown in names.items()}
     sections = []
     for kind, (title, prose) in RESULTS.items():

@@ -33,6 +33,7 @@ from .html import Section, write_report
 from .lengths import length_section, read_lengths, rule_section
 from .look import read_look
 from .outcome import headline, removed_section, result_sections
+from .paper_sections import list_section, model_sections, pool_figures
 from .programs import program_section
 from dart_math_nb.report.responses import (
     coverage_section,
@@ -44,6 +45,7 @@ from dart_math_nb.report.responses import (
     run_rates_file,
 )
 from .servers import server_section
+from .set_tables import sets_section
 from .viewer import write_viewer
 from ..sample.standing import graded_prefix
 from dart_math_nb.sets.stage import (
@@ -112,9 +114,10 @@ def pool_sections(
     if sets:
         out += set_sections(run, queries, sets, draws["source_id"].iloc[0], rates_from)
     if cut := {n: s for n, s in plain_strategies(cards).items() if s.budget is None}:
-        draws = with_forms(run, draws, cut.values())
+        prefix = graded_prefix(draws := with_forms(run, draws, cut.values()))
         curve = cost_curve(draws, cut, queries["query_id"].tolist())
         out.append(cost_section(cards, curve))
+    out += pool_figures(prefix, cut, queries["query_id"].tolist(), min(n_first, n_every))
     spent = budget_section(run, draws, queries)
     return [*out, *filter(None, [spent]), verdicts]
 
@@ -140,11 +143,13 @@ def run_sections(
         if pool.is_dir() and len(read_narrow(pool, ["trial"])):
             out += pool_sections(run, queries, rates_from)
         if sets := shown(read_sets(run)):
-            out.insert(min(1, len(out)), coverage_section(sets, queries))
+            beside = [coverage_section(sets, queries), sets_section(sets, queries)]
+            out[1:1] = beside  # behind the difficulty, or first
         more = [*curated_sections(run), removed_section(run, asked), server_section(run)]
         out += filter(None, [*more, program_section(run)])
     models, unfinished = read_evals(run)
     out += accuracy_sections(shown(models), unfinished) if models else []
+    out += model_sections(run, shown(models))
     out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})
     if not out:
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
@@ -187,6 +192,7 @@ def write_run_report(
     "Write the report of a run; `config.json` becomes its facts."
     path = RunFolder(run).path("report", "index.html")
     sections = [*run_sections(run, rates_from), *extra]
+    sections.append(list_section(sections))
     lead = headline(shown(read_evals(run)[0])) if lead is None else lead
     title = title or f"Run {Path(run).resolve().name}"
     links, pool = {}, RunFolder(run).path("pool")
