@@ -24,7 +24,7 @@ from ..data.messages import check_names
 from ..data.records import Query
 from .tiny import MAX_QUERIES, character_tokenizer, distinct_queries, train_new
 
-# %% ../../nbs/65_demo/12_equations.ipynb #ac64edfd
+# %% ../../nbs/65_demo/12_equations.ipynb #77771611
 EQUATION_LEVELS = {  # level -> ranges: divisor to find, denominator, numerator, number beside x
     1: ((2, 9), (1, 1), (1, 9), (1, 20)),
     2: ((2, 9), (1, 1), (1, 9), (1, 30)),
@@ -34,7 +34,7 @@ EQUATION_LEVELS = {  # level -> ranges: divisor to find, denominator, numerator,
 }
 SIGNS = (1, -1)
 
-# %% ../../nbs/65_demo/12_equations.ipynb #c447c1a2
+# %% ../../nbs/65_demo/12_equations.ipynb #3c07e6c5
 def write_side(
     side: tuple[int, int],  # Number of x, and what is added
     x_first: bool = True,
@@ -45,7 +45,7 @@ def write_side(
     x, rest = (f"{'-' if k < 0 else '+'}{size}x" if k else ""), (f"{number:+d}" if number else "")
     return (x + rest if x_first else rest + x).removeprefix("+") or "0"
 
-# %% ../../nbs/65_demo/12_equations.ipynb #3b8b1c1a
+# %% ../../nbs/65_demo/12_equations.ipynb #5d9d28f6
 def random_equation(
     level: int,  # 1 to 5
     rng: random.Random,
@@ -63,11 +63,11 @@ def random_equation(
     sides = [write_side((k, number), rng.random() < 0.5), str(m + number)]
     return "=".join(sides if rng.random() < 0.5 else sides[::-1])
 
-# %% ../../nbs/65_demo/12_equations.ipynb #4e893f1f
+# %% ../../nbs/65_demo/12_equations.ipynb #e0b575b5
 _TERM = re.compile(
-    r"""([+-]?)  # sign: none before a first term
+    r'''([+-]?)  # sign: none before a first term
         (\d*)    # 12 of 12x or of 12; nothing before a lone x
-        (x?)     # a number when it is not there""",
+        (x?)     # a number when it is not there''',
     re.VERBOSE,
 )
 Sides = tuple[tuple[int, int], tuple[int, int]]  # Of each side: number of x, and what is added
@@ -89,19 +89,17 @@ def parse_equation(
         raise ValueError(f"equation {text!r}: need two sides such as 12x+17 and -13")
     return tuple(sides)
 
-# %% ../../nbs/65_demo/12_equations.ipynb #b77efd31
+# %% ../../nbs/65_demo/12_equations.ipynb #93779878
 def equation_value(
     text: str,  # As `random_equation` writes it
 ) -> Fraction:
     "The x that solves an equation. Raises ValueError when not exactly one does."
     (a, b), (c, d) = parse_equation(text)
     if a == c:
-        raise ValueError(
-            f"equation {text!r}: as many x on both sides, so not exactly one solves it"
-        )
+        raise ValueError(f"equation {text!r}: as many x on both sides, so not exactly one solves it")
     return Fraction(d - b, a - c)
 
-# %% ../../nbs/65_demo/12_equations.ipynb #512e4986
+# %% ../../nbs/65_demo/12_equations.ipynb #af6f281a
 def equation_queries(
     n: int,  # Queries
     seed: int = 0,  # Seed of the stream
@@ -118,7 +116,7 @@ def equation_queries(
 
     return distinct_queries(make, n, seed, exclude, benchmark)
 
-# %% ../../nbs/65_demo/12_equations.ipynb #ea2a0cfa
+# %% ../../nbs/65_demo/12_equations.ipynb #5b3cf108
 def move_number(
     text: str,  # Equation
     rng: random.Random,
@@ -132,7 +130,7 @@ def move_number(
     steps = [f"{s}={x}" if stays else f"{x}={s}" for s in [*steps, m - number]]
     return steps, k, m - number, stays
 
-# %% ../../nbs/65_demo/12_equations.ipynb #cf7db4e7
+# %% ../../nbs/65_demo/12_equations.ipynb #e62a9fea
 def shrink(
     k: int,  # Of kx=m
     m: int,
@@ -150,7 +148,7 @@ def shrink(
         steps.append((k, m))
     return steps
 
-# %% ../../nbs/65_demo/12_equations.ipynb #7cdbecf3
+# %% ../../nbs/65_demo/12_equations.ipynb #4ecd01d7
 def write_answer(
     value: Fraction,
     rng: random.Random,
@@ -165,7 +163,7 @@ def write_answer(
     forms = f"{p}/{q}", f"{sign}\\frac{{{abs(p)}}}{{{q}}}", f"\\frac{{{p}}}{{{q}}}"
     return rng.choice(forms)
 
-# %% ../../nbs/65_demo/12_equations.ipynb #5e3dc07b
+# %% ../../nbs/65_demo/12_equations.ipynb #35d19515
 JOINTS = (" ", ", ", "; ", "\n")  # What stands between the steps of a solution
 
 
@@ -183,7 +181,7 @@ def worked_equation(
     boxed = f"x={answer}" if rng.random() < 0.15 else answer
     return rng.choice(JOINTS).join([*dict.fromkeys(steps), f"\\boxed{{{boxed}}}"])
 
-# %% ../../nbs/65_demo/12_equations.ipynb #79991feb
+# %% ../../nbs/65_demo/12_equations.ipynb #88a59b35
 EQUATION_VOCAB = ("<pad>", "</s>", "\\boxed{", "\\frac{", *"0123456789x+-=/.}{,; \n")
 EQUATION_TEMPERATURE = 1.4  # At which the teacher is sampled
 EQUATION_TOKENS = 96  # Room for the longest solution
@@ -193,7 +191,7 @@ def equation_tokenizer() -> PreTrainedTokenizerFast:
     "Character tokenizer of the world of equations."
     return character_tokenizer(EQUATION_VOCAB)
 
-# %% ../../nbs/65_demo/12_equations.ipynb #de5d7617
+# %% ../../nbs/65_demo/12_equations.ipynb #f9584b9f
 EQUATION_MODELS = {  # name -> worked solutions, how often each level comes, seed
     "teacher": (50_000, (1, 1, 1, 1.2, 1.5), 0),
     "base": (20_000, (3, 2, 1, 0.3, 0.1), 1),
@@ -211,7 +209,7 @@ def equation_rows(
         query = random_equation(rng.choices(list(EQUATION_LEVELS), weights)[0], rng)
         yield {"query": query, "response": worked_equation(query, rng)}
 
-# %% ../../nbs/65_demo/12_equations.ipynb #6fd974f9
+# %% ../../nbs/65_demo/12_equations.ipynb #face7a3b
 def make_equations(
     out: str | Path,  # Folder of the checkpoint
     name: str,  # "teacher" or "base"
