@@ -65,9 +65,9 @@ def random_equation(
 
 # %% ../../nbs/65_demo/12_equations.ipynb #e0b575b5
 _TERM = re.compile(
-    r'''([+-]?)  # sign: none before a first term
+    r"""([+-]?)  # sign: none before a first term
         (\d*)    # 12 of 12x or of 12; nothing before a lone x
-        (x?)     # a number when it is not there''',
+        (x?)     # a number when it is not there""",
     re.VERBOSE,
 )
 Sides = tuple[tuple[int, int], tuple[int, int]]  # Of each side: number of x, and what is added
@@ -96,7 +96,9 @@ def equation_value(
     "The x that solves an equation. Raises ValueError when not exactly one does."
     (a, b), (c, d) = parse_equation(text)
     if a == c:
-        raise ValueError(f"equation {text!r}: as many x on both sides, so not exactly one solves it")
+        raise ValueError(
+            f"equation {text!r}: as many x on both sides, so not exactly one solves it"
+        )
     return Fraction(d - b, a - c)
 
 # %% ../../nbs/65_demo/12_equations.ipynb #af6f281a
