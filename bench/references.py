@@ -14,7 +14,7 @@ from parts import named_parts
 
 from dart_math_nb.data.catalog import BENCHMARKS
 from dart_math_nb.data.files import write_json
-from dart_math_nb.data.load import data_folder, load_benchmark
+from dart_math_nb.data.load import data_folder, load_benchmark, local_file
 from dart_math_nb.grade.references import swapped_references
 
 OUT = Path(__file__).parent / "results" / "references.json"
@@ -26,7 +26,7 @@ def main() -> None:
     if data_folder() is None:
         raise SystemExit("no data folder; set DART_MATH_DATA")
     start = time.process_time()
-    sets = [load_benchmark(b) for b in BENCHMARKS.values() if b.sha256]
+    sets = [load_benchmark(b) for b in BENCHMARKS.values() if b.sha256 and local_file(b)]
     pairs = pd.concat(swapped_references(qs, shift) for qs in sets for shift in SHIFTS)
     n = len(SHIFTS) * sum(map(len, sets))
     rules = pairs.groupby("rule").size().sort_values(ascending=False)

@@ -221,12 +221,10 @@ def print_audit(
     if json:
         print("\n".join(map(json_line, some.to_dict("records"))))
         return found
-    doubtful = int(found["doubt"].gt(0).sum())
-    print(
-        "\n".join(
-            [*look_lines(look), f"{doubtful:,} of {len(found):,} accepted responses have a signal"]
-        )
-    )
+    doubtful, bare = int(found["doubt"].gt(0).sum()), int(found["doubt"].isna().sum())
+    said = f"{doubtful:,} of {len(found):,} accepted responses have a signal"
+    said += f"; {bare:,} have no text and so no score" if bare else ""
+    print("\n".join([*look_lines(look), said]))
     if len(some):
         print_frame(audit_frame(some))
     return found

@@ -134,12 +134,15 @@ _TRAIN_SETS = (
         name="college-math-train",
         split="train",
         n_rows=1281,
-        license="stated per row, as CC BY 3.0",
+        license="per textbook: CC BY 3.0, CC BY-NC-SA 4.0",
         source="MWPBench, by hkust-nlp/dart-math",
         file="college_math_train.jsonl.gz",
         fields=Fields(
             "question", "answer", meta=(("domain", "data_topic"), ("textbook", "data_source"))
         ),
+        n_repeats=5,
+        sha256="0a85260e689d5af35af7f507a85c0e200b70de68fa110972b2d17afb0ed2d845",
+        sha256_texts="8e504ee96a52400e9d44368d68831417c529a085744f0b8617fc6a82383f165c",
     ),
     Benchmark(
         name="aops",

@@ -110,6 +110,7 @@ EXTRAS = {
     "ray": "ray",
     "deepspeed": "deepspeed",
     "datasketch": "curate",
+    "py3langid": "curate",
     "sentence_transformers": "embed",
     "flash_attn": "flash-attn",
     "liger_kernel": "liger",
@@ -118,7 +119,6 @@ EXTRAS = {
 ALONE = {
     "wandb": "wandb",
     "trackio": "trackio",
-    "py3langid": "py3langid",
 }  # In no extra
 
 # %% ../../nbs/10_data/05_messages.ipynb #82d1b718

@@ -59,6 +59,7 @@ class Progress:
     note: str = ""  # What else is worth a word
     file: TextIO | None = None  # Standard error when None
     every: float = EVERY  # Seconds between two lines
+    brief: bool = False  # In a file: no last line for work that was shorter than that
     clock: Callable[[], float] = time.monotonic  # Seconds
     bar: Any = field(default=None, init=False)  # On a terminal
 
@@ -104,7 +105,7 @@ def close(self: Progress) -> None:
     "Leave the bar, or write the last line."
     if self.bar is not None:
         self.bar.close()
-    elif self.shown and self.n > self.told:
+    elif self.shown and self.n > self.told and not (self.brief and self.said == self.began):
         self.say()
     self.shown, self.bar = False, None
 

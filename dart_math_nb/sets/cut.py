@@ -160,6 +160,7 @@ def cut_train_set(
     here = isinstance(pool, pd.DataFrame)
     draws = (_good_rows if here else pick_draws)(pool, keys, correct)
     there = draws.dropna(subset="response" if here else "n_bytes")
+    _check_texts(len(draws) - len(there), len(keys), correct)
     _check_picked(there, keys, "correct" if correct else "wrong")
     frame = draws.merge(info, on="query_id").assign(place=lambda f: f["query_id"].map(place))
     frame = frame.sort_values(["place", "trial", "source_id"])
@@ -189,6 +190,14 @@ def _check_picked(draws: pd.DataFrame, keys: pd.DataFrame, kind: str) -> None:
             f"{n} of {len(keys)} accepted draws, as {first}, are not in the pool as {kind}, "
             "complete responses with their text"
         )
+
+# %% ../../nbs/45_sets/10_cut.ipynb #f3b3a5ea
+def _check_texts(n_bare: int, n: int, correct: bool) -> None:
+    if n_bare:
+        kind = "correct" if correct else "wrong"
+        why = "verdicts alone" if correct else "wrong responses as counts (--keep-wrong counts)"
+        what = f"{n_bare:,} of {n:,} {kind} responses of the set have no text"
+        raise Refused(f"{what}: the pool keeps {why}; need one with texts")
 
 # %% ../../nbs/45_sets/10_cut.ipynb #2e26ace7
 def dedupe(

@@ -22,7 +22,7 @@ from .doubtful import read_doubt
 from .lengths import open_tokenizer
 from .near import near_in_groups
 from .paraphrase import ALIKE
-from .rules import read_rules
+from .rules import need_texts, read_rules
 from .sift import Sifted, sift
 from .spread import check_choice, choose
 
@@ -39,10 +39,13 @@ class Sieve:
     alike: float = ALIKE  # Cosine at which they are found
     doubt: str | float | None = None  # Order rows by doubt, or the highest score that stays
     false_rate: float | None = None  # Share of wrong responses that are called correct
+    n_procs: int | None = None  # Processes that score doubt; None is one per core where that helps
 
     def __post_init__(self):
         check_choice(self.choose)
         object.__setattr__(self, "doubt", read_doubt(self.doubt))
+        if self.n_procs is not None and self.n_procs < 1:
+            raise Refused(f"--n-procs {self.n_procs}; need 1 or more")
         if not 0 < self.alike <= 1:
             raise Refused(f"--alike {self.alike}; need a cosine above 0, at most 1")
         if self.tokenizer is not None and not {"shorter", "longer"} & set(self.rules):
@@ -54,7 +57,7 @@ def read_sieve(
     leave_out: list[str] | None = None,  # Rules, such as "near" or "longer=2048"
     tokenizer: str | None = None,  # Of the student
     choose: str | None = None,  # first, diverse
-    **more,  # overlap_near, embedder, alike, doubt, false_rate
+    **more,  # overlap_near, embedder, alike, doubt, false_rate, n_procs
 ) -> Sieve:
     "What a command asks for. Raises Refused."
     return Sieve(read_rules(leave_out or ()), tokenizer, choose, **more)
@@ -86,6 +89,7 @@ def sieved(
     if tokenizer is not None:
         asked["vocab"] = tokenizer.sha
     if sieve.choose:
+        need_texts(frame, f"choose {sieve.choose}")
         made, first = (choose(frame, wanted, how) for how in (sieve.choose, "first"))
         near = {"near": _n_near(made), "near_of_first": _n_near(first)}
         facts["chosen"] = {"rows": len(made), "of": len(frame)} | near

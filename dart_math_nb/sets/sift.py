@@ -23,7 +23,7 @@ from ..data.plugins import plugin_hashes
 from ..data.progress import Progress
 from ..data.records import KEY, short_hash
 from .lengths import Tokenizer, token_counts
-from .rules import find_rows, read_rules, rules
+from .rules import NO_TEXT, find_rows, need_texts, read_rules, rules
 
 # %% ../../nbs/45_sets/08_sift.ipynb #4d402164
 CHUNK = 20_000  # Rows of a chunk, unless a query has more
@@ -71,6 +71,22 @@ def _kept(rows, asked, tokenizer: Tokenizer | None, folder) -> np.ndarray:
         write_parquet(path, pd.DataFrame({"taken": _taken(rows, asked, tokenizer)}))
     return pd.read_parquet(path)["taken"].to_numpy()
 
+# %% ../../nbs/45_sets/08_sift.ipynb #235bb9d3
+def _check_texts(frame: pd.DataFrame, asked: Mapping, tokenizer: Tokenizer | None) -> None:
+    "Raise Refused where a rule would read texts that are not there."
+    counted = tokenizer is not None and {"shorter", "longer"}
+    if reading := [n for n in asked if n not in NO_TEXT or n in (counted or ())]:
+        need_texts(frame, f"leave-out {reading[0]}")
+
+
+def _across(frame, asked: Mapping, inner: Mapping, taken: np.ndarray) -> np.ndarray:
+    "The same, after the rules that compare queries."
+    for name in [n for n in asked if n not in inner]:
+        left = np.flatnonzero(taken == 0)
+        found = find_rows(frame.iloc[left], name, asked[name])
+        taken[left[found]] = list(asked).index(name) + 1
+    return taken
+
 # %% ../../nbs/45_sets/08_sift.ipynb #b8b7a928
 class Sifted(NamedTuple):
     "A set after its rules."
@@ -85,24 +101,22 @@ def sift(
     asked: Mapping[str, Any],  # From `read_rules`
     tokenizer: Tokenizer | None = None,  # Of the student; None takes the lengths of the sampler
     keep_in: str | Path | None = None,  # Folder for what a second start need not do again
-    progress: bool | None = None,  # Show it? None: on a terminal alone
+    progress: bool = True,  # Say how far it is, off a terminal once it takes half a minute
     size: int = CHUNK,  # Rows of a chunk
+    may_empty: bool = False,  # May all rows go?
 ) -> Sifted:
     "A set without the rows that rules leave out. Raises Refused when nothing is left."
     known, taken = rules(), np.zeros(len(frame), np.int8)
+    _check_texts(frame, asked, tokenizer)
     inner = {n: v for n, v in asked.items() if not known[n].whole}
-    with Progress("rules", len(frame), "rows", shown=progress) as bar:
+    with Progress("rules", len(frame), "rows", shown=progress, brief=True) as bar:
         for at in chunks(frame["query_id"], size) if inner else ():
             taken[at] = _kept(frame.iloc[at], inner, tokenizer, keep_in)
             bar.update(len(at))
-    for name in asked.keys() - inner.keys():
-        left = np.flatnonzero(taken == 0)
-        found = find_rows(frame.iloc[left], name, asked[name])
-        taken[left[found]] = list(asked).index(name) + 1
-    return _sifted(frame, asked, taken)
+    return _sifted(frame, asked, _across(frame, asked, inner, taken), may_empty)
 
 # %% ../../nbs/45_sets/08_sift.ipynb #525545fd
-def _sifted(frame: pd.DataFrame, asked: Mapping[str, Any], taken: np.ndarray) -> Sifted:
+def _sifted(frame, asked: Mapping[str, Any], taken: np.ndarray, may_empty: bool) -> Sifted:
     n = np.bincount(taken, minlength=len(asked) + 1)
     came = len(frame) - np.concatenate([[0], np.cumsum(n[1:])])[:-1]
     shown = [list(v) if isinstance(v, tuple) else v for v in asked.values()]
@@ -114,7 +128,7 @@ def _sifted(frame: pd.DataFrame, asked: Mapping[str, Any], taken: np.ndarray) ->
             "left_out": n[1:],
         }
     )
-    if len(frame) and not n[0]:
+    if len(frame) and not n[0] and not may_empty:
         told = ", ".join(f"{r.rule} {r.left_out:,}" for r in table.itertuples())
         raise Refused(f"no row of {len(frame):,} is left; taken by: {told}; need weaker rules")
     names = np.array(["", *asked], object)[taken]
