@@ -1,6 +1,6 @@
 """Write README.md and its pictures from nbs/index.ipynb: `python tools/readme.py`.
 
-Works without Quarto: hidden cells are left out, results are shown as text, pictures go to nbs/images/.
+Works without Quarto: hidden cells are left out, results are shown as text or Markdown, pictures go to nbs/images/.
 """
 
 import base64
@@ -14,6 +14,11 @@ ECHO = re.compile(r"^#\s*\|\s*echo:\s*false", re.M)
 DIRECTIVE = re.compile(r"^#\s*\|.*\n?", re.M)
 
 
+def from_root(text: str) -> str:
+    "Markdown of a page whose links to pages lead from the root of the project."
+    return re.sub(r"\]\((?!http|#)([^)]+\.ipynb)", r"](nbs/\1", text)
+
+
 def show_outputs(cell: dict, pictures: dict[str, bytes]) -> list[str]:
     "Markdown of what a cell printed, returned or drew; pictures are added to `pictures`."
     parts = []
@@ -23,6 +28,8 @@ def show_outputs(cell: dict, pictures: dict[str, bytes]) -> list[str]:
             name = f"nbs/images/index-{len(pictures) + 1}.png"
             pictures[name] = base64.b64decode("".join(data["image/png"]))
             parts.append(f"![]({name})")
+        elif "text/markdown" in data:
+            parts.append(from_root("".join(data["text/markdown"]).rstrip()))
         elif text := "".join(out.get("text", data.get("text/plain", []))).rstrip():
             parts.append(f"```text\n{text}\n```")
     return parts
@@ -34,7 +41,7 @@ def readme(index: Path) -> tuple[str, dict[str, bytes]]:
     for cell in json.loads(index.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(re.sub(r"\]\((?!http|#)([^)]+\.ipynb)", r"](nbs/\1", source))
+            parts.append(from_root(source))
         elif not HIDE.search(source):
             code = DIRECTIVE.sub("", source).strip()
             parts += [] if ECHO.search(source) else [f"```python\n{code}\n```"]

@@ -136,7 +136,7 @@ def _line(ax, cells, rule: str, cost: str, value: str, shift: float, look: dict)
     line = {"ms": 6, "lw": 1.5, "elinewidth": 1, "capsize": 2, **look}
     ax.errorbar(groups[cost].mean() + shift, y, half, label=rule_label(rule), **line)
 
-# %% ../../nbs/60_report/45_frontier.ipynb #570ab84e
+# %% ../../nbs/60_report/45_frontier.ipynb #4c45ffb7
 def plot_frontier(
     cells: pd.DataFrame,  # A row per student: rule, budget, seed, accuracy, columns of `costs`
     costs: Mapping[str, str],  # Column -> what it is
@@ -153,6 +153,8 @@ def plot_frontier(
             shift = step * (i - (len(rules) - 1) / 2)
             _line(ax, cells, rule, cost, value, shift, looks[rule])
         ax.set(xlabel=label)
+        if step:
+            ax.set_xticks(sorted(set(cells[cost])))
     _plain_axes(axes)
     n = cells.groupby(["rule", "budget"])["seed"].nunique()
     axes[0].set_ylabel(f"Accuracy (%; {span(n)} seeds, 95 % intervals)")
