@@ -28,6 +28,7 @@ from dart_math_nb.report.costs import (
     verdict_section,
     with_forms,
 )
+from .curves import curve_section
 from .figures import STRATEGY_NAMES
 from .html import Section, write_report
 from .lengths import length_section, read_lengths, rule_section
@@ -149,7 +150,7 @@ def run_sections(
         out += filter(None, [*more, program_section(run)])
     models, unfinished = read_evals(run)
     out += accuracy_sections(shown(models), unfinished) if models else []
-    out += model_sections(run, shown(models))
+    out += [*model_sections(run, shown(models)), *filter(None, [curve_section(run)])]
     out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})
     if not out:
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
