@@ -45,7 +45,6 @@ from pathlib import Path
 import budget as rules
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from dart_math_nb.data.files import folder_revision, read_json, write_json
 from dart_math_nb.data.records import Source
@@ -59,6 +58,7 @@ from dart_math_nb.demo.pipeline import prompt_of
 from dart_math_nb.demo.tiny import TEACHER_TEMPERATURE, tiny_path, tiny_queries
 from dart_math_nb.engines.hf import TransformersEngine
 from dart_math_nb.evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks
+from dart_math_nb.report.frontier import contrasts, read_cells, sensitivity, t_interval
 from dart_math_nb.sample.loop import sample_pool
 from dart_math_nb.sample.respend import (
     HOPELESS,
@@ -635,46 +635,42 @@ def worlds(args: argparse.Namespace) -> None:
         write_json(file, PROFILE | found)
 
 
-def interval(x: np.ndarray) -> list[float]:
-    "Mean and half-width of its 95 % interval over seeds, Student's t."
-    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5 if len(x) > 1 else np.nan
-    return [round(float(x.mean()), 2), None if np.isnan(half) else round(float(half), 2)]
+def rounded(*x: float) -> list[float | None]:
+    "Two digits; None where there is no number."
+    return [None if np.isnan(v) else round(float(v), 2) for v in x]
 
 
 def table(args: argparse.Namespace) -> None:
-    "Means of each cell, and its contrast to VRT and to the budget of the same seed."
-    frame, found = pd.DataFrame([r for r in kept() if "accuracy" in r]), []
-    for (world, variant, budget), part in frame.groupby(["world", "variant", "budget"], sort=False):
-        wide = part.pivot(index="seed", columns="rule", values="accuracy")
-        for rule in [r for r in RULES if r in wide]:
-            mine = part[part.rule == rule]
-            row = {"world": world, "variant": variant, "budget": int(budget), "rule": rule}
-            row["seeds"] = len(mine)
-            row["accuracy"] = interval(mine.accuracy.to_numpy())
-            for other in ("VRT", "budget", "Uniform"):
-                if (
-                    other in wide
-                    and other != rule
-                    and len(d := (wide[rule] - wide[other]).dropna())
-                ):
-                    row[f"less {other}"] = interval(d.to_numpy())
-            row["levels"] = np.mean(mine.levels.tolist(), 0).round(1).tolist()
-            numbers = ("draws", "tokens_drawn", "rows", "distinct_rows", "queries")
-            found.append(row | {k: int(mine[k].mean()) for k in numbers})
-            print(json.dumps(row))
-    about = {
-        "date": date.today().isoformat(),
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-    }
-    about |= {
-        "sizes": FULL,
-        "limit": LIMIT,
-        "enough": ENOUGH,
-        "stop": HOPELESS,
-        "cells": len(frame),
-    }
-    (RESULTS / "evidence.json").write_text(json.dumps(about | {"rows": found}, indent=1) + "\n")
+    "Means of each cell, its contrasts to three rules of the same seed, and what variants change."
+    frame, rest = read_cells(RESULTS / "evidence.jsonl")
+    by, others = ["world", "variant", "budget"], ("VRT", "budget", "Uniform")
+    less = {o: contrasts(frame, o, by).set_index([*by, "rule"]) for o in others}
+    found = []
+    for key, mine in frame.groupby([*by, "rule"], sort=False):
+        row = dict(zip([*by, "rule"], key, strict=True)) | {"seeds": len(mine)}
+        row |= {"budget": int(row["budget"]), "accuracy": rounded(*t_interval(mine.accuracy))}
+        for other, each in less.items():
+            if each.loc[key, "n_pairs"]:
+                row[f"less {other}"] = rounded(*each.loc[key, ["diff", "half"]])
+        row["levels"] = np.mean(mine.levels.tolist(), 0).round(1).tolist()
+        numbers = ("draws", "tokens_drawn", "rows", "distinct_rows", "queries")
+        found.append(row | {k: int(mine[k].mean()) for k in numbers})
+        print(json.dumps(found[-1]))
+    about = {"date": date.today().isoformat(), "cpus": os.cpu_count()}
+    about |= {"machine": platform.machine(), "sizes": FULL, "limit": LIMIT, "enough": ENOUGH}
+    about |= {"stop": HOPELESS, "cells": len(frame), "no student": len(rest), "rows": found}
+    about["sensitivity"] = changed(frame)
+    (RESULTS / "evidence.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def changed(frame: pd.DataFrame) -> list[dict]:
+    "What became of the main contrasts in each variant."
+    some = frame[(frame.world == "sums") & (frame.budget == 20) & frame.rule.isin(COMPARED)]
+    alone = [v for v, rs in CHANGED.items() if rs == ALONE]
+    found = sensitivity(some, alone) if len(some) else pd.DataFrame()
+    numbers = found.select_dtypes("number").columns
+    found = found.round(dict.fromkeys(numbers, 2)).astype(object)
+    return found.where(found.notna(), None).to_dict("records")
 
 
 def main() -> None:

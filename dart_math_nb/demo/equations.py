@@ -195,8 +195,8 @@ def equation_tokenizer() -> PreTrainedTokenizerFast:
 
 # %% ../../nbs/65_demo/12_equations.ipynb #f9584b9f
 EQUATION_MODELS = {  # name -> worked solutions, how often each level comes, seed
-    "teacher": (50_000, (1, 1, 1, 1.2, 1.5), 0),
-    "base": (20_000, (3, 2, 1, 0.3, 0.1), 1),
+    "teacher": (160_000, (1, 1, 1, 1.2, 1.5), 0),
+    "base": (100_000, (3, 2, 1, 0.3, 0.1), 1),
 }
 
 
