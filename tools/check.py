@@ -39,7 +39,7 @@ LAYERS = {  # Room -> the rooms it may import
     "engines": "data prompts sandbox",
     "sample": "data store grade prompts engines",
     "sets": "data store grade sample",
-    "train": "data store prompts sets",
+    "train": "data store grade prompts sets",
     "evaluate": "data store grade prompts engines sample",
     "report": "data store sample sets evaluate",
     "demo": "data store grade prompts engines sample sets train evaluate report",

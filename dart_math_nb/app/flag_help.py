@@ -30,6 +30,7 @@ TOPICS = {  # Heading -> flags, in this order
     "programs": "tools max-calls tool-output tool-limit answer-from-output",
     "how many responses": "strategy k budget utility gamma weight worth-per price-per-mtok max-trials n-pilot rounding no-cover distinct min-yield give-up agree k-wrong fail-rates-from fail-rates-source foreign prior",
     "what is compared": "target by halve error",
+    "how it is trained": "lr held-out held-every patience",
     "which rows": "reasoning leave-out tokenizer choose embedder alike shares no-fill n-pairs max-gap reuse-responses pass-rate undecided order split part apart-from pool source-id equalize equalize-with dedupe labels drop-repeats limit strict n correct-only level benchmark text never-solved unparsable doubtful-reference removed-as-overlap hardest-accepted doubtful doubt false-rate known least decided of form no-swap n-controls",
     "how it goes on": "until start-at plan max-left-out size answers write cut no-grade lease shard wait reuse partial replace repair keep-wrong sync-every n-procs threads quick tripwire rounds overdraw missing max-requests",
     "what is shown beside": "paper no-paper lm-eval parquet",

@@ -17,12 +17,13 @@ def report(
     title: str = None,  # Of the report; the folder's name when absent
     fail_rates_from: str = None,  # A record, pool or run that says how hard queries are
     heads_only: bool = False,  # Leave whole texts of responses out of report/queries.html
+    doubt: bool = False,  # Score all accepted responses in it, not only where they are 20,000 at most
 ) -> Path:  # The file
     "Write report/index.html of a run: figures and tables of whatever it holds, and its queries."
     from dart_math_nb.report.sections import write_run_report
 
-    path = write_run_report(run, title, rates_from=fail_rates_from, heads_only=heads_only)
-    print(path)
+    how = {"rates_from": fail_rates_from, "heads_only": heads_only, "doubt": doubt or None}
+    print(path := write_run_report(run, title, **how))
     return path
 
 

@@ -214,7 +214,7 @@ def said_flags(
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
-
+# %% ../../nbs/70_app/92_sections.ipynb #a8002afd
 def run_file_of(
     stage: str,  # Name of a command
     flags: Mapping[str, Any],  # Its parameters
@@ -227,6 +227,9 @@ def run_file_of(
     top = {"use": [*use] or None, "out": given.pop(RUN_STAGES[stage].folder, None)}
     top["queries"] = given.pop("queries", None) if stage == "sample" else None
     if stage == "train":
+        if "seeds" in given or len(given.get("lr", ())) > 1:
+            return ""  # A run file trains one run of a recipe
+        given |= {"lr": given["lr"][0]} if "lr" in given else {}
         given |= dict(item.partition("=")[::2] for item in given.pop("set", ()))
     return flow({k: v for k, v in top.items() if v is not None} | {stage: given})
 

@@ -13,6 +13,7 @@ from .. import front_door
 # %% ../../nbs/65_demo/00_front.ipynb #0000000a
 _NAMES = {
     "tiny": "tiny_queries tiny_path worked_solution",
+    "equations": "equation_queries worked_equation make_equations",
     "pipeline": "run_demo DemoCfg",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

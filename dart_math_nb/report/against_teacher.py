@@ -59,6 +59,13 @@ def paper_teacher(
 _THEIRS = "paper: DSMath-7B "  # Before a strategy's name
 
 
+def _shifts(names: Sequence[str]) -> dict[str, float]:
+    "Places of models beside each other, those of the run and those of the paper apart."
+    theirs = [n for n in names if n.startswith(_THEIRS)]
+    both = [n for n in names if n not in theirs], theirs
+    return {n: 0.14 * (i - (len(g) - 1) / 2) for g in both for i, n in enumerate(g)}
+
+
 def _student(ax: Axes, x: Sequence[float], rows: pd.DataFrame, look: Mapping) -> None:
     name = str(rows["model"].iloc[0])
     ends = np.abs(rows[["low", "high"]].sub(rows["diff"], axis=0).T.to_numpy()) * 100
@@ -81,10 +88,11 @@ def plot_teacher(
     look = styles([n.removeprefix(_THEIRS) for n in names])
     if n_theirs := sum(not own for own, _ in places):
         ax.axvspan(len(places) - n_theirs - 0.5, len(places) - 0.5, color="#f2f2f2", zorder=0)
-    for i, name in enumerate(names):
+    shift = _shifts(names)
+    for name in names:
         rows = frame[frame["model"] == name]
         pairs = zip(rows["source"] == "measured", rows["benchmark"], strict=True)
-        x = [places.index(pair) + (i % 4 - 1.5) * 0.14 for pair in pairs]
+        x = [places.index(pair) + shift[name] for pair in pairs]
         _student(ax, x, rows, look[name.removeprefix(_THEIRS)])
     _teacher_axes(ax, places)
     return ax
@@ -121,5 +129,6 @@ def teacher_section(
     shares = dict.fromkeys(("accuracy", "accuracy_baseline"), "{:.1%}")
     signed = dict.fromkeys(("diff", "low", "high"), "{:+.1%}") | {"p_value": "{:.2g}"}
     items = [Figure(plot_teacher(both), "Grey: the paper's students and DeepSeekMath-7B-RL.")]
+    both = both.drop(columns=["baseline", "source"])
     items.append(Table(both, "Student minus teacher, 95% intervals.", shares | signed))
     return Section("Students against their teacher", prose, items)

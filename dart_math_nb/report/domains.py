@@ -65,6 +65,7 @@ def domain_pairs(
     "Paired differences in each group. Raises ValueError when models answered different queries."
     for name, draws in models.items():
         check_field(draws, by, name)
+    models = {m: f.sort_values(by, kind="stable") for m, f in models.items()}
     grouped = {m: f.assign(benchmark=f[by].astype(str)) for m, f in models.items()}
     table = compare_evaluations(grouped, baseline).rename(columns={"benchmark": "group"})
     table["group"] = table["group"].replace({ALL: MICRO, MEAN: MACRO})

@@ -35,6 +35,8 @@ OTHER_STYLE = (  # In order of use
     ("#111111", "^"),
     ("#E69F00", "X"),
     ("#56B4E9", "p"),
+    ("#8B5A2B", "h"),
+    ("#5E4FA2", "<"),
 )
 
 
@@ -58,7 +60,7 @@ def hatches(
     return {n: _HATCH[look["marker"]] for n, look in styles(names).items()}
 
 
-_HATCH = dict(zip("DosPv^Xp", ("", "//", "..", "xx", "--", "", "++", "|||"), strict=True))
+_HATCH = dict(zip("DosPv^Xph<", ", //, .., xx, --, , ++, |||, oo, **".split(", "), strict=True))
 
 # %% ../../nbs/60_report/10_figures.ipynb #565c1647
 def _axes(ax: Axes | None, size: tuple[float, float] = (6.4, 3.8)) -> Axes:

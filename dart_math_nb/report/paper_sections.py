@@ -27,17 +27,17 @@ PAPER_FIGURES = (  # Figure or table; what it shows; how its section begins; wha
     ("Figure 1, left", "averages over benchmarks", "Averages over benchmarks", "models that were evaluated on the same queries"),
     ("Figure 1, right", "responses against difficulty", "Responses against difficulty", "train sets and a pool, or fail rates of a file"),
     ("Figure 2, left and middle", "coverage and responses per level", "Coverage and responses", "train sets"),
-    ("Figure 2, right", "pass@k", "pass@k", "a pool or an evaluation with several draws of each query"),
-    ("Figure 3", "accuracy against the size of the set", "Scaling curves", "students of several sizes and seeds: scaling_section, as an extra section"),
-    ("Figure 4, 1 and 2", "the cover, on and off", "Scaling curves", "students of sets with and without cover: scaling_section, as an extra section"),
-    ("Figure 4, 3 and 4", "cost and quotas reached against the cap", "Cost against the cap", "a set of a strategy with a quota, such as uniform or prop2diff"),
+    ("Figure 2, right", "pass@k", "pass@k", "several draws of each query"),
+    ("Figure 3", "accuracy against the size of the set", "Scaling curves", "students of several sizes and seeds (scaling_section)"),
+    ("Figure 4, 1 and 2", "the cover, on and off", "Scaling curves", "students with and without cover (scaling_section)"),
+    ("Figure 4, 3 and 4", "cost and quotas reached against the cap", "Cost against the cap", "a set with a quota, as uniform or prop2diff"),
     ("Table 1", "sizes of sets", "Sets beside the paper's", "train sets"),
     ("Table 2", "accuracy on six benchmarks", "In the layout of the paper", "models evaluated on benchmarks of the paper"),
     ("Table 3", "responses per query", "Sets beside the paper's", "train sets"),
     ("Table 4", "coverage per level", "Sets beside the paper's", "train sets"),
     ("Table 5", "training time", "Training time", "models that were trained in the run"),
     ("Table 6", "accuracy per domain", "Accuracy per domain", "models evaluated on queries that have a domain"),
-    ("Table 7", "students against their teacher", "Students against their teacher", "an evaluation of the sampled model, named teacher, on the same queries"),
+    ("Table 7", "students against their teacher", "Students against their teacher", "an evaluation named teacher, on the same queries"),
 )  # fmt: skip
 
 # %% ../../nbs/60_report/58_paper_sections.ipynb #98d787b2
@@ -59,6 +59,7 @@ def list_section(
     table = paper_list([s.title for s in sections])
     n = int(table["section"].notna().sum())
     prose = f"{n} of {len(table)} figures and tables of Tong et al. 2024 stand above for this run, with the paper's own numbers beside where they are known. The last column says what a run needs for the others."
+    table["figure"] = table["figure"] + ": " + table.pop("shows")
     return Section("Figures of the paper", prose, [Table(table, "Where each figure stands.")])
 
 # %% ../../nbs/60_report/58_paper_sections.ipynb #536269c0

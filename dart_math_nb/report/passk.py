@@ -67,13 +67,15 @@ def _first_right(draws: pd.DataFrame, name: str) -> tuple[pd.Series, int]:
     check_draws(draws, ["trial"])
     if draws.duplicated(["query_id", "trial"]).any():
         raise ValueError(f"{name}: draws of several sources or seeds; need those of one")
-    last = draws.groupby("query_id")["trial"].agg(["max", "size"])
-    if (last["max"] != last["size"] - 1).any():
-        raise ValueError(f"{name}: some trials are missing; need trials 0 .. n-1 of each query")
+    ids, draws = draws["query_id"].unique(), draws.sort_values(["query_id", "trial"])
+    draws = draws[draws["trial"] == draws.groupby("query_id").cumcount()]
+    size = draws.groupby("query_id").size().reindex(ids, fill_value=0)
+    if (size == 0).any():
+        raise ValueError(f"{name}: query {size.idxmin()} has no trial 0; need draws from the first")
     right = draws[draws["correct"].astype(bool)].groupby("query_id")["trial"].min()
-    first = right.reindex(last.index).astype(float).fillna(np.inf)
-    unsolved = last.loc[np.isinf(first), "size"]
-    return first, int(unsolved.min() if len(unsolved) else last["size"].max())
+    first = right.reindex(size.index).astype(float).fillna(np.inf)
+    unsolved = size[np.isinf(first)]
+    return first, int(unsolved.min() if len(unsolved) else size.max())
 
 # %% ../../nbs/60_report/45_passk.ipynb #465b4121
 def _dots(ax: Axes, running: pd.DataFrame, look: Mapping) -> None:
@@ -89,7 +91,7 @@ def plot_passk(
 ) -> Axes:
     "pass@k against k, k on a logarithmic axis (the paper's Figure 2, right)."
     ax = new_axes() if ax is None else ax
-    look = styles([*frame["model"], *([] if running is None else running["model"])])
+    look = styles(["base", *frame["model"], *([] if running is None else running["model"])])
     for name, part in frame.groupby("model", sort=False):
         text = one_line(str(name)).replace("$", r"\$")
         ax.plot(part["k"], part["pass_at_k"], ms=5, label=text, **look[name])

@@ -334,6 +334,8 @@ function rate(q) {  // A pass rate as a bar with its interval, and as text
   return [bar, ` ${percent(Q.rate[q])} (${Math.round(100 * Q.low[q])}–${Math.round(100 * Q.high[q])})`];
 }
 const gave = (q) => DATA.sets.flatMap((name, i) => (DATA.gave[i][q] ? [`${name} ${DATA.gave[i][q]}`] : [])).join(", ");
+const doubt = (r) => (R.doubt[r] === null ? ["–"] : [el("span", R.doubt[r] > 0 ? "doubt" : "", R.doubt[r].toFixed(1)),
+  ...NAMES.why[R.why[r]].map((name) => el("span", "mark", name.replaceAll("_", " ")))]);  // What speaks against its reasoning
 const dash = (v) => (v === null || v === "" ? "–" : String(v));
 const wide = (text) => el("div", "head", ...prose(text, state.formulas));
 """
@@ -370,6 +372,7 @@ const VIEWS = {  // The two tables: rows, columns (title, kind, value to sort by
       ["Rule", "text short", (r) => NAMES.rule[R.rule[r]], (r) => [NAMES.rule[R.rule[r]]]],
       ["Tokens", "number", (r) => R.tokens[r] || null, (r) => [count(R.tokens[r])]],
       ["In train sets", "text", (r) => setsOf(r), (r) => [setsOf(r) || "–"]],
+      ["Doubt", "text", (r) => R.doubt[r], doubt],
       ["Text", "text", (r) => R.head[r], (r) => [wide(R.head[r])]],
     ],
   },
@@ -395,7 +398,7 @@ function passes(view) {  // A test of one row, or null when all pass
   if (benchmark !== "") tests.push((i) => Q.benchmark[view.query(i)] === +benchmark);
   if (level !== "") tests.push((i) => String(Q.level[view.query(i)]) === level);
   if (pick !== "" && state.view === "queries") tests.push((i) => (Q.marks[i] >> pick) & 1);
-  if (pick !== "" && state.view === "responses") tests.push((i) => R.verdict[i] === +pick);
+  if (pick !== "" && state.view === "responses") tests.push((i) => (pick === "doubt" ? R.doubt[i] > 0 : R.verdict[i] === +pick));
   if (search) {
     const low = lowered(view), word = folded(search);
     tests.push((i) => low[i].includes(word));
@@ -463,6 +466,7 @@ function response(q, r, full) {  // One response, folded
   const box = el("details", "response"), body = el("div", "full"), trial = R.trial[r];
   const facts = `rule ${NAMES.rule[R.rule[r]]}, ${count(R.tokens[r])} tokens${setsOf(r) ? `, in ${setsOf(r)}` : ""}`;
   const line = el("summary", "", `Trial ${trial} `, chip(verdict(r)), ` answer ${dash(R.ans[r])}; ${facts}`);
+  if (R.doubt[r] > 0) line.append(el("div", "why", `doubt ${R.doubt[r].toFixed(1)}: ${NAMES.why[R.why[r]].map((name) => DATA.signals[name]).join("; ")}`));
   line.append(el("div", "dim", R.head[r]));
   box.append(line, body);
   box.addEventListener("toggle", async () => {
@@ -580,10 +584,14 @@ function controls() {
   byId("queries").setAttribute("aria-pressed", queries);
   byId("responses").setAttribute("aria-pressed", !queries);
   const marks = DATA.marks.map(([name, , n], i) => [i, `${words(name)} (${count(n)})`]);
-  options("pick", "all", queries ? marks : NAMES.verdict.map((v, i) => [i, words(v)]));
+  const verdicts = NAMES.verdict.map((v, i) => [i, words(v)]);
+  const doubtful = R.doubt.filter((score) => score > 0).length;
+  if (doubtful) verdicts.push(["doubt", `most doubtful first (${count(doubtful)})`]);
+  options("pick", "all", queries ? marks : verdicts);
   options("benchmark", "all", NAMES.benchmark.length > 1 ? NAMES.benchmark.map((b, i) => [i, b]) : []);
   options("level", "all", DATA.levels.map((v) => [v, v]));
-  byId("rule").textContent = queries && state.pick !== "" ? DATA.marks[state.pick][1] : "";
+  const rule = state.pick === "doubt" ? DATA.doubted : queries && state.pick !== "" ? DATA.marks[state.pick][1] : "";
+  byId("rule").textContent = rule;
 }
 function turn(step) {
   state.page += step;
@@ -601,6 +609,7 @@ function start() {
     state[id] = e.target.value;
     const hard = id === "pick" && state.view === "queries" && e.target.value !== "" && DATA.marks[e.target.value][0] === "hardest_accepted";
     if (hard) Object.assign(state, {sort: VIEWS.queries.columns.findIndex(([, kind]) => kind === "rate"), down: false});
+    if (state.pick === "doubt") Object.assign(state, {sort: VIEWS.responses.columns.findIndex(([title]) => title === "Doubt"), down: true});
     controls();
     choose();
   });
@@ -665,6 +674,7 @@ th { vertical-align: bottom; overflow-wrap: normal; } th.rate { text-align: left
 .bar { display: inline-block; position: relative; width: 4.5rem; height: .7em; background: #eee; }
 .span { position: absolute; top: 0; bottom: 0; background: #9cc4e0; } .dot { position: absolute; top: -.15em; bottom: -.15em; width: 3px; margin-left: -1px; background: #00456e; }
 .verdict { white-space: nowrap; font-weight: 600; } .correct { color: #00639c; } .wrong { color: #b34700; } .none { color: #555; }
+.doubt { font-weight: 600; color: #b34700; } .mark { display: inline-block; border: 1px solid #b34700; border-radius: .25rem; padding: 0 .3rem; margin-left: .3rem; font-size: .85rem; } .why { color: #b34700; padding-left: 1rem; }
 .opened > td { background: #fafafa; border-left: 4px solid #0058a3; padding: .6rem 1rem; }
 .full { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; max-width: 60rem; padding: .4rem 0; }
 .response { border-top: 1px solid #e3e3e3; padding: .3rem 0; } .response summary { cursor: pointer; overflow-wrap: anywhere; }

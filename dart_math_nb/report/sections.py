@@ -28,6 +28,7 @@ from dart_math_nb.report.costs import (
     verdict_section,
     with_forms,
 )
+from .curves import curve_section
 from .figures import STRATEGY_NAMES
 from .html import Section, write_report
 from .lengths import length_section, read_lengths, rule_section
@@ -149,7 +150,7 @@ def run_sections(
         out += filter(None, [*more, program_section(run)])
     models, unfinished = read_evals(run)
     out += accuracy_sections(shown(models), unfinished) if models else []
-    out += model_sections(run, shown(models))
+    out += [*model_sections(run, shown(models)), *filter(None, [curve_section(run)])]
     out += result_sections(run, {n: STRATEGY_NAMES.get(n, n) for n in models})
     if not out:
         raise ValueError(f"{run}: nothing to report; need queries.jsonl with pool/, or eval/")
@@ -188,6 +189,7 @@ def write_run_report(
     lead: str | None = None,  # First paragraphs; None: how students stand against their base
     rates_from: str | Path | None = None,  # What says how hard queries are; None: their first draws
     heads_only: bool = False,  # The page of queries without whole texts
+    doubt: bool | None = None,  # Score its accepted responses? None: when there are not too many
 ) -> Path:  # report/index.html
     "Write the report of a run; `config.json` becomes its facts."
     path = RunFolder(run).path("report", "index.html")
@@ -198,7 +200,7 @@ def write_run_report(
     links, pool = {}, RunFolder(run).path("pool")
     if pool.is_dir() and len(read_narrow(pool, ())):
         page, about = path.with_name("queries.html"), f"{title}: queries and responses"
-        how = {"heads_only": heads_only, "links": {path.name: "The report"}}
+        how = {"heads_only": heads_only, "doubt": doubt, "links": {path.name: "The report"}}
         write_viewer(page, read_look(run), about, **how)
         links = {page.name: "Queries and responses, to search and to read"}
     return write_report(path, title, sections, lead, run_facts(run), links)

@@ -85,6 +85,6 @@ def time_section(
         for r in own.itertuples()
     ]
     prose = f"{'; '.join(parts)}. Seconds are those of the steps, without loading and proof. The paper's last column follows from its hours and the tokens of DART-Math-Hard."
-    spec = {"seconds": "{:,.0f}", "hours_per_epoch": "{:,.3g}", "gpu_hours": "{:,.3g}"}
-    spec |= {"tokens_per_s": "{:,.0f}", "steps": "{:,.0f}"}
-    return Section("Training time", prose, [Table(training_times(run), "Training time.", spec)])
+    spec = {"hours_per_epoch": "{:,.2g}", "gpu_hours": "{:,.3g}", "tokens_per_s": "{:,.0f}"}
+    shown = training_times(run).drop(columns=["steps", "seconds"])
+    return Section("Training time", prose, [Table(shown, "Training time.", spec)])

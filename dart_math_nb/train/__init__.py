@@ -23,6 +23,7 @@ _NAMES = {
     "attention": "check_packing",
     "kernels": "pick_attention",
     "loop": "train",
+    "grid": "train_grid",
     "result": "load_result",
 }
 __getattr__, __dir__ = front_door(__name__, _NAMES)

@@ -72,7 +72,12 @@ def room_to_save(
 
 # %% ../../nbs/50_train/75_trainer.ipynb #aef453d8
 class PackTrainer(Trainer):
-    "The Trainer, noting how long each step took, and in parts on a CPU too."
+    "The Trainer, noting how long each step took, and in parts on a CPU too; `look` evaluates."
+
+    look: Callable[[], dict]
+
+    def evaluate(self, *args, **kwargs) -> dict:
+        return self.look()
 
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
@@ -96,7 +101,7 @@ class ProgressBar(TrainerCallback):
     "Steps done, with the last loss."
 
     def __init__(self, label: str, note: str = ""):
-        self.label, self.note, self.bar = label, note, None
+        self.label, self.note, self.bar, self.held = label, note, None, ""
 
     def on_train_begin(self, args, state, control, **kwargs):
         print(f"{self.label}: {self.note}", file=sys.stderr, flush=True)
@@ -107,7 +112,8 @@ class ProgressBar(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.bar is not None and "loss" in logs:
-            self.bar.note = f"loss {logs['loss']:.3f}"
+            self.bar.note = f"loss {logs['loss']:.3f}{self.held}"
+        self.held = f", held out {logs['eval_loss']:.3f}" if "eval_loss" in logs else self.held
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
