@@ -199,7 +199,7 @@ def model_lines(
     from transformers import AutoConfig
 
     from dart_math_nb.train.model import load_part, prove_run
-    from dart_math_nb.train.outlook import memory_line, tokens_per_second
+    from dart_math_nb.train.outlook import memory_lines, tokens_per_second
 
     config = load_part(AutoConfig, cfg)
     proof = prove_run(config, tokens.seq_lens, cfg)
@@ -207,7 +207,7 @@ def model_lines(
     lines += [f"  not {name}: {why}" for name, why in proof["passed_over"].items()]
     n_packs = cfg.packs_per_forward or cfg.batch_size
     n_tokens = min(n_packs * cfg.room, int(tokens.seq_lens.sum()))
-    lines += [memory_line(config, cfg, n_tokens)]
+    lines += memory_lines(config, cfg, n_tokens)
     if speed := tokens_per_second(config, tokens, cfg, proof["attn"]):
         minutes = cfg.n_epochs * len(tokens.input_ids) / speed / 60
         lines += [f"about {minutes:,.3g} minutes here, at {speed:,.0f} tokens a second"]

@@ -1,4 +1,4 @@
-"""Launch scripts without defaults, DeepSpeed ZeRO, and the proof that two processes train the model that one would.
+"""Launch scripts without defaults, FSDP2 and DeepSpeed ZeRO, and the proof that two processes train the model that one would.
 
 Docs: https://dart-math-nb.github.io/dart_math_nb/50_train/launch.html.md"""
 

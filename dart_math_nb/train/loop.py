@@ -45,6 +45,7 @@ from dart_math_nb.train.result import (
     with_held,
 )
 from .rows import as_rows, read_train_sets, run_end
+from .spare import loss_in_chunks
 from .threads import run_threads, threads_line, trial_pass, with_threads
 from .token_cache import cached_tokens
 from .tokens import TokenSet, token_hash
@@ -166,7 +167,7 @@ def follow(
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, ProgressBar):
             callback.note += f", {threads_line(found)}"
-    with with_threads(found["threads"]):
+    with with_threads(found["threads"]), loss_in_chunks(trainer.model, cfg.loss_chunk):
         trainer.train(resume_from_checkpoint=last_checkpoint(run))
 
 # %% ../../nbs/50_train/90_loop.ipynb #9856879c

@@ -11,6 +11,7 @@ __all__ = ['pick_dtype', 'attentions_for', 'load_part', 'load_tokenizer', 'n_pos
 # %% ../../nbs/50_train/65_model.ipynb #dc743c90
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from ..data.gate import LIMITS, read_text
 from ..data.messages import Refused, need, refusing
 from .config import TrainCfg
 from .kernels import available_attentions, pick_attention
+from .liger import prove_liger
 from .proof import prove_attention
 from .rows import run_end
+from .spare import loss_in_chunks
 from .tokens import TokenSet
 
 # %% ../../nbs/50_train/65_model.ipynb #76f6606d
@@ -185,7 +188,11 @@ def prove_run(
     longest, padded = int(seq_lens.max()), cfg.packing == "none"
     n_row = longest if padded else (cfg.packs_per_forward or cfg.batch_size) * cfg.room
     reach = {"n_longest": longest, "n_row": n_row}
-    return prove_attention(config, attentions_for(cfg), padded, cfg.compile, **reach)
+    chunked = partial(loss_in_chunks, n=min(cfg.loss_chunk, 7))  # Many chunks of few labels
+    proof = prove_attention(
+        config, attentions_for(cfg), padded, cfg.compile, around=chunked, **reach
+    )
+    return proof | ({"liger": prove_liger(config)} if cfg.liger else {})
 
 # %% ../../nbs/50_train/65_model.ipynb #c5bdc9b1
 def check_model(

@@ -12,6 +12,7 @@ __all__ = ['TWINS', 'LIMIT', 'HALF', 'LIMITS', 'all_grads', 'learn_apart', 'lear
 # %% ../../nbs/50_train/33_proof.ipynb #7ea3deb6
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -146,6 +147,7 @@ def prove_attention(
     filled: bool = False,  # Rows of one length
     n_longest: int = 2**40,  # Longest sample of the run, tokens
     n_row: int = 2**40,  # Longest row of the run, tokens
+    around: Callable = nullcontext,  # Model -> context in which it learns, as the run's would
 ) -> dict:  # attn; small: what the copy showed; passed_over: reasons
     "The first attention that is right for a model. Raises ValueError when none is."
     register_segments()
@@ -154,7 +156,8 @@ def prove_attention(
     for attn in names:
         try:
             collate = small_layout(attn, padded, filled)
-            found = prove_small(model, attn, collate, *case)
+            with around(model):
+                found = prove_small(model, attn, collate, *case)
             return {"attn": attn, "small": facts | found, "passed_over": passed_over}
         except Exception as e:  # A refusal, or whatever the architecture raises
             kind = "" if isinstance(e, ValueError) else f"{type(e).__name__}: "

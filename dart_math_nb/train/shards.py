@@ -38,11 +38,12 @@ def share_held(
     model: torch.nn.Module,
 ) -> float:  # In (0, 1]
     "Share of the parameters' elements that this process holds."
-    pairs = [
-        (p.to_local().numel() if isinstance(p, DTensor) else p.numel(), p.numel())
-        for p in model.parameters()
-    ]
-    return sum(here for here, _ in pairs) / max(1, sum(all_ for _, all_ in pairs))
+    here = in_all = 0
+    for p in model.parameters():
+        part = p.to_local() if isinstance(p, DTensor) else getattr(p, "ds_tensor", p)
+        here += part.numel()
+        in_all += getattr(p, "ds_numel", p.numel())
+    return here / max(1, in_all)
 
 
 def check_shards(
