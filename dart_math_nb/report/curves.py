@@ -130,7 +130,8 @@ def plot_answers(
     for one in asked:
         seen, i = one.log.dropna(subset="held_accuracy"), groups.index(one.group)
         label = one.group if one is next(t for t in asked if t.group == one.group) else None
-        ax.plot(seen.step, 100 * seen.held_accuracy, ".-", color=f"C{i % 10}", lw=1, label=label)
+        look = {"marker": "osD^vPX*"[i % 8], "ms": 4, "color": f"C{i % 10}", "lw": 1}
+        ax.plot(seen.step, 100 * seen.held_accuracy, label=label, **look)
     ax.set(xlabel=f"step (n = {len(asked)} trainings)", ylabel="held-out queries right, %", ylim=0)
     ax.legend(frameon=False, fontsize=8)
     return ax
