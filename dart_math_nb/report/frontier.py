@@ -157,7 +157,7 @@ def plot_frontier(
             ax.set_xticks(sorted(set(cells[cost])))
     _plain_axes(axes)
     n = cells.groupby(["rule", "budget"])["seed"].nunique()
-    axes[0].set_ylabel(f"Accuracy (%; {span(n)} seeds, 95 % intervals)")
+    axes[0].set_ylabel(f"Accuracy (%; {span(n)}, 95 % intervals)")
     fig.legend(
         *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
     )
@@ -166,10 +166,10 @@ def plot_frontier(
 # %% ../../nbs/60_report/45_frontier.ipynb #771f8799
 def span(
     n: Sequence[int],
-) -> str:  # Such as "5" or "3 to 5"
-    "The least and the most of some counts."
+) -> str:  # Such as "1 seed", "5 seeds" or "3 to 5 seeds"
+    "The least and the most of some counts of seeds."
     low, high = min(n), max(n)
-    return f"{low}" if low == high else f"{low} to {high}"
+    return ("" if low == high else f"{low} to ") + (f"{high} seeds" if high > 1 else "1 seed")
 
 # %% ../../nbs/60_report/45_frontier.ipynb #a0749479
 def plot_contrasts(
@@ -191,7 +191,7 @@ def plot_contrasts(
             ax.errorbar(r["diff"], rules.index(r["rule"]), xerr=r["half"], **line)
         n = table.loc[table[by] == panel, "n_pairs"]
         ax.axvline(0, color="0.5", lw=1)
-        ax.set_title(f"{label.format(panel)} ({span(n)} seeds)", fontsize="small")
+        ax.set_title(f"{label.format(panel)} ({span(n)})", fontsize="small")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks(range(len(rules)), [rule_label(r) for r in rules])
     axes[0].set_ylim(len(rules) - 0.5, -0.5)
