@@ -19,6 +19,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGUN = time.perf_counter()
+SHAPE = {  # Of Llama-3.2-1B
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+}
+SMALL = {  # To try a script on a CPU
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+}
 
 
 def _patch(f: Callable | None = None, *, as_prop: bool = False, cls_method: bool = False) -> object:

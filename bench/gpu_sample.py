@@ -43,24 +43,7 @@ from dart_math_nb.sample.strategy import StrategyCfg
 from dart_math_nb.store.pool import open_pool
 
 CUDA = torch.cuda.is_available()
-SHAPE = {
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "vocab_size": 128256,
-}
-SMALL = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 32,
-    "vocab_size": 512,
-}
+SHAPE, SMALL = bare.SHAPE | {"vocab_size": 128256}, bare.SMALL | {"vocab_size": 512}
 FULL = {"teacher": (500, 8), "large": (128, 4), "at_once": 256, "max_tokens": 128}
 TINY = {"teacher": (20, 2), "large": (8, 2), "at_once": 16, "max_tokens": 16}
 

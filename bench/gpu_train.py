@@ -50,22 +50,6 @@ FULL = {"room": 4096, "mean": 577, "seconds": 6.0, "warm": 3, "least": 3, "vocab
 TINY = {"room": 512, "mean": 72, "seconds": 0.3, "warm": 1, "least": 1, "vocab": 98}
 SIGMA, PACKS, N_STEPS = 0.6, 4, 60  # Of lengths; packs in a step; steps that there are samples for
 RUNS = (10_000, 100_000, 585_392)  # Samples of an epoch; the last is DART-Math-Hard
-SHAPE = {
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-}
-SMALL = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 32,
-}
 
 
 def arguments() -> argparse.Namespace:
@@ -87,7 +71,7 @@ def arguments() -> argparse.Namespace:
 
 def make_model(attn: str, args: argparse.Namespace, dtype: torch.dtype) -> LlamaForCausalLM:
     "Random weights."
-    shape = {**(SMALL if args.tiny else SHAPE), "vocab_size": args.size["vocab"]}
+    shape = {**(bare.SMALL if args.tiny else bare.SHAPE), "vocab_size": args.size["vocab"]}
     config = LlamaConfig(**shape, max_position_embeddings=8192, tie_word_embeddings=True)
     torch.manual_seed(0)
     with torch.device(DEVICE):

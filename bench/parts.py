@@ -39,6 +39,25 @@ def named_parts(
     return wanted
 
 
+def trainer_words(
+    parser: argparse.ArgumentParser,  # From command_line
+    trainers: Iterable[str],  # That there are
+) -> tuple[argparse.Namespace, dict[str, str]]:  # folder, trainers; trainer -> a checkout of it
+    "What the command line says to a benchmark that runs other trainers, each in an environment of its own."
+    parser.add_argument("folder", type=Path, help="for environments, outside the repository")
+    parser.add_argument(
+        "trainers", nargs="*", metavar="TRAINER", help=f"of {', '.join(trainers)} (all)"
+    )
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="TRAINER=PATH", help="a checkout"
+    )
+    args = parser.parse_args()
+    sources = dict(one.split("=", 1) for one in args.source)
+    if wrong := set(args.trainers) - set(trainers):
+        parser.error(f"unknown trainer {min(wrong)!r}; need some of {', '.join(trainers)}")
+    return args, sources
+
+
 def run_parts(
     about: str,  # Documentation of the script
     parts: Mapping[str, Callable],  # Name -> what measures it and returns what JSON can keep

@@ -460,20 +460,12 @@ def measure(name: str, folder: Path, source: str | None) -> dict:
 def main() -> None:
     if sys.argv[1:2] == ["--inside"]:
         return run_inside(sys.argv[2], Path(sys.argv[3]))
-    from parts import command_line  # the environments of the trainers are not to see it
+    from parts import (
+        command_line,
+        trainer_words,
+    )  # the environments of the trainers are not to see it
 
-    parser = command_line(__doc__)
-    parser.add_argument("folder", type=Path, help="for environments, outside the repository")
-    parser.add_argument(
-        "trainers", nargs="*", metavar="TRAINER", help=f"of {', '.join(INSIDE)} (all)"
-    )
-    parser.add_argument(
-        "--source", action="append", default=[], metavar="TRAINER=PATH", help="a checkout"
-    )
-    args = parser.parse_args()
-    sources = dict(one.split("=", 1) for one in args.source)
-    if wrong := set(args.trainers) - INSIDE.keys():
-        parser.error(f"unknown trainer {min(wrong)!r}; need some of {', '.join(INSIDE)}")
+    args, sources = trainer_words(command_line(__doc__), INSIDE)
     old = json.loads(OUT.read_text()) if OUT.exists() else {"trainers": {}}
     if not args.trainers:
         old["real"] = real()
