@@ -58,6 +58,7 @@ from dart_math_nb.demo.pipeline import prompt_of
 from dart_math_nb.demo.tiny import TEACHER_TEMPERATURE, tiny_path, tiny_queries
 from dart_math_nb.engines.hf import TransformersEngine
 from dart_math_nb.evaluate.ask import EvalCfg, PlainPrompt, evaluate_benchmarks
+from dart_math_nb.evaluate.metrics import accuracy
 from dart_math_nb.report.frontier import contrasts, read_cells, sensitivity, t_interval
 from dart_math_nb.sample.loop import sample_pool
 from dart_math_nb.sample.respend import (
@@ -595,10 +596,11 @@ def profile(work: str, world: str, name: str, temperature: float) -> dict:
         rows = whole_pool(folder)
     ok = rows.correct.fillna(False).astype(bool)
     level = rows.query_id.map({q.query_id: q.meta["level"] for q in queries})
-    levels = pd.DataFrame({"level": level, "ok": ok}).groupby("level").ok.agg(["size", "sum"])
+    graded = rows[["query_id", "trial", "error"]].assign(level=level, correct=ok)
     found = [
-        {"level": int(i), "n": int(r["size"]), "n_correct": int(r["sum"])}
-        for i, r in levels.iterrows()
+        {"level": int(r["level"]), "n": int(r["n"]), "n_correct": int(r["n_correct"])}
+        | {k: round(float(r[k]), 4) for k in ("low", "high")}
+        for _, r in accuracy(graded, "level").iterrows()
     ]
     of_query = ok.groupby(rows.query_id).sum().to_numpy()
     return {

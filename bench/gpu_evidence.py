@@ -40,9 +40,10 @@ import torch.nn.functional as F
 from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dart_math_nb.data.records import draw_seed, make_query
+from dart_math_nb.data.records import draw_seed
 from dart_math_nb.demo.tiny import (
     VOCAB,
+    distinct_queries,
     expression_value,
     tiny_path,
     tiny_tokenizer,
@@ -131,17 +132,12 @@ def expression(shape: tuple[int, ...], rng: random.Random) -> str:
 
 def make_queries(n: int, seed: int, levels: dict, exclude: set[str] = frozenset()) -> list:
     "Different queries, as many of each level."
-    rng, seen, found = random.Random(seed), set(exclude), []
-    for _ in range(1000 * n):
-        level = 1 + len(found) % len(levels)
+
+    def make(level: int, rng: random.Random) -> tuple[str, str]:
         text = expression(levels[level], rng)
-        query = make_query("sums", text, str(expression_value(text)), level=level)
-        if query.query_id not in seen:
-            seen.add(query.query_id)
-            found.append(query)
-        if len(found) == n:
-            return found
-    raise ValueError(f"{n} queries of the levels {levels}: too few are different")
+        return text, str(expression_value(text))
+
+    return distinct_queries(make, n, seed, exclude, "sums")
 
 
 def ids_of(query: str, response: str) -> tuple[list[int], int]:

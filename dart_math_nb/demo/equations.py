@@ -26,11 +26,11 @@ from .tiny import MAX_QUERIES, character_tokenizer, distinct_queries, train_new
 
 # %% ../../nbs/65_demo/12_equations.ipynb #77771611
 EQUATION_LEVELS = {  # level -> ranges: divisor to find, denominator, numerator, number beside x
-    1: ((2, 9), (1, 1), (1, 9), (1, 20)),
-    2: ((2, 9), (1, 1), (1, 9), (1, 30)),
-    3: ((1, 1), (2, 9), (1, 20), (1, 30)),
-    4: ((2, 5), (2, 9), (1, 12), (1, 50)),
-    5: ((6, 13), (2, 9), (1, 20), (11, 99)),
+    1: ((2, 9), (1, 1), (1, 9), (1, 12)),
+    2: ((2, 9), (1, 1), (1, 9), (1, 20)),
+    3: ((1, 1), (2, 9), (1, 20), (1, 20)),
+    4: ((2, 5), (2, 9), (1, 9), (1, 30)),
+    5: ((6, 13), (2, 9), (1, 12), (11, 50)),
 }
 SIGNS = (1, -1)
 
@@ -195,7 +195,7 @@ def equation_tokenizer() -> PreTrainedTokenizerFast:
 
 # %% ../../nbs/65_demo/12_equations.ipynb #f9584b9f
 EQUATION_MODELS = {  # name -> worked solutions, how often each level comes, seed
-    "teacher": (160_000, (1, 1, 1, 1.2, 1.5), 0),
+    "teacher": (200_000, (1, 1, 1, 1.2, 1.5), 0),
     "base": (100_000, (3, 2, 1, 0.3, 0.1), 1),
 }
 
