@@ -40,6 +40,14 @@ class Training:
         parent, _, own = self.name.rpartition("/")
         return f"{parent}: lr {self.lr:g}" if parent else own
 
+    def seen(self, name: str) -> pd.DataFrame:
+        "Step and a held-out number, loss or accuracy, from the model that came on."
+        log, start = self.log, (self.held or {}).get("start") or {}
+        seen = log[["step", f"held_{name}"]].astype(float)
+        seen = seen[np.isfinite(seen[f"held_{name}"])]
+        first = pd.DataFrame([[0.0, start.get(name)]], columns=seen.columns).dropna().astype(float)
+        return pd.concat([first, seen]) if len(first) else seen
+
 
 def read_trainings(
     folder: str | Path,  # Of a run, or of models
@@ -66,7 +74,7 @@ def draw_training(
     ax.plot(log.step, log.loss.rolling(n, min_periods=1).mean(), color=color, lw=0.8, alpha=0.7)
     if one.held is None or "held_loss" not in log:
         return
-    seen = log[np.isfinite(log["held_loss"].astype(float))]
+    seen = one.seen("loss")
     ax.plot(seen.step, seen.held_loss, ".-", color=color, lw=1.4, ms=4, label=label)
     best = one.held["best"]
     if best["loss"] is not None:
@@ -128,7 +136,7 @@ def plot_answers(
     ax = ax or new_axes(7.6, 3.2)
     groups = list(dict.fromkeys(t.group for t in asked))
     for one in asked:
-        seen, i = one.log.dropna(subset="held_accuracy"), groups.index(one.group)
+        seen, i = one.seen("accuracy"), groups.index(one.group)
         label = one.group if one is next(t for t in asked if t.group == one.group) else None
         look = {"marker": "osD^vPX*"[i % 8], "ms": 4, "color": f"C{i % 10}", "lw": 1}
         ax.plot(seen.step, 100 * seen.held_accuracy, label=label, **look)
@@ -177,8 +185,11 @@ def training_table(
         row["last loss"] = float(one.log.loss.tail(max(1, len(one.log) // 20)).mean())
         if one.held:
             best = one.held["best"]
+            start = one.held.get("start") or {}
             row |= {"kept step": best["step"], "held-out loss": best["loss"]}
+            row |= {"loss at step 0": start["loss"]} if "loss" in start else {}
             row |= {"held-out accuracy": best["accuracy"]} if "accuracy" in best else {}
+            row |= {"accuracy at step 0": start["accuracy"]} if "accuracy" in start else {}
             row["ended early"] = "yes" if one.held["stopped_early"] else "no"
         rows.append(row)
     return pd.DataFrame(rows)
@@ -196,7 +207,8 @@ def _grid_figures(run: Path, found: Sequence[Training]) -> list[Figure]:
 # %% ../../nbs/60_report/53_curves.ipynb #b00fdfb6
 _PROSE = (
     "Loss of training (thin) and of queries that were held out (dots), by step; a cross is the step "
-    "that was kept. A held-out number that chose its own step or rate looks a little better than it is."
+    "that was kept; at step 0 stands the model that came. A held-out number that chose its own step or "
+    "rate looks a little better than it is."
 )
 
 
@@ -212,8 +224,9 @@ def curve_section(
         items.append(
             Figure(answers, "Accuracy of held-out queries by step, one greedy answer each.")
         )
-    formats = {"lr": "{:g}", "held-out accuracy": "{:.1%}"}
-    formats |= dict.fromkeys(("last loss", "held-out loss"), "{:.3f}")
+    formats = {"lr": "{:g}"}
+    formats |= dict.fromkeys(("held-out accuracy", "accuracy at step 0"), "{:.1%}")
+    formats |= dict.fromkeys(("last loss", "held-out loss", "loss at step 0"), "{:.3f}")
     table = training_table(found)
     shown = {k: v for k, v in formats.items() if k in table}
     items += [*_grid_figures(run, found), Table(table, "Trainings of the run.", shown)]

@@ -147,9 +147,12 @@ def held_part(
         "left out of them": held["left_out"],
         "train rows about them, taken out": held["taken_out"],
         "weights kept": kept + (", ended early" if held["stopped_early"] else ""),
+        "held-out loss before training": (held.get("start") or {}).get("loss"),
         "held-out loss there": best["loss"],
     }
     if "accuracy" in best:
+        before = (held.get("start") or {}).get("accuracy")
+        facts["accuracy before training"] = before if before is None else f"{before:.1%}"
         facts["accuracy there"] = f"{best['accuracy']:.1%} of {n} queries (references: {refs})"
     return ["## Held out", _table(facts)]
 

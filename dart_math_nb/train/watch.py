@@ -175,11 +175,13 @@ def held_accuracy(
 # %% ../../nbs/50_train/76_watch.ipynb #d7ea7d89
 def evaluations(
     history: Sequence[dict],  # The Trainer's log
+    start: bool = False,  # Those of the model that came, before the first step?
 ) -> list[dict]:  # step, loss, seconds, perhaps accuracy
     "The evaluations of a log."
     names = {"eval_loss": "loss", "eval_accuracy": "accuracy", "seconds": "seconds"}
     found = [h for h in history if "eval_loss" in h]
-    return [{"step": h["step"], **{n: h[k] for k, n in names.items() if k in h}} for h in found]
+    seen = [{"step": h["step"], **{n: h[k] for k, n in names.items() if k in h}} for h in found]
+    return [e for e in seen if (e["step"] == 0) == start]
 
 
 def best_of(
@@ -273,6 +275,8 @@ class Watch(TrainerCallback):
         if state.is_world_process_zero:
             forget_best(args.output_dir, [self.safe])
         self.trainer.accelerator.wait_for_everyone()
+        if state.global_step == 0:
+            self.trainer.log(self.measure())
 
     def on_step_end(self, args, state, control, **kwargs):
         n, done = self.cfg.held_every, state.global_step >= state.max_steps
