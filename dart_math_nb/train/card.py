@@ -128,6 +128,17 @@ def proof_facts(
         )
     return facts
 
+# %% ../../nbs/50_train/80_card.ipynb #cardacc1
+def _accuracies(held: Mapping) -> dict:
+    best, start, n = held["best"], held.get("start") or {}, held["answered"]
+    refs = ", ".join(f"{k}: {v}" for k, v in held["references"].items() if v)
+    found = {}
+    if "accuracy" in start:
+        found["accuracy before training"] = f"{start['accuracy']:.1%}"
+    if "accuracy" in best:
+        found["accuracy there"] = f"{best['accuracy']:.1%} of {n} queries (references: {refs})"
+    return found
+
 # %% ../../nbs/50_train/80_card.ipynb #6773188b
 def held_part(
     held: Mapping | None,  # As train.json has it
@@ -135,8 +146,7 @@ def held_part(
     "The part of a card about held-out rows."
     if not held:
         return []
-    best, n = held["best"], held["answered"]
-    refs = ", ".join(f"{k}: {v}" for k, v in held["references"].items() if v)
+    best = held["best"]
     kept = f"step {best['step']:,} of {held['steps_planned']:,} planned (by {held['by']})"
     facts = {
         "split": held["split"],
@@ -150,11 +160,7 @@ def held_part(
         "held-out loss before training": (held.get("start") or {}).get("loss"),
         "held-out loss there": best["loss"],
     }
-    if "accuracy" in best:
-        before = (held.get("start") or {}).get("accuracy")
-        facts["accuracy before training"] = before if before is None else f"{before:.1%}"
-        facts["accuracy there"] = f"{best['accuracy']:.1%} of {n} queries (references: {refs})"
-    return ["## Held out", _table(facts)]
+    return ["## Held out", _table(facts | _accuracies(held))]
 
 # %% ../../nbs/50_train/80_card.ipynb #e87d4f18
 def model_card(

@@ -32,7 +32,7 @@ from .tokens import TokenSet, token_hash
 from .trainer import PackTrainer, room_to_save
 from .watch import best_folder, best_of, evaluations
 
-# %% ../../nbs/50_train/85_result.ipynb #191bc020
+# %% ../../nbs/50_train/85_result.ipynb #nogain1
 def no_gain(
     held: Mapping,  # From held_facts
 ) -> str:  # "" when a step is better than the model that came, or nobody looked at that
@@ -46,7 +46,7 @@ def no_gain(
     value = f"{start[key]:.1%}" if key == "accuracy" else f"{start[key]:.3f}"
     return f"; no step is better than the model that came, whose {key} is {value}"
 
-
+# %% ../../nbs/50_train/85_result.ipynb #191bc020
 def held_line(
     held: Mapping | None,  # From held_facts
 ) -> str:  # "" when nothing was held out
