@@ -49,11 +49,9 @@ def held_seen(
     column, start = f"held_{name}", ((one.held or {}).get("start") or {}).get(name)
     seen = one.log[["step", column]].astype(float)
     seen = seen[np.isfinite(seen[column])]
-    return (
-        seen
-        if start is None
-        else pd.concat([pd.DataFrame([[0.0, start]], columns=seen.columns), seen])
-    )
+    if start is None:
+        return seen
+    return pd.concat([pd.DataFrame([[0.0, start]], columns=seen.columns), seen])
 
 # %% ../../nbs/60_report/53_curves.ipynb #ebe0e7d3
 def read_trainings(

@@ -37,14 +37,13 @@ def no_gain(
     held: Mapping,  # From held_facts
 ) -> str:  # "" when a step is better than the model that came, or nobody looked at that
     "That training made a model worse, in words."
-    best, start = held["best"], held.get("start")
     key = "accuracy" if held["by"] == "accuracy" else "loss"
-    if not start or start[key] is None:
+    came, best = (held.get("start") or {}).get(key), held["best"][key]
+    if came is None or best is not None and (best >= came if key == "accuracy" else best <= came):
         return ""
-    if best[key] is not None and (best[key] - start[key]) * (1 if key == "accuracy" else -1) >= 0:
-        return ""
-    value = f"{start[key]:.1%}" if key == "accuracy" else f"{start[key]:.3f}"
-    return f"; no step is better than the model that came, whose {key} is {value}"
+    value = f"{came:.1%}" if key == "accuracy" else f"{came:.3f}"
+    what = "the last step is worse" if held["by"] == "last" else "no step is better"
+    return f"; {what} than the model that came, whose {key} is {value}"
 
 # %% ../../nbs/50_train/85_result.ipynb #191bc020
 def held_line(
